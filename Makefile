@@ -1,0 +1,37 @@
+# make leaderboard · make test · make check
+# Each works alone on a machine with python3, venv and make; what is installed already is not installed again.
+.DELETE_ON_ERROR:
+.PHONY: leaderboard test check format clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TESTS ?= tests
+
+# Data that lies beside the checkout is found by itself; tests that need it are skipped, and counted, without it.
+export OOD_HARNESS_DATA ?= $(wildcard $(abspath ../shared/data))
+
+leaderboard: $(INSTALLED)
+	$(BIN)/ood-harness run digits
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n auto --dist worksteal $(TESTS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,57 @@
+"""The harness from Python: a scorer by name, and a whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.registry import Registry
+from harness.signatures import checked_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+
+def scorer(name: str, **parameters: object) -> Any:
+    """Build an installed scorer; what it can do (`score`, `fit`, `score_images`) is in harness.protocols.
+
+    Raises:
+        UnknownNameError: nothing installed bears the name, or the scorer does not take a parameter.
+
+    """
+    offered = Registry.load().get("scorer", name)
+    return offered.spec.build(**checked_parameters(offered.spec.build, parameters, owner=f"scorer {name}"))
+
+
+def run(
+    suite: str,
+    *,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str = "auto",
+    limit: int | None = None,
+    plugins: Sequence[str | Path] = (),
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Run a suite, by name or path, and return its leaderboard; the run's folder holds everything else.
+
+    Cells that `out` (default: results/SUITE) holds already are not run again. Cells that fail are missing values in
+    the frame and records with their error in the folder.
+
+    Raises:
+        HarnessError: a name, suite or folder that is not right, before anything is run.
+
+    """
+    from harness.leaderboard import leaderboard
+    from harness.runner import RunOptions, prepare, run_plan
+
+    plan, registry = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
+    options = RunOptions(
+        out=Path(out) if out is not None else None,
+        cache=Path(cache) if cache is not None else None,
+        device=device,
+        progress=progress,
+    )
+    return leaderboard([run_plan(plan, registry, options).folder]).frame

@@ -1,0 +1,248 @@
+"""The command line: exit 0 done, 1 some cells failed, 2 a usage or input error, in one line without a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.errors import HarnessError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from harness.leaderboard import Board
+    from harness.plan import Plan
+    from harness.registry import Registry
+    from harness.runner import RunResult
+
+FAILED, USAGE = 1, 2
+_UNBOUNDED = 10_000
+_LOG_WIDTH = 200
+
+app = typer.Typer(
+    name="ood-harness",
+    help="Benchmark out-of-distribution detection: which method tells when a classifier meets data unlike its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file that is a plugin; repeatable.")
+]
+CacheFolder = Annotated[Path | None, typer.Option("--cache", help="The cache folder. Default: the user's.")]
+
+
+class Format(StrEnum):
+    """How a leaderboard is written."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    latex = "latex"
+
+
+@app.command()
+def run(
+    suite: Annotated[
+        str, typer.Argument(help="A suite's name (see `plugins --kind suite`) or a .toml file.")
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: results/SUITE.")] = None,
+    cache: CacheFolder = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many samples of every dataset: a quick look.")
+    ] = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+) -> None:
+    """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
+    from harness.runner import RunOptions, prepare, run_plan
+
+    plan, registry = prepare(suite, limit=limit, plugins=plugin or [])
+    if dry_run:
+        typer.echo(_described(plan, registry))
+        return
+    if not plan.suite.verified:
+        _say(f"suite {plan.suite.name} is unverified: nobody has run it against the data it names")
+    if out is None and limit is not None:
+        out = Path("results") / f"{plan.suite.name}-limit-{limit}"
+    result = run_plan(plan, registry, RunOptions(out=out, cache=cache, device=device, progress=True))
+    _finish(result)
+
+
+@app.command()
+def leaderboard(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
+    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
+    metric: Annotated[str, typer.Option(help="The metric of the main columns and of the order.")] = "auroc",
+    group: Annotated[
+        str, typer.Option(help="What is ordered and ranked by: near, far, csid or all.")
+    ] = "all",
+) -> None:
+    """Print the leaderboard of one or several runs."""
+    from harness import render
+    from harness.leaderboard import leaderboard as build
+
+    board = build(folders, metric=metric, group=group)
+    if format is Format.table:
+        _print_board(board)
+        return
+    writers = {
+        Format.md: render.as_markdown,
+        Format.csv: render.as_csv,
+        Format.json: render.as_json,
+        Format.latex: render.as_latex,
+    }
+    typer.echo(writers[format](board), nl=False)
+
+
+@app.command()
+def plugins(
+    kind: Annotated[str | None, typer.Option(help="scorer, dataset, model or suite.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """List what the installed plugins offer, and what is wrong with any of them."""
+    from harness.registry import KINDS, Registry
+
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS, valid_label="Valid")
+    registry = Registry.load(plugin or [])
+    rows = [
+        {
+            "kind": of_kind,
+            "name": offered.spec.name
+            + (f":{argument}" if (argument := getattr(offered.spec, "argument", "")) else ""),
+            "plugin": offered.plugin,
+            "version": offered.version,
+            "needs": sorted(getattr(offered.spec, "needs", ())),
+            "cite": getattr(offered.spec, "cite", ""),
+        }
+        for of_kind in ([kind] if kind else KINDS)
+        for offered in registry.offers(of_kind)
+    ]
+    if as_json:
+        problems = [{"plugin": p.plugin, "message": p.message} for p in registry.problems]
+        typer.echo(json.dumps({"plugins": rows, "problems": problems}, indent=2))
+    else:
+        _print_plugins(rows)
+    if registry.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def cache(
+    folder: CacheFolder = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what was not used lately.")] = False,
+    days: Annotated[
+        float, typer.Option(help="With --prune: not used for so many days; 0 removes everything.")
+    ] = 30,
+) -> None:
+    """Show the cache of features and trained models, or prune it."""
+    from harness.cache import Cache, default_root
+
+    opened = Cache(folder or default_root())
+    if prune:
+        removed = opened.prune(days=days)
+        typer.echo(f"removed {len(removed)} entries, {_size(sum(entry.bytes for entry in removed))}")
+    entries = opened.entries()
+    typer.echo(f"{opened.root}: {len(entries)} entries, {_size(sum(entry.bytes for entry in entries))}")
+    for kind in sorted({entry.kind for entry in entries}):
+        of_kind = [entry for entry in entries if entry.kind == kind]
+        typer.echo(f"  {kind}: {len(of_kind)} entries, {_size(sum(entry.bytes for entry in of_kind))}")
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one line and exit 2."""
+    logging.basicConfig(format="ood-harness: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        app()
+    except HarnessError as error:
+        _say(str(error))
+        sys.exit(USAGE)
+
+
+def _finish(result: RunResult) -> None:
+    from harness.leaderboard import leaderboard as build
+
+    measured = result.measured - result.failed
+    if result.cells > result.failed:
+        _print_board(build([result.folder]))
+    _say(
+        f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
+        f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"
+    )
+    for problem in result.problems:
+        _say(problem)
+    if not result.succeeded:
+        raise typer.Exit(FAILED)
+
+
+def _print_board(board: Board) -> None:
+    from rich.console import Console
+
+    from harness.render import as_terminal
+
+    console = Console()
+    _draw(as_terminal(board, width=console.width if console.is_terminal else _LOG_WIDTH))
+
+
+def _print_plugins(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(header_style="bold")
+    for column in rows[0] if rows else ():
+        table.add_column(column, no_wrap=column in ("kind", "name"))
+    for row in rows:
+        table.add_row(*(", ".join(value) if isinstance(value, list) else value for value in row.values()))
+    _draw(table)
+
+
+def _draw(drawing: RenderableType) -> None:
+    """Print to the terminal's width; into a file or a pipe, at the drawing's own."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    if not console.is_terminal:
+        unbounded = console.options.update(max_width=_UNBOUNDED)
+        console = Console(width=Measurement.get(console, unbounded, drawing).maximum)
+    console.print(drawing)
+
+
+def _described(plan: Plan, registry: Registry) -> str:
+    lines = [
+        f"suite {plan.suite.name}: {len(plan.models)} models × {len(plan.scorers)} scorers × {len(plan.sets)} sets",
+        "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
+        "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
+        "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
+        "each set is decoded and forwarded once a model, where its features are not in the cache",
+    ]
+    return "\n".join([*lines, *(str(problem) for problem in registry.problems)])
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _say(line: str) -> None:
+    typer.echo(f"ood-harness: {line}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Opens a suite's datasets: the ID parts, disjoint and checked, and every set to be told from them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import DatasetError, InputError
+from harness.selection import Selection
+from harness.signatures import checked_parameters
+from harness.specs import DatasetRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.registry import Registry
+    from harness.suite import IdEntry, Part, Suite
+
+DATA_ROOT = "OOD_HARNESS_DATA"
+CSID = "csid"
+_CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
+_TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """One set of samples to be scored against ID test, as the suite names it."""
+
+    name: str
+    group: str  # near, far or csid
+    dataset: str
+    split: str | None
+    classes: tuple[int, ...] | None
+    limit: int | None
+    revision: str | None
+    params: Mapping[str, object]
+    shifts_id: bool = False  # made from the ID test samples
+
+
+@dataclass(frozen=True, eq=False)
+class IdData:
+    """The ID parts, as selections with labels 0..C-1."""
+
+    test: Selection
+    train: Selection | None
+    validation: Selection | None
+    num_classes: int
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What cells may need of the data."""
+        parts = {"train": self.train, "validation": self.validation}
+        return frozenset({"labels", *(name for name, part in parts.items() if part is not None)})
+
+    def overlaps(self) -> dict[str, int]:
+        """Count the images that two parts share, by content: {"train and test": n}. Empty where too large to check."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {name: part for name, part in named.items() if part is not None}
+        if sum(len(part) for part in parts.values()) > _CHECKED_FOR_OVERLAP:
+            return {}
+        identities = {name: part.identities() for name, part in parts.items()}
+        return {
+            f"{one} and {other}": len(identities[one] & identities[other])
+            for one, other in itertools.combinations(identities, 2)
+        }
+
+    def check_disjoint(self) -> dict[str, int]:
+        """Raise where two parts share more than a few images; return the counts."""
+        overlaps = self.overlaps()
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        for pair, count in overlaps.items():
+            smaller = min(len(part) for name in pair.split(" and ") if (part := parts[name]) is not None)
+            if count > _TOLERATED_OVERLAP * smaller:
+                raise DatasetError(
+                    f"ID {pair} share {count} images, the smaller has {smaller}. Give them disjoint splits, "
+                    "or validation = { holdout = 0.1 }"
+                )
+        return overlaps
+
+
+def data_root() -> Path | None:
+    """Return the folder named by OOD_HARNESS_DATA."""
+    named = os.environ.get(DATA_ROOT)
+    return Path(named) if named else None
+
+
+def set_entries(suite: Suite) -> list[SetEntry]:
+    """List the suite's test sets: OOD first, in its order, then shifted ID, one a corruption and severity."""
+    entries = [
+        SetEntry(
+            name=e.name,
+            group=e.group,
+            dataset=e.dataset,
+            split=e.split,
+            classes=tuple(e.classes) if e.classes is not None else None,
+            limit=e.limit,
+            revision=e.revision,
+            params=e.params,
+        )
+        for e in suite.ood
+        if e.role == "test"
+    ]
+    for e in suite.shift:
+        for kind, severity in itertools.product(e.corrupt, e.severity):
+            name, params = f"{kind}-{severity}", {**e.params, "severity": severity}
+            entries.append(
+                SetEntry(name, CSID, f"corrupt:{kind}", None, None, e.limit, None, params, shifts_id=True)
+            )
+        if e.name and e.dataset:
+            entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sets are named {name!r}. Give each its own name or severity")
+    return entries
+
+
+def open_id(suite: Suite, registry: Registry) -> IdData:
+    """Open the ID parts, renumber their classes, and hold validation out of train where the suite says so.
+
+    Raises:
+        DatasetError: data that is missing, empty, without labels, or of one class only.
+
+    """
+    entry = suite.id
+    test = _open_part("test", entry, entry.test, registry)
+    train = _open_part("train", entry, entry.train, registry) if entry.train else None
+    validation = None
+    if entry.validation is not None and entry.validation.holdout is not None and train is not None:
+        train, validation = train.split(entry.validation.holdout, seed=entry.validation.seed)
+        validation = validation.limited(entry.validation.limit, seed=entry.validation.seed)
+        _require_samples("validation", entry.dataset, validation)
+    elif entry.validation is not None:
+        validation = _open_part("validation", entry, entry.validation, registry)
+    num_classes = max(part.num_classes for part in (test, train) if part is not None)
+    if num_classes < 2:
+        raise DatasetError(
+            f"the ID dataset {entry.dataset!r} has one class only. A classifier needs two or more"
+        )
+    return IdData(test, train, validation, num_classes)
+
+
+def open_set(entry: SetEntry, id_test: Selection, registry: Registry) -> Selection:
+    """Open one test set.
+
+    Raises:
+        DatasetError: data that is missing or empty, or shifted data without ID's labels.
+
+    """
+    request = DatasetRequest.parse(
+        entry.dataset,
+        split=entry.split,
+        revision=entry.revision,
+        data_root=data_root(),
+        base=id_test if entry.shifts_id else None,
+    )
+    selection = _open(entry.name, request, entry.params, registry)
+    selection = selection.with_classes(entry.classes).limited(entry.limit)
+    _require_samples(entry.name, entry.dataset, selection)
+    if entry.group == CSID and not entry.shifts_id and selection.num_classes != id_test.num_classes:
+        raise DatasetError(
+            f"the shifted set {entry.name!r} has {selection.num_classes} classes where ID has {id_test.num_classes}. "
+            "Give it ID's labels, or list it under [[ood]]"
+        )
+    return selection
+
+
+def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Registry) -> Selection:
+    request = DatasetRequest.parse(
+        entry.dataset, split=chosen.split, revision=entry.revision, data_root=data_root()
+    )
+    opened = _open(f"id-{part}", request, entry.params, registry)
+    selection = opened.with_classes(entry.classes).limited(chosen.limit, seed=chosen.seed)
+    _require_samples(f"id.{part}", entry.dataset, selection)
+    if (selection.labels < 0).any():
+        raise DatasetError(
+            f"the ID dataset {entry.dataset!r} has samples without a label. Give a labelled dataset"
+        )
+    return selection
+
+
+def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Registry) -> Selection:
+    offered = registry.get("dataset", request.name)
+    keywords = checked_parameters(offered.spec.build, params, owner=f"dataset {request.name}", given=1)
+    return Selection.all_of(name, offered.spec.build(request, **keywords))
+
+
+def _require_samples(name: str, dataset: str, selection: Selection) -> None:
+    if len(selection) == 0:
+        raise DatasetError(f"{name} of dataset {dataset!r} is empty. Check its split, classes and limit")

@@ -1,0 +1,106 @@
+"""From per-sample scores to metrics with intervals, and to the covariances that ranks are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness import intervals, metrics, statistics
+from harness.data import CSID, SetEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from harness.types import FeatureSet
+
+MetricValue = dict[str, float | None]
+RANKED_GROUPS = ("near", "far")
+ALL = "all"  # the mean of the near mean and the far mean
+
+
+def cell_metrics(id_scores: Tensor, ood_scores: Tensor) -> dict[str, MetricValue]:
+    """Compute every metric of one cell, with 95 % intervals for AUROC (DeLong, logit scale) and both FPR95."""
+    values = metrics.all_metrics(id_scores, ood_scores)
+    result: dict[str, MetricValue] = {
+        name: {"value": value, "lo": None, "hi": None} for name, value in values.items()
+    }
+    placements = statistics.placements(id_scores, ood_scores)
+    variance = float(placements.covariance()[0, 0])
+    bounds = {
+        "auroc": intervals.logit_interval(values["auroc"], variance, len(id_scores), len(ood_scores)),
+        "fpr95_id": intervals.fpr95_interval(id_scores, ood_scores, positive="id"),
+        "fpr95_ood": intervals.fpr95_interval(id_scores, ood_scores, positive="ood"),
+    }
+    for name, (low, high) in bounds.items():
+        result[name] = {"value": values[name], "lo": low, "hi": high}
+    return result
+
+
+def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:
+    """Compute a model's accuracy, with its Wilson interval, and calibration error on a labelled set, in one pass."""
+    import torch
+
+    confidences, hits = [], []
+    for chunk in features.chunks():
+        confidence, predicted = chunk.logits.double().softmax(dim=1).max(dim=1)  # (N,)
+        confidences.append(confidence)
+        hits.append(predicted == chunk.labels)
+    confidence, correct = torch.cat(confidences), torch.cat(hits)
+    accuracy = float(correct.double().mean())
+    low, high = intervals.wilson_interval(accuracy, len(correct))
+    return {
+        "accuracy": {"value": accuracy, "lo": low, "hi": high},
+        "ece": {"value": metrics.calibration_error(confidence, correct), "lo": None, "hi": None},
+    }
+
+
+def group_weights(sets: Sequence[SetEntry]) -> dict[str, dict[str, float]]:
+    """Weight the sets of each group mean: {group: {set: weight}}; `all` is the mean of the near and far means."""
+    members: dict[str, list[str]] = {}
+    for entry in sets:
+        members.setdefault(entry.group, []).append(entry.name)
+    weights = {group: dict.fromkeys(names, 1 / len(names)) for group, names in members.items()}
+    ranked = [weights[group] for group in RANKED_GROUPS if group in weights]
+    if ranked:
+        weights[ALL] = {name: weight / len(ranked) for group in ranked for name, weight in group.items()}
+    return weights
+
+
+def paired_blocks(
+    id_scores: Mapping[str, Tensor], ood_scores: Mapping[str, Mapping[str, Tensor]], sets: Sequence[SetEntry]
+) -> list[dict[str, Any]]:
+    """Estimate every group mean's AUROC and its covariance between scorers, all sets sharing the ID samples.
+
+    Args:
+        id_scores: by scorer, (m,).
+        ood_scores: by set and scorer, (n_k,).
+        sets: the suite's sets. A scorer without scores for one of a group's sets is left out of that group.
+
+    """
+    import torch
+
+    blocks = []
+    for group, weights in group_weights(sets).items():
+        scorers = [label for label in id_scores if all(label in ood_scores.get(name, {}) for name in weights)]
+        if not scorers:
+            continue
+        shared = torch.stack([id_scores[label] for label in scorers])  # (S, m)
+        accumulator = statistics.MeanAccumulator()
+        for name, weight in weights.items():
+            of_set = torch.stack([ood_scores[name][label] for label in scorers])  # (S, n)
+            accumulator.add(statistics.placements(shared, of_set), weight)
+        mean = accumulator.estimate()
+        blocks.append(
+            {
+                "group": group,
+                "ranked": group != CSID,
+                "sets": list(weights),
+                "scorers": scorers,
+                "auroc": mean.auroc.tolist(),
+                "covariance": mean.covariance.tolist(),
+                "n_id": mean.n_id,
+                "n_ood": mean.n_ood_effective,
+            }
+        )
+    return blocks

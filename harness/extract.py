@@ -1,0 +1,369 @@
+"""One pass over a stream: every image is decoded once and forwarded once, for everything that reads features."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.digests import features_key, model_digest
+from harness.errors import InputError
+from harness.progress import progress_bar
+from harness.types import FeatureSet, LinearHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from harness.cache import Cache, EntryWriter
+    from harness.protocols import ImageScorer
+    from harness.specs import Model
+    from harness.streams import Stream
+    from harness.types import Head
+
+SOURCE: Mapping[str, object] = {"name": "source"}  # the adapter that adapts nothing
+_BASIC_FIELDS = ("logits", "penultimate")
+_WORKERS_PAY_FROM = 4096  # images; below, starting processes costs more than it saves
+
+
+@dataclass
+class Counts:
+    """How much work was done: images decoded and forwarded."""
+
+    decoded: int = 0
+    forwarded: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model on its device, with what it offers to scorers and the digest of all that decides its features."""
+
+    model: Model
+    device: str
+    dtype: str = "float32"
+    builder_source: str = ""
+
+    @property
+    def module(self) -> nn.Module:
+        """The classifier as a torch module."""
+        module: Any = self.model.classifier
+        return module  # type: ignore[no-any-return]
+
+    @cached_property
+    def digest(self) -> str:
+        """Weights, architecture and the code that built them."""
+        return model_digest(self.module, self.builder_source)
+
+    @cached_property
+    def head(self) -> Head | None:
+        """The map from penultimate features to logits, None where the model has no single one."""
+        import torch
+
+        head = self.model.classifier.get_classifier()
+        if isinstance(head, torch.nn.Linear):
+            bias = head.bias if head.bias is not None else head.weight.new_zeros(head.out_features)
+            return LinearHead(head.weight.detach(), bias.detach())
+        has_one = isinstance(head, torch.nn.Module) and not isinstance(
+            head, torch.nn.Identity | torch.nn.ModuleList
+        )
+        return head if has_one else None
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What cells may need of this model."""
+        offers = {"logits", "penultimate", "images", "gradients"}
+        if self.layer_names:
+            offers.add("layers")
+        if self.head is None:
+            return frozenset(offers)
+        return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the modules whose outputs are the model's layers (timm's `feature_info`)."""
+        info = getattr(self.module, "feature_info", None) or []
+        modules = dict(self.module.named_modules())
+        return [entry["module"] for entry in info if entry.get("module") in modules]
+
+    def features_key(self, stream: Stream, *, layers: bool) -> str:
+        """Name this model's features of a stream in the cache."""
+        return features_key(
+            model=self.digest,
+            preprocessing=asdict(self.model.preprocessing),
+            stream=stream.digest,
+            adapter=SOURCE,
+            dtype=self.dtype,
+            fields=(*_BASIC_FIELDS, *(f"layers/{name}" for name in self.layer_names if layers)),
+            libraries=libraries(),
+        )
+
+
+@dataclass
+class ImageScores:
+    """What a scorer of images gave in a pass: its scores, or what went wrong, and its work."""
+
+    scores: NDArray[np.float64] | None = None
+    error: str | None = None
+    forwards: int = 0
+    backwards: int = 0
+
+
+@dataclass
+class Extraction:
+    """The features of one stream, and the scores of scorers that read images."""
+
+    features: FeatureSet
+    image_scores: dict[str, ImageScores] = field(default_factory=dict)
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries whose arithmetic enters every feature and score."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "torchvision", "timm")}
+
+
+def extract(
+    model: LoadedModel,
+    stream: Stream,
+    cache: Cache,
+    *,
+    layers: bool = False,
+    image_scorers: Mapping[str, ImageScorer] | None = None,
+    counts: Counts | None = None,
+    progress: bool = False,
+) -> Extraction:
+    """Return a stream's features, from the cache or by one pass that fills it.
+
+    Scorers of images run inside the same pass. Where the features are in the cache but image scores are asked for,
+    the images are decoded again for those alone.
+
+    Raises:
+        InputError: the model's outputs do not fit its own description.
+        DatasetError: an image cannot be read.
+
+    """
+    import numpy as np
+
+    key = model.features_key(stream, layers=layers)
+    arrays = cache.load(key)
+    tasks = {name: _ImageTask(name, scorer, model) for name, scorer in (image_scorers or {}).items()}
+    if arrays is None:
+        with cache.writer(key) as writer:
+            sink = _FeatureSink(model, len(stream), writer, layers=layers)
+            _one_pass(model, stream, [sink, *tasks.values()], counts or Counts(), progress=progress)
+        arrays = cache.load(key)
+    elif tasks:
+        _one_pass(model, stream, list(tasks.values()), counts or Counts(), progress=progress)
+    if arrays is None:
+        raise InputError(
+            f"the cache lost the features of {stream.name!r} while they were written. Check its disk"
+        )
+    columns = {**arrays, "labels": stream.labels, "ids": np.arange(len(stream))}
+    results = {name: task.result() for name, task in tasks.items()}
+    return Extraction(FeatureSet(columns, device=model.device), results)
+
+
+class _Consumer(Protocol):
+    def consume(self, images: Tensor) -> None:
+        """Take the next batch of normalised images."""
+
+
+def _one_pass(
+    model: LoadedModel, stream: Stream, consumers: Sequence[_Consumer], counts: Counts, *, progress: bool
+) -> None:
+    model.module.eval()
+    forwards = any(isinstance(consumer, _FeatureSink) for consumer in consumers)
+    bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
+    with _deterministic(), bar:
+        for batch in _decoded_batches(model, stream):
+            images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
+            for consumer in consumers:
+                consumer.consume(images)
+            counts.decoded += len(images)
+            counts.forwarded += len(images) if forwards else 0
+            bar.update(len(images))
+
+
+class _FeatureSink:
+    """Forwards batches and writes what the model computes into a cache entry."""
+
+    def __init__(self, model: LoadedModel, length: int, writer: EntryWriter, *, layers: bool) -> None:
+        self._model, self._writer, self._length = model, writer, length
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._layers = model.layer_names if layers else []
+        self._filled = 0
+
+    def consume(self, images: Tensor) -> None:
+        import torch
+
+        with torch.inference_mode(), _precision(self._model):
+            outputs = self._forward(images)
+        if not self._arrays:
+            self._check_head(outputs)
+            for name, value in outputs.items():
+                self._arrays[name] = self._writer.array(name, (self._length, *value.shape[1:]), "<f4")
+        stop = self._filled + len(images)
+        for name, value in outputs.items():
+            self._arrays[name][self._filled : stop] = value.float().cpu().numpy()
+        self._filled = stop
+
+    def _forward(self, images: Tensor) -> dict[str, Tensor]:
+        classifier = self._model.model.classifier
+        with _recorded_layers(self._model.module, self._layers) as layers:
+            last = classifier.forward_features(images)
+        penultimate = classifier.forward_head(last, pre_logits=True)
+        head = self._model.head
+        logits = (
+            classifier.get_classifier()(penultimate) if head is not None else classifier.forward_head(last)
+        )
+        outputs = {"logits": logits, "penultimate": penultimate}
+        for name, value in outputs.items():
+            if value.ndim != 2 or len(value) != len(images):
+                raise InputError(
+                    f"the model gives {name} of shape {tuple(value.shape)} for {len(images)} images. "
+                    "Give one row an image: (N, C) logits, (N, D) penultimate"
+                )
+        return outputs | {f"layers/{name}": value for name, value in layers.items()}
+
+    def _check_head(self, outputs: dict[str, Tensor]) -> None:
+        classes, outputs_given = self._model.model.num_classes, outputs["logits"].shape[1]
+        if outputs_given < classes:
+            raise InputError(
+                f"the model has {outputs_given} outputs for {classes} classes. Give a model with {classes} or more"
+            )
+
+
+class _ImageTask:
+    """Runs one scorer of images through a pass; a failure is kept, and ends only its own work."""
+
+    def __init__(self, name: str, scorer: ImageScorer, model: LoadedModel) -> None:
+        self._name, self._scorer, self._model = name, scorer, model
+        self._scores: list[Tensor] = []
+        self._result = ImageScores()
+
+    def consume(self, images: Tensor) -> None:
+        if self._result.error is not None:
+            return
+        try:
+            with _counted_passes(self._model, self._result):
+                scores = self._scorer.score_images(images, self._model.model.classifier).detach()
+            if scores.shape != (len(images),):
+                raise InputError(
+                    f"gave scores of shape {tuple(scores.shape)} where ({len(images)},) is expected"
+                )
+            self._scores.append(scores.double().cpu())
+        except Exception as error:  # a stranger's scorer may raise anything
+            self._result.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+    def result(self) -> ImageScores:
+        import torch
+
+        if self._result.error is None:
+            self._result.scores = torch.cat(self._scores).numpy()
+        return self._result
+
+
+@contextlib.contextmanager
+def _counted_passes(model: LoadedModel, result: ImageScores) -> Iterator[None]:
+    """Count the images that pass forwards and backwards through the classifier's last step."""
+
+    def forward(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        result.forwards += len(output)
+        if output.requires_grad:
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
+
+    def backward(gradient: Tensor) -> None:
+        result.backwards += len(gradient)
+
+    last = model.model.classifier.get_classifier() if model.head is not None else model.module
+    handle = last.register_forward_hook(forward)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Record the named modules' outputs as means over space (N, C, H, W) or tokens (N, L, C): (N, C)."""
+    recorded: dict[str, Tensor] = {}
+    modules = dict(module.named_modules())
+
+    def recorder(name: str) -> Callable[[object, object, Tensor], None]:
+        def record(_module: object, _inputs: object, output: Tensor) -> None:
+            recorded[name] = output.mean(dim=1) if output.ndim == 3 else output.flatten(2).mean(2)
+
+        return record
+
+    handles = [modules[name].register_forward_hook(recorder(name)) for name in names]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Decoded:
+    """Batches of decoded images, for torch's DataLoader."""
+
+    def __init__(self, model: LoadedModel, stream: Stream) -> None:
+        self._preprocessing, self._stream = model.model.preprocessing, stream
+        self._batches = stream.batches()
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._preprocessing.batch(self._stream.images(self._batches[number]))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def _decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
+    """Decode in this process, or in workers where a GPU would otherwise wait for them."""
+    decoded = _Decoded(model, stream)
+    on_gpu = model.device.startswith("cuda")
+    if not on_gpu or len(stream) < _WORKERS_PAY_FROM:
+        yield from (decoded[number] for number in range(len(decoded)))
+        return
+    from torch.utils.data import DataLoader
+
+    workers = min(8, max(1, (os.cpu_count() or 1) - 1))
+    dataset: Any = decoded
+    yield from DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=True, prefetch_factor=4)
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let cuDNN choose the same algorithm every time, in full float32."""
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def _precision(model: LoadedModel) -> contextlib.AbstractContextManager[Any]:
+    import torch
+
+    if model.dtype == "float32":
+        return contextlib.nullcontext()
+    dtype: torch.dtype = getattr(torch, model.dtype)
+    return torch.autocast(model.device.partition(":")[0], dtype=dtype)
+
+
+def resolve_device(device: str) -> str:
+    """Turn `auto` into the GPU where there is one, else the CPU; check that a named device is there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    valid = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
+    if device not in valid:
+        raise InputError(f"the device {device!r} is not there. Valid: {', '.join(valid)}")
+    return device

@@ -1,0 +1,331 @@
+"""From records to the leaderboard: one row a model, adapter, protocol and scorer, best first."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness import intervals, statistics
+from harness.cache import write_atomically
+from harness.errors import InputError, RecordsError, unknown_name
+from harness.records import MANIFEST, Record, read_paired, read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+GROUPS = ("near", "far", "csid")
+RANKED = ("near", "far", "all")
+LOWER_IS_BETTER = frozenset({"fpr95_id", "fpr95_ood"})
+FPR_HEADERS = {
+    "fpr95_id": "FPR95 (ID positive): share of OOD accepted when 95 % of ID is accepted",
+    "fpr95_ood": "FPR95 (OOD positive): share of ID flagged when 95 % of OOD is flagged",
+}
+
+Place = tuple[str, str, str]  # model, adapter, protocol
+Triple = tuple[float, float, float]  # value, lower, upper; NaN where there is none
+_NONE: Triple = (math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard with what its reader must know to read it."""
+
+    frame: pd.DataFrame
+    suite: str
+    metric: str  # the metric of the main columns, and of the order
+    fpr: str  # "fpr95_id" or "fpr95_ood"
+    sets: dict[str, str]  # set: group, in the suite's order
+    notes: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The frame's rows, by column."""
+        return [
+            {str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")
+        ]
+
+
+@dataclass
+class _Row:
+    """What the records of all seeds say of one scorer at one place."""
+
+    scorer: str
+    by_set: dict[str, dict[int, Record]] = field(default_factory=dict)  # set: seed: record
+
+    def signature(self) -> str:
+        """Say what the per-sample scores are: equal for scorers that are one under two names."""
+        scores = {
+            name: {seed: r["scores"] for seed, r in seeds.items()} for name, seeds in self.by_set.items()
+        }
+        return json.dumps(scores, sort_keys=True)
+
+    def complete(self) -> bool:
+        return all(record["scores"] for seeds in self.by_set.values() for record in seeds.values())
+
+
+def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> Board:
+    """Build the leaderboard of one or several runs of a suite.
+
+    AUROC has its 95 % interval: of one checkpoint by DeLong on the logit scale, of several seeds by Student's t
+    across them. Ranks are ranges within one model, from Holm-adjusted paired tests over all pairs.
+
+    Raises:
+        RecordsError: folders without records, or with records that must not be compared.
+        UnknownNameError: a metric or group that is not there.
+
+    """
+    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
+    scores = [record for record in records.values() if record["kind"] == "score"]
+    if not scores:
+        raise RecordsError(
+            f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
+        )
+    _require_comparable(scores)
+    manifest = _manifest(folders[0])
+    fpr = f"fpr95_{manifest.get('fpr', 'id')}"
+    sets = _sets_in_order(scores, manifest)
+    _require_known(metric, group, scores)
+    blocks = {_block_key(block): block for folder in folders for block in read_paired(folder)}
+    accuracies = [
+        record for record in records.values() if record["kind"] == "model" and record["ood"] is None
+    ]
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for place, of_place in _by_place(scores).items():
+        table = _Table(place, of_place, blocks, sets, accuracies)
+        rows.extend(table.rows(metric, fpr, group))
+        notes.extend(table.notes())
+    return Board(_ordered(rows, metric, group), scores[0]["suite"], metric, fpr, sets, notes)
+
+
+def write_boards(folder: Path) -> None:
+    """Write leaderboard.csv, .md and .parquet beside a run's records."""
+    from harness.render import as_csv, as_markdown
+
+    if not any(record["kind"] == "score" for record in read_records(folder)):
+        return
+    board = leaderboard([folder])
+    write_atomically(folder / "leaderboard.csv", as_csv(board))
+    write_atomically(folder / "leaderboard.md", as_markdown(board))
+    board.frame.to_parquet(folder / "leaderboard.parquet", index=False)
+
+
+@dataclass
+class _Table:
+    """The rows of one model under one adapter and protocol, which are ranked together."""
+
+    place: Place
+    scorers: Mapping[str, _Row]
+    blocks: Mapping[tuple[Any, ...], dict[str, Any]]
+    sets: Mapping[str, str]
+    accuracies: Sequence[Record]
+
+    def __post_init__(self) -> None:
+        self.seeds = sorted(
+            {s for row in self.scorers.values() for seeds in row.by_set.values() for s in seeds}
+        )
+        self.aliases = _aliases(self.scorers)
+
+    def rows(self, metric: str, fpr: str, group: str) -> Iterator[dict[str, Any]]:
+        ranks = self._ranks(group)
+        for label, row in self.scorers.items():
+            best, worst = ranks.get(self.aliases.get(label, label), (None, None))
+            record = next(iter(next(iter(row.by_set.values())).values()))
+            values = {
+                "suite": record["suite"],
+                **dict(zip(("model", "adapter", "protocol"), self.place, strict=True)),
+                "scorer": label,
+                "same_as": self.aliases.get(label),
+                "seeds": len(self.seeds),
+                "rank_best": best,
+                "rank_worst": worst,
+                **_columns("id_accuracy", self._accuracy()),
+            }
+            for name in (*GROUPS, "all"):
+                values |= _columns(f"{name}_{metric}", self._group_value(row, name, metric))
+                values[f"{name}_{fpr}"] = self._group_value(row, name, fpr)[0]
+            for name in self.sets:
+                for shown in dict.fromkeys((metric, fpr)):
+                    values |= _columns(f"{name}_{shown}", self._set_value(row, name, shown))
+            yield values
+
+    def notes(self) -> list[str]:
+        model = self.place[0]
+        found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
+        for label, row in self.scorers.items():
+            failed = [r for seeds in row.by_set.values() for r in seeds.values() if r["error"]]
+            if failed:
+                found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0]['error']}")
+        if 1 < len(self.seeds) < statistics.FEWEST_SEEDS:
+            found.append(
+                f"{model}: {len(self.seeds)} seeds decide no rank; {statistics.FEWEST_SEEDS} or more do"
+            )
+        return found
+
+    def _accuracy(self) -> Triple:
+        found = [r for r in self.accuracies if _place(r) == self.place]
+        if len(found) == 1:
+            return _triple(found[0]["metrics"]["accuracy"])
+        return _over_seeds([r["metrics"]["accuracy"]["value"] for r in found])
+
+    def _set_value(self, row: _Row, name: str, metric: str) -> Triple:
+        measured = [r["metrics"].get(metric) for r in row.by_set.get(name, {}).values()]
+        if len(measured) != len(self.seeds) or None in measured:
+            return _NONE
+        return _triple(measured[0]) if len(measured) == 1 else _over_seeds([m["value"] for m in measured])
+
+    def _group_value(self, row: _Row, group: str, metric: str) -> Triple:
+        """Average a metric over a group's sets; nothing where one of them is missing."""
+        if metric == "auroc" and len(self.seeds) == 1:
+            block = self.blocks.get((*self.place, self.seeds[0], group))
+            if block is not None and row.scorer in block["scorers"]:
+                return _block_value(block, row.scorer)
+        by_seed = [_mean_over_sets(row, seed, self.sets, group, metric) for seed in self.seeds]
+        return (by_seed[0], math.nan, math.nan) if len(by_seed) == 1 else _over_seeds(by_seed)
+
+    def _ranks(self, group: str) -> dict[str, tuple[int, int]]:
+        """Rank the scorers that are complete, aliases counted once: {scorer: (best, worst)}."""
+        import numpy as np
+
+        blocks = [self.blocks.get((*self.place, seed, group)) for seed in self.seeds]
+        present = [block for block in blocks if block is not None]
+        if group not in RANKED or len(present) < len(blocks):
+            return {}
+        shared = set.intersection(*(set(block["scorers"]) for block in present))
+        labels = [label for label in present[0]["scorers"] if label in shared and label not in self.aliases]
+        values = np.array(
+            [[b["auroc"][b["scorers"].index(label)] for b in present] for label in labels]
+        )  # (S, R)
+        if len(present) == 1:
+            chosen = [present[0]["scorers"].index(label) for label in labels]
+            p_values = statistics.paired_p_values(
+                values[:, 0], np.array(present[0]["covariance"])[np.ix_(chosen, chosen)]
+            )
+        else:
+            p_values = statistics.paired_t_p_values(values)
+        best, worst = statistics.rank_ranges(values.mean(axis=1), p_values)
+        return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(labels)}
+
+
+def _aliases(scorers: Mapping[str, _Row]) -> dict[str, str]:
+    """Find scorers that gave the very scores of another: {later name: first name}."""
+    first: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    for label in sorted(scorers):
+        if scorers[label].complete():
+            known = first.setdefault(scorers[label].signature(), label)
+            if known != label:
+                aliases[label] = known
+    return aliases
+
+
+def _block_value(block: Mapping[str, Any], scorer: str) -> Triple:
+    place = block["scorers"].index(scorer)
+    auroc, variance = block["auroc"][place], block["covariance"][place][place]
+    return (auroc, *intervals.logit_interval(auroc, variance, block["n_id"], block["n_ood"]))
+
+
+def _mean_over_sets(row: _Row, seed: int, sets: Mapping[str, str], group: str, metric: str) -> float:
+    def mean(name: str) -> float:
+        members = [s for s, of in sets.items() if of == name]
+        records = [row.by_set.get(s, {}).get(seed) for s in members]
+        values = [
+            r["metrics"][metric]["value"] if r and metric in r["metrics"] else math.nan for r in records
+        ]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    if group != "all":
+        return mean(group)
+    means = [mean(name) for name in ("near", "far") if name in sets.values()]
+    return math.fsum(means) / len(means) if means else math.nan
+
+
+def _over_seeds(values: list[float]) -> Triple:
+    if not values or any(math.isnan(value) for value in values):
+        return _NONE
+    summary = intervals.seed_interval(values)
+    low, high = summary.interval or (math.nan, math.nan)
+    return summary.mean, low, high
+
+
+def _triple(metric: Mapping[str, float | None]) -> Triple:
+    low, high = metric["lo"], metric["hi"]
+    return float(metric["value"] or 0.0), math.nan if low is None else low, math.nan if high is None else high
+
+
+def _columns(name: str, triple: Triple) -> dict[str, float]:
+    return {name: triple[0], f"{name}_lo": triple[1], f"{name}_hi": triple[2]}
+
+
+def _place(record: Mapping[str, Any]) -> Place:
+    return record["model"], record["adapter"], record["protocol"]
+
+
+def _block_key(block: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*_place(block), block["seed"], block["group"])
+
+
+def _by_place(scores: Iterable[Record]) -> dict[Place, dict[str, _Row]]:
+    places: dict[Place, dict[str, _Row]] = {}
+    for record in scores:
+        row = places.setdefault(_place(record), {}).setdefault(record["scorer"], _Row(record["scorer"]))
+        row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
+    return places
+
+
+def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFrame:
+    """Put the best first: models by their best row, and each model's rows together, since ranks are within it."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"}).copy()
+    value = frame[f"{group}_{metric}"] * (1 if metric in LOWER_IS_BETTER else -1)
+    best_of_model = value.groupby([frame["model"], frame["adapter"]]).transform("min")
+    keys = pd.DataFrame({"best": best_of_model, "value": value, **frame[["model", "adapter", "scorer"]]})
+    order = keys.sort_values(["best", "model", "adapter", "value", "scorer"], na_position="last").index
+    return frame.loc[order].reset_index(drop=True)
+
+
+def _sets_in_order(scores: Sequence[Record], manifest: Mapping[str, Any]) -> dict[str, str]:
+    groups = {record["ood"]: record["group"] for record in scores}
+    known = [name for name in manifest.get("sets", []) if name in groups]
+    order = [*known, *sorted(set(groups) - set(known))]
+    return {name: groups[name] for group in GROUPS for name in order if groups[name] == group}
+
+
+def _require_comparable(scores: Sequence[Record]) -> None:
+    """Refuse to put on one board what was not measured alike, and say which."""
+    for key, what in (("suite", "suites"), ("suite_digest", "suite digests"), ("protocol", "protocols")):
+        found = sorted({record[key] for record in scores})
+        if len(found) > 1:
+            raise RecordsError(f"the records are of different {what}: {', '.join(found)}. Give one at a time")
+    for side in ("id", "ood"):
+        data: dict[str, str] = {}
+        for record in scores:
+            name, digest = record[side], record["data"][side]
+            if digest is not None and data.setdefault(name, digest) != digest:
+                raise RecordsError(
+                    f"records of {name!r} are of different data: {data[name][:8]} and {digest[:8]}. "
+                    "Give runs over the same data"
+                )
+
+
+def _require_known(metric: str, group: str, scores: Sequence[Record]) -> None:
+    metrics = {name for record in scores for name in record["metrics"]}
+    if metric not in metrics and metrics:
+        raise unknown_name("metric", metric, metrics, valid_label="Measured")
+    if group not in (*GROUPS, "all"):
+        raise unknown_name("group", group, (*GROUPS, "all"), valid_label="Valid")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        raise InputError(f"{path} is damaged. Run the suite again: records are kept") from None
+    return manifest

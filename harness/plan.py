@@ -1,0 +1,136 @@
+"""What a suite asks for, resolved against what is installed: models, scorers, sets, and the cells they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from harness import digests
+from harness.data import SetEntry, set_entries
+from harness.errors import InputError, PluginError
+from harness.signatures import checked_parameters
+from harness.suite import ALL_SCORERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from harness.registry import Offered, Registry
+    from harness.suite import ModelEntry, Suite
+
+SOURCE = "source"  # the adapter that adapts nothing
+SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
+
+
+@dataclass(frozen=True)
+class PlannedScorer:
+    """A scorer with its hyperparameters."""
+
+    label: str
+    offered: Offered
+    params: Mapping[str, object]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its cells need."""
+        return frozenset(self.offered.spec.needs)
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model with one seed."""
+
+    label: str
+    offered: Offered
+    name: str  # as the suite writes it
+    seed: int
+    params: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pairing: a model, a scorer and a set."""
+
+    model: PlannedModel
+    scorer: PlannedScorer
+    entry: SetEntry
+    cell_id: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will try."""
+
+    suite: Suite
+    models: tuple[PlannedModel, ...]
+    scorers: tuple[PlannedScorer, ...]
+    sets: tuple[SetEntry, ...]
+
+    def cells(self, model: PlannedModel) -> Iterator[Cell]:
+        """Yield the cells of one model, set by set."""
+        for entry in self.sets:
+            for scorer in self.scorers:
+                yield Cell(model, scorer, entry, self.cell_id(model, scorer.label, entry.name))
+
+    def cell_id(self, model: PlannedModel, scorer: str, ood: str) -> str:
+        """Name the cell of a model, a scorer and a set."""
+        return digests.cell_id(
+            suite=self.suite.name,
+            model=model.label,
+            seed=model.seed,
+            adapter=SOURCE,
+            protocol=SEPARATE,
+            scorer=scorer,
+            id_name=self.suite.id.dataset,
+            ood=ood,
+        )
+
+
+def make_plan(suite: Suite, registry: Registry) -> Plan:
+    """Resolve every name and parameter of a suite before anything runs.
+
+    Raises:
+        UnknownNameError: a model, scorer, dataset or parameter that is not there.
+        InputError: two models or scorers that would share a row.
+
+    """
+    sets = set_entries(suite)
+    for dataset in (suite.id.dataset, *(entry.dataset for entry in sets)):
+        registry.get("dataset", dataset)
+    models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
+    scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry.name, entry.params, registry)]
+    _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
+    _require_distinct("scorers", [scorer.label for scorer in scorers])
+    return Plan(suite, tuple(models), tuple(scorers), tuple(sets))
+
+
+def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
+    offered = registry.get("model", entry.name)
+    checked_parameters(offered.spec.build, entry.params, owner=f"model {entry.name}", given=1)
+    family, _, argument = entry.name.partition(":")
+    label = entry.label or PurePath(argument).name or family
+    return PlannedModel(_with_params(label, entry.params), offered, entry.name, seed, entry.params)
+
+
+def _scorers(name: str, params: Mapping[str, object], registry: Registry) -> Iterator[PlannedScorer]:
+    if name == ALL_SCORERS:
+        for installed in registry.names("scorer"):
+            try:
+                yield PlannedScorer(installed, registry.get("scorer", installed), {})
+            except PluginError:
+                continue  # two plugins offer it: the registry has reported it among its problems
+        return
+    offered = registry.get("scorer", name)
+    checked_parameters(offered.spec.build, params, owner=f"scorer {name}")
+    yield PlannedScorer(_with_params(name, params), offered, params)
+
+
+def _with_params(label: str, params: Mapping[str, object]) -> str:
+    given = ", ".join(f"{key}={value}" for key, value in sorted(params.items()))
+    return f"{label}({given})" if given else label
+
+
+def _require_distinct(kind: str, labels: list[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"two {kind} are both {label!r}. Give one another label, seed or parameter")

@@ -1,0 +1,26 @@
+"""Progress bars for long work: live in a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_SECONDS_BETWEEN_LOG_LINES = 15.0
+
+
+def progress_bar(*, total: int, description: str, unit: str, enabled: bool = True) -> Any:
+    """Open a tqdm bar on stderr: rate and time left; `update(n)` moves it, `set_postfix` adds numbers."""
+    from tqdm import tqdm
+
+    live = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        disable=not enabled,
+        leave=False,
+        dynamic_ncols=live,
+        mininterval=0.1 if live else _SECONDS_BETWEEN_LOG_LINES,
+        delay=0.0 if live else _SECONDS_BETWEEN_LOG_LINES,
+        maxinterval=10.0 if live else _SECONDS_BETWEEN_LOG_LINES,
+    )

@@ -1,0 +1,87 @@
+"""What a plugin's objects must be able to do. Nobody inherits from these: a fitting shape is enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from harness.types import Features, FitData
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores samples by their features."""
+
+    def score(self, features: Features) -> Tensor:
+        """Return one OOD score a sample, (N,), higher = more OOD."""
+        ...
+
+
+@runtime_checkable
+class FittableScorer(Protocol):
+    """A scorer that must see ID data first."""
+
+    def fit(self, data: FitData) -> Scorer:
+        """Return a new, fitted scorer; hyperparameters stay as they are."""
+        ...
+
+
+@runtime_checkable
+class ImageScorer(Protocol):
+    """Scores samples by their images, inside the extraction pass. May take gradients with respect to the images."""
+
+    def score_images(self, images: Tensor, classifier: Classifier) -> Tensor:
+        """Return one OOD score a sample, (N,), higher = more OOD, from normalised images (N, channels, H, W)."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A torch module that maps images to class scores in two steps. Every timm model is one."""
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Map normalised images (N, channels, H, W) to the last feature map or token sequence."""
+        ...
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the feature map to penultimate features (N, D), or on to logits (N, C)."""
+        ...
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last step, from penultimate features (N, D) to logits (N, C)."""
+        ...
+
+
+@runtime_checkable
+class ImageDataset(Protocol):
+    """Ordered images with labels, decoded on access."""
+
+    @property
+    def digest(self) -> str:
+        """What the content is, in hexadecimal: equal digests mean equal images and labels in equal order."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes, (N,); -1 where there is no label."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images, N."""
+        ...
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Decode one image: (H, W) grey or (H, W, 3) RGB."""
+        ...
+
+    def identity(self, index: int) -> bytes:
+        """Return bytes that two samples share only if they are the same image, without decoding where possible."""
+        ...
+
+
+AnyScorer = Scorer | FittableScorer | ImageScorer
+Parameters = dict[str, Any]

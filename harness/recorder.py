@@ -1,0 +1,91 @@
+"""Writes what a run finds as records: every one says what was paired, on which data, by which code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.data import CSID
+from harness.plan import SEPARATE, SOURCE
+from harness.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harness.data import IdData
+    from harness.plan import Cell, Plan, PlannedModel
+    from harness.records import Record, RunFolder
+    from harness.scoring import Failure
+
+ID = "id"  # the ID test stream, among the names of sets
+
+
+@dataclass
+class Recorder:
+    """Appends records to a run's folder, tells those who follow the run, and counts."""
+
+    plan: Plan
+    id_data: IdData
+    streams: Mapping[str, Stream | Failure]  # by set, ID included
+    folder: RunFolder
+    notify: Callable[[Record], None]
+    measured: int = 0
+    failed: int = 0
+
+    def cell(self, cell: Cell, code_id: str, **measured: object) -> None:
+        """Record a cell's metrics, or its error."""
+        specific = {
+            "kind": "score",
+            "scorer": cell.scorer.label,
+            "params": dict(cell.scorer.params),
+            "group": cell.entry.group,
+            "cell_id": cell.cell_id,
+            "plugin": cell.scorer.offered.plugin,
+            "plugin_version": cell.scorer.offered.version,
+        }
+        self._append(cell.model, cell.entry.name, code_id, {**specific, **measured})
+        self.measured += 1
+        self.failed += "error" in measured
+
+    def model(self, model: PlannedModel, name: str, code_id: str, metrics: Mapping[str, object]) -> None:
+        """Record a model's accuracy and calibration on a set that has ID's labels."""
+        specific = {
+            "kind": "model",
+            "scorer": None,
+            "params": dict(model.params),
+            "group": ID if name == ID else CSID,
+            "cell_id": self.plan.cell_id(model, "", name),
+            "plugin": model.offered.plugin,
+            "plugin_version": model.offered.version,
+            "metrics": metrics,
+        }
+        self._append(model, name, code_id, specific)
+
+    def _append(self, model: PlannedModel, name: str, code_id: str, specific: Record) -> None:
+        suite = self.plan.suite
+        stream = self.streams[name]
+        part: Any = stream.parts[0] if isinstance(stream, Stream) else None
+        record = {
+            "suite": suite.name,
+            "suite_digest": suite.digest,
+            "model": model.label,
+            "adapter": SOURCE,
+            "protocol": SEPARATE,
+            "id": suite.id.dataset,
+            "ood": None if name == ID else name,
+            "seeds": {
+                "model": model.seed,
+                "split": suite.id.validation.seed if suite.id.validation else None,
+            },
+            "data": {"id": self.id_data.test.digest, "ood": part.digest if part and name != ID else None},
+            "n_id": len(self.id_data.test),
+            "n_ood": len(part) if part and name != ID else None,
+            "metrics": {},
+            "scores": None,
+            "flags": [],
+            "error": None,
+            "code_id": code_id,
+            **specific,
+        }
+        self.folder.append(record)
+        self.notify(record)

@@ -1,0 +1,201 @@
+"""The leaderboard as text: Markdown, CSV, JSON, LaTeX, and tables for the terminal. Shares are shown in per cent."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from harness.leaderboard import FPR_HEADERS, GROUPS, Board
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+ABSENT = "–"
+_WIDTH_OF_NAMES = 48  # characters of the columns that name a row
+_WIDTH_OF_SET = 33  # characters of a set's two columns
+_TITLES = {
+    "auroc": "AUROC",
+    "fpr95_id": "FPR95 (ID pos.)",
+    "fpr95_ood": "FPR95 (OOD pos.)",
+    "aupr_in": "AUPR-in",
+    "aupr_out": "AUPR-out",
+    "ap_in": "AP-in",
+    "ap_out": "AP-out",
+}
+
+
+def as_csv(board: Board) -> str:
+    """Write every column at full precision; – is an empty field."""
+    return board.frame.to_csv(index=False, lineterminator="\n")
+
+
+def as_json(board: Board) -> str:
+    """Write the rows as objects at full precision, with what the board says of itself."""
+    rows = [{key: None if _is_missing(value) else value for key, value in row.items()} for row in board.rows]
+    head = {
+        "suite": board.suite,
+        "metric": board.metric,
+        "fpr95": FPR_HEADERS[board.fpr],
+        "notes": board.notes,
+    }
+    return json.dumps({**head, "rows": rows}, indent=2, default=int) + "\n"
+
+
+def as_markdown(board: Board) -> str:
+    """Write one table with every column, and below it what a reader must know."""
+    headers, rows = _whole_table(board)
+    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {line}" for line in legend(board))]) + "\n"
+
+
+def as_latex(board: Board) -> str:
+    """Write a booktabs table with every column."""
+    headers, rows = _whole_table(board)
+    body = [" & ".join(_latex_escaped(cell) for cell in row) + r" \\" for row in [headers, *rows]]
+    columns = "ll" + "r" * (len(headers) - 2)
+    head, *rest = body
+    return "\n".join(
+        [
+            *(f"% {line}" for line in legend(board)),
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *rest,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def as_terminal(board: Board, *, width: int) -> RenderableType:
+    """Draw the group means with ranks, then every set in tables that fit the width, all in the board's order."""
+    from rich.console import Group
+    from rich.text import Text
+
+    groups = [name for name in GROUPS if name in board.sets.values()]
+    tables = [_terminal_table(board, "group means", groups, with_rank=True)]
+    per_table = max(1, (width - _WIDTH_OF_NAMES) // _WIDTH_OF_SET)
+    for group in groups:
+        names = [name for name, of in board.sets.items() if of == group]
+        for start in range(0, len(names), per_table):
+            tables.append(_terminal_table(board, group, names[start : start + per_table], with_rank=False))
+    return Group(*tables, Text("\n".join(legend(board))))
+
+
+def legend(board: Board) -> list[str]:
+    """Say how the board is read."""
+    title = _title(board.metric)
+    lines = [
+        f"{title} and FPR95 in per cent, {title} with its 95 % interval. {FPR_HEADERS[board.fpr]}.",
+        "Order: mean of the near and far means; csid (shifted ID) is shown, never ranked.",
+        "Rank: the range that paired tests within a model leave, Holm-adjusted over all pairs; a dash in its place "
+        "means that a cell is missing.",
+        f"{ABSENT}: not applicable, or not measured.",
+    ]
+    accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
+    groups = [f"{group}: {', '.join(n for n, of in board.sets.items() if of == group)}." for group in GROUPS]
+    models = [f"{model}: ID accuracy {accuracy}." for model, accuracy in accuracies.items()]
+    return lines + groups + models + board.notes
+
+
+def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
+    groups = [name for name in GROUPS if name in board.sets.values()]
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("model", _model),
+        ("scorer", _scorer),
+        ("rank", _rank),
+        ("ID accuracy", lambda row: _with_interval(row, "id_accuracy")),
+    ]
+    for name in (*groups, *board.sets):
+        columns += _value_columns(board, name)
+    rows = [[cell(row) for _, cell in columns] for row in board.rows]
+    return [header for header, _ in columns], rows
+
+
+def _value_columns(
+    board: Board, name: str, *, separator: str = " "
+) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
+    metric, fpr = f"{name}_{board.metric}", f"{name}_{board.fpr}"
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        (f"{name}{separator}{_title(board.metric)}", lambda row: _with_interval(row, metric))
+    ]
+    if board.metric != board.fpr:
+        columns.append((f"{name}{separator}{_title(board.fpr)}", lambda row: _percent(row[fpr])))
+    return columns
+
+
+def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{board.suite}: {what}", title_justify="left", header_style="bold", padding=(0, 1))
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [("model", _model), ("scorer", _scorer)]
+    if with_rank:
+        columns.append(("rank", _rank))
+    for name in names:
+        columns += _value_columns(board, name, separator="\n")
+    for header, _ in columns:
+        table.add_column(header, no_wrap=True, justify="left" if header in ("model", "scorer") else "right")
+    previous = None
+    for row in board.rows:
+        if previous is not None and row["model"] != previous:
+            table.add_section()
+        previous = row["model"]
+        table.add_row(*(cell(row) for _, cell in columns))
+    return table
+
+
+def _model(row: dict[str, Any]) -> str:
+    seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
+    adapter = "" if row["adapter"] == "source" else f" + {row['adapter']}"
+    return f"{row['model']}{adapter}{seeds}"
+
+
+def _scorer(row: dict[str, Any]) -> str:
+    alias = row["same_as"]
+    return row["scorer"] if _is_missing(alias) else f"{row['scorer']} (= {alias})"
+
+
+def _rank(row: dict[str, Any]) -> str:
+    best, worst = row["rank_best"], row["rank_worst"]
+    if _is_missing(best) or _is_missing(worst):
+        return ABSENT
+    return f"{best}" if best == worst else f"{best}–{worst}"
+
+
+def _with_interval(row: dict[str, Any], column: str) -> str:
+    low, high = row.get(f"{column}_lo"), row.get(f"{column}_hi")
+    value = _percent(row[column])
+    return value if _is_missing(low) else f"{value} [{_percent(low)}, {_percent(high)}]"
+
+
+def _percent(value: Any) -> str:
+    return ABSENT if _is_missing(value) else f"{100 * value:.1f}"
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _title(metric: str) -> str:
+    return _TITLES.get(metric, metric)
+
+
+def _latex_escaped(text: str) -> str:
+    for plain, escaped in (
+        ("\\", r"\textbackslash{}"),
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("&", r"\&"),
+        ("–", "--"),
+    ):
+        text = text.replace(plain, escaped)
+    return text

@@ -1,0 +1,206 @@
+"""Runs a suite: every model × scorer × set into records, and from these the leaderboard.
+
+One model at a time. Its streams are extracted once; scorers are fitted once and read the same chunks; what fails
+becomes a record with its error while the rest goes on. Cells that the folder holds already are not run again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import manifest
+from harness.cache import Cache, default_root
+from harness.data import IdData, open_id, open_set
+from harness.errors import InputError
+from harness.extract import Counts, LoadedModel, resolve_device
+from harness.leaderboard import write_boards
+from harness.plan import Plan, PlannedModel, make_plan
+from harness.recorder import ID, Recorder
+from harness.records import RunFolder
+from harness.registry import Registry
+from harness.scoring import Clock, Failure, describe
+from harness.specs import ModelRequest, TrainingData
+from harness.streams import Stream
+from harness.suite import load_suite
+from harness.unit import Means, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.suite import Suite
+
+logger = logging.getLogger("ood_harness")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a suite is run; none of these changes a number."""
+
+    out: Path | None = None
+    cache: Path | None = None
+    device: str = "auto"
+    progress: bool = False
+
+
+@dataclass
+class RunResult:
+    """What a run left behind."""
+
+    folder: Path
+    cells: int = 0
+    measured: int = 0
+    failed: int = 0
+    problems: list[str] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every cell has a number and every plugin loaded."""
+        return not self.failed and not self.problems
+
+
+def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = ()) -> tuple[Plan, Registry]:
+    """Load the plugins and a suite, and resolve all its names."""
+    registry = Registry.load(plugins)
+    return make_plan(load_suite(suite, registry).limited(limit), registry), registry
+
+
+def run_plan(plan: Plan, registry: Registry, options: RunOptions) -> RunResult:
+    """Run every cell of a plan that its folder does not hold yet, and write the leaderboard."""
+    return _Run(plan, registry, options).execute()
+
+
+class _Run:
+    def __init__(self, plan: Plan, registry: Registry, options: RunOptions) -> None:
+        self.plan, self.registry, self.options = plan, registry, options
+        self.suite: Suite = plan.suite
+        self.folder = RunFolder(options.out or Path("results") / self.suite.name)
+        self.folder.require_suite(self.suite.name, self.suite.digest)
+        self.cache = Cache(options.cache or default_root())
+        self.device = resolve_device(options.device)
+        self.counts = Counts()
+        self.result = RunResult(self.folder.path, counts=self.counts)
+        self.not_applicable: list[dict[str, object]] = []
+        self.models: dict[str, object] = {}
+
+    def execute(self) -> RunResult:
+        overlaps = self.id_data.check_disjoint()
+        head = manifest.describe_run(self.suite, self.device, self.registry)
+        started = _now()
+        self.registry.notify("harness_run_start", manifest=head)
+        for model in self.plan.models:
+            self.folder.write_paired(self._run_model(model))
+        self.folder.finish()
+        tail = {
+            "started": started,
+            "ended": _now(),
+            "sets": [entry.name for entry in self.plan.sets],
+            "cells": self.result.cells,
+            "failed": self.recorder.failed,
+            "images": asdict(self.counts),
+            "overlaps": overlaps,
+            "models": self.models,
+            "data": self._data_digests(),
+            "not_applicable": self.not_applicable,
+            "problems": [str(problem) for problem in self.registry.problems],
+        }
+        self.folder.write_manifest({**head, **tail})
+        write_boards(self.folder.path)
+        self.registry.notify("harness_run_end", folder=self.folder.path)
+        return self._finished()
+
+    def _finished(self) -> RunResult:
+        self.result.measured, self.result.failed = self.recorder.measured, self.recorder.failed
+        self.result.problems = [str(problem) for problem in self.registry.problems]
+        return self.result
+
+    @cached_property
+    def id_data(self) -> IdData:
+        return open_id(self.suite, self.registry)
+
+    @cached_property
+    def streams(self) -> dict[str, Stream | Failure]:
+        """Every set, opened once for all models; where that fails, its cells fail and the others go on."""
+        batch_size = self.suite.batch_size
+        streams: dict[str, Stream | Failure] = {ID: Stream.of(self.id_data.test, batch_size=batch_size)}
+        for entry in self.plan.sets:
+            try:
+                streams[entry.name] = Stream.of(
+                    open_set(entry, self.id_data.test, self.registry), batch_size=batch_size
+                )
+            except Exception as error:  # a stranger's dataset may raise anything
+                logger.warning("set %s: %s", entry.name, describe(error))
+                streams[entry.name] = Failure(describe(error))
+        return streams
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        return Recorder(
+            self.plan,
+            self.id_data,
+            self.streams,
+            self.folder,
+            lambda record: self.registry.notify("harness_record", record=record),
+        )
+
+    def _run_model(self, model: PlannedModel) -> list[dict[str, Any]]:
+        loaded = self._load(model)
+        if isinstance(loaded, Failure):
+            cells = list(self.plan.cells(model))
+            for cell in cells:
+                self.recorder.cell(cell, "", error=f"model: {loaded.message}")
+            self.result.cells += len(cells)
+            return []
+        clock = Clock(self.device)
+        unit = Unit(model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress))
+        self.result.cells += len(unit.cells)
+        self.not_applicable.extend(unit.not_applicable())
+        blocks = unit.run()
+        self.folder.append_timings(clock.lines(model=model.label, seed=model.seed))
+        return blocks
+
+    def _load(self, model: PlannedModel) -> LoadedModel | Failure:
+        data = self.id_data
+        training = (
+            TrainingData(data.train, data.validation, data.num_classes) if data.train is not None else None
+        )
+        request = ModelRequest(
+            name=model.name,
+            argument=model.name.partition(":")[2],
+            seed=model.seed,
+            data=training,
+            device=self.device,
+            store=self.cache.models,
+            progress=self.options.progress,
+        )
+        try:
+            built = model.offered.spec.build(request, **model.params)
+            if built.num_classes != data.num_classes:
+                raise InputError(
+                    f"the model {model.label!r} knows {built.num_classes} classes, the suite's ID data has "
+                    f"{data.num_classes}. Give a model of the suite's classes, or set [id] classes"
+                )
+            loaded = LoadedModel(built, self.device, self.suite.dtype, model.offered.source)
+        except Exception as error:  # a stranger's model may raise anything
+            logger.warning("model %s: %s", model.label, describe(error))
+            return Failure(describe(error))
+        self.models[f"{model.label} (seed {model.seed})"] = {
+            "digest": loaded.digest,
+            "preprocessing": asdict(built.preprocessing),
+            "offers": sorted(loaded.offers),
+        }
+        return loaded
+
+    def _data_digests(self) -> dict[str, str]:
+        parts = {"id.train": self.id_data.train, "id.validation": self.id_data.validation}
+        named = {name: part.digest for name, part in parts.items() if part is not None}
+        return named | {name: s.parts[0].digest for name, s in self.streams.items() if isinstance(s, Stream)}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

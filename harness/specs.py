@@ -1,0 +1,131 @@
+"""What a plugin's hooks return: frozen descriptions that name a thing, cite it, and know how to build it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from harness.preprocessing import Preprocessing
+    from harness.protocols import AnyScorer, Classifier, ImageDataset
+    from harness.selection import Selection
+
+NEEDS = frozenset(
+    {
+        "logits",
+        "penultimate",
+        "layers",
+        "labels",
+        "head",
+        "linear",
+        "train",
+        "validation",
+        "images",
+        "gradients",
+    }
+)
+FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """A scorer: its name, what builds it from hyperparameters, and what its cells need.
+
+    A need is any of logits, penultimate, layers (fields of Features), labels, train, validation, head, linear (for
+    `fit`), images, gradients (for `score_images`). A model that does not offer all of them is not applicable.
+    """
+
+    name: str
+    build: Callable[..., AnyScorer]
+    needs: Iterable[str] = frozenset({"logits"})
+    cite: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for need in sorted(self.needs):
+            if need not in NEEDS:
+                raise unknown_name("need", need, NEEDS, valid_label="Valid")
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """What a suite asks of a dataset plugin."""
+
+    name: str  # as the suite writes it, "hf:mnist"
+    argument: str = ""  # what follows the colon, "mnist"
+    split: str | None = None
+    revision: str | None = None
+    data_root: Path | None = None  # OOD_HARNESS_DATA
+    base: Selection | None = None  # the ID test samples that a shift changes
+
+    @classmethod
+    def parse(cls, name: str, **rest: Any) -> DatasetRequest:
+        """Build a request from a suite's name for a dataset, with what follows its colon as the argument."""
+        return cls(name=name, argument=name.partition(":")[2], **rest)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A dataset, or a family of them (`hf:NAME`): `build(request, **params)` opens it."""
+
+    name: str
+    build: Callable[..., ImageDataset]
+    cite: str = ""
+    argument: str = ""  # what may follow the colon, for `ood-harness plugins`; "" where nothing may
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier with all that is needed to use it rightly."""
+
+    classifier: Classifier
+    preprocessing: Preprocessing
+    num_classes: int  # classes that it was trained for; it may have more outputs
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The suite's ID data, for a model that is trained on first use."""
+
+    train: Selection
+    validation: Selection | None
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What a suite asks of a model plugin."""
+
+    name: str  # as the suite writes it, "timm:resnet18.a1_in1k"
+    argument: str = ""  # what follows the colon
+    seed: int = 0
+    data: TrainingData | None = None
+    device: str = "cpu"
+    store: Path | None = None  # a folder where trained models are kept; None keeps nothing
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model, or a family of them (`timm:NAME`): `build(request, **params)` loads or trains it."""
+
+    name: str
+    build: Callable[..., Model]
+    cite: str = ""
+    argument: str = ""
+
+
+@dataclass(frozen=True)
+class SuiteSpec:
+    """A suite that a distribution ships, as a TOML file."""
+
+    name: str
+    path: Path
+
+
+Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec

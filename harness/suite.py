@@ -1,0 +1,240 @@
+"""A suite: which models, scorers and datasets are paired. TOML, validated before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from harness.digests import digest
+from harness.errors import HarnessError, InputError, unknown_name
+
+if TYPE_CHECKING:
+    from harness.registry import Registry
+
+ALL_SCORERS = "*"
+Group = Literal["near", "far", "csid"]
+_MODEL_FAMILIES = ("recipe", "timm", "checkpoint")  # `timm = "x"` is short for `name = "timm:x"`
+_RESERVED_NAMES = frozenset({"near", "far", "csid", "all"})  # the leaderboard's group columns
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Table):
+    """Which samples of the ID dataset: a split, at most `limit` of it, or a share held out of train."""
+
+    split: str | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
+    seed: int = 0
+
+
+class IdEntry(_Table):
+    """The in-distribution data."""
+
+    dataset: str
+    test: Part
+    train: Part | None = None
+    validation: Part | None = None
+    classes: list[int] | None = None
+    revision: str | None = None
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _only_validation_is_held_out(self) -> IdEntry:
+        for name in ("train", "test"):
+            part = getattr(self, name)
+            if part is not None and part.holdout is not None:
+                raise ValueError(f"{name}.holdout is given, but only validation may be held out of train")
+        if self.validation is not None and self.validation.holdout is not None and self.train is None:
+            raise ValueError("validation.holdout is given without train. Add train = { split = ... }")
+        return self
+
+
+class OodEntry(_Table):
+    """One OOD dataset."""
+
+    name: str
+    dataset: str
+    group: Literal["near", "far"]
+    role: Literal["test", "validation"] = "test"
+    split: str | None = None
+    classes: list[int] | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    revision: str | None = None
+    params: dict[str, Any] = {}
+
+
+class ShiftEntry(_Table):
+    """Covariate-shifted ID: corruptions of ID test at some severities, or a dataset of its own with ID's labels."""
+
+    corrupt: list[str] = []
+    severity: list[int] = []
+    name: str | None = None
+    dataset: str | None = None
+    split: str | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    revision: str | None = None
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_of_two_forms(self) -> ShiftEntry:
+        corrupts = bool(self.corrupt and self.severity)
+        if corrupts == bool(self.name and self.dataset):
+            raise ValueError("give either corrupt and severity, or name and dataset")
+        return self
+
+
+def _without_family_key(value: Any) -> Any:
+    if isinstance(value, dict):
+        for family in _MODEL_FAMILIES:
+            if family in value:
+                rest = {key: item for key, item in value.items() if key != family}
+                return {"name": f"{family}:{value[family]}", **rest}
+    return value
+
+
+class ModelEntry(_Table):
+    """A model, and the seeds of its training."""
+
+    name: str
+    label: str | None = None  # its name on the leaderboard
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    params: dict[str, Any] = {}
+
+
+class ScorerEntry(_Table):
+    """A scorer with hyperparameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The hyperparameters that differ from the scorer's defaults."""
+        return dict(self.model_extra or {})
+
+
+def _named_scorer(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Suite(_Table):
+    """All that decides what a run measures."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    description: str = ""
+    verified: bool = True
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    fpr: Literal["id", "ood"] = "id"
+    scorers: list[Annotated[ScorerEntry, BeforeValidator(_named_scorer)]] = [ScorerEntry(name=ALL_SCORERS)]
+    id: IdEntry
+    models: list[Annotated[ModelEntry, BeforeValidator(_without_family_key)]]
+    ood: Annotated[list[OodEntry], Field(min_length=1)]
+    shift: list[ShiftEntry] = []
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Suite:
+        names = [entry.name for entry in self.ood] + [entry.name for entry in self.shift if entry.name]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two datasets are named {name!r}. Give each its own name")
+            if name in _RESERVED_NAMES:
+                raise ValueError(f"{name!r} is a group's name. Give the dataset another")
+        return self
+
+    def limited(self, limit: int | None) -> Suite:
+        """Return the suite with at most `limit` samples of every dataset, for a quick look."""
+        if limit is None:
+            return self
+        if limit < 1:
+            raise InputError(f"--limit {limit} leaves no samples. Give 1 or more")
+        parts = {part: getattr(self.id, part) for part in ("train", "validation", "test")}
+        id_limits = {
+            part: value.model_copy(update={"limit": _least(value.limit, limit)})
+            for part, value in parts.items()
+            if value is not None
+        }
+        return self.model_copy(
+            update={
+                "id": self.id.model_copy(update=id_limits),
+                "ood": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.ood],
+                "shift": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.shift],
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        """What decides whether two records may be ranked together: the data and how it is read, not who competes."""
+        data = self.model_dump(mode="json", include={"name", "batch_size", "dtype", "id", "ood", "shift"})
+        return digest("suite", data)
+
+
+def load_suite(name_or_path: str, registry: Registry) -> Suite:
+    """Load a suite by the name that a plugin gave it, or from a TOML file.
+
+    Raises:
+        HarnessError: no such suite, a file that is no TOML, or an unknown or wrong key, each in one line.
+
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        try:
+            path = registry.get("suite", name_or_path).spec.path
+        except HarnessError as error:
+            raise type(error)(f"{error}. Or give the path of a .toml file") from None
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"the suite {str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the suite {str(path)!r} is not valid TOML: {error}") from None
+    return parse_suite(content, source=path.name)
+
+
+def parse_suite(content: dict[str, Any], *, source: str) -> Suite:
+    """Validate a suite's content; the first fault becomes one line that names the place and the fix."""
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise _one_line(error, source) from None
+
+
+def _one_line(error: ValidationError, source: str) -> HarnessError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "suite"
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        unknown = unknown_name("key", key, _valid_keys(first["loc"][:-1]), valid_label="Valid")
+        return InputError(f"{source}: at {place}: {unknown}")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+    return InputError(f"{source}: at {place}: {message}{given}")
+
+
+_TABLES: dict[str, type[_Table]] = {
+    "id": IdEntry,
+    "models": ModelEntry,
+    "ood": OodEntry,
+    "shift": ShiftEntry,
+    "train": Part,
+    "validation": Part,
+    "test": Part,
+}
+
+
+def _valid_keys(place: tuple[int | str, ...]) -> list[str]:
+    tables = [_TABLES[part] for part in place if isinstance(part, str) and part in _TABLES]
+    table = tables[-1] if tables else Suite
+    keys = [field.alias or name for name, field in table.model_fields.items()]
+    return keys + (list(_MODEL_FAMILIES) if table is ModelEntry else [])
+
+
+def _least(current: int | None, limit: int) -> int:
+    return limit if current is None else min(current, limit)

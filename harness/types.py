@@ -1,0 +1,251 @@
+"""What crosses the boundary between the harness and a plugin: features, sets of them, and data to fit on.
+
+Shapes: N samples, C classes, D features. Nothing here imports torch until a tensor is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.errors import InputError, NotDeclaredError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Column = Tensor | NDArray[Any]
+
+T = TypeVar("T")
+Head = Callable[["Tensor"], "Tensor"]  # (N, D) -> (N, C)
+
+CHUNK_SIZE = 4096  # samples that are in memory at once
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """A linear classifier: logits = penultimate @ weight.T + bias."""
+
+    weight: Tensor  # (C, D)
+    bias: Tensor  # (C,)
+
+    def __call__(self, penultimate: Tensor) -> Tensor:
+        """Map penultimate features (N, D) to logits (N, C)."""
+        return penultimate @ self.weight.T + self.bias
+
+
+class Features:
+    """What a classifier computed for N samples, one row a sample.
+
+    A field that was not given raises NotDeclaredError when touched, so a scorer that forgot to declare a need
+    fails at once instead of finding None.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(
+        self,
+        *,
+        logits: Tensor | None = None,
+        penultimate: Tensor | None = None,
+        labels: Tensor | None = None,
+        layers: Mapping[str, Tensor] | None = None,
+        ids: Tensor | None = None,
+    ) -> None:
+        fields = {"logits": logits, "penultimate": penultimate, "labels": labels, "ids": ids}
+        self._fields: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+        lengths = {name: len(value) for name, value in self._fields.items()}
+        if layers is not None:
+            lengths |= {f"layers[{name!r}]": len(value) for name, value in layers.items()}
+            self._fields["layers"] = dict(layers)
+        if not lengths:
+            raise InputError("Features needs at least one of logits, penultimate, labels, layers, ids")
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"Features fields differ in length: {lengths}. Give one row a sample to each")
+
+    @property
+    def logits(self) -> Tensor:
+        """Unnormalised class scores, (N, C)."""
+        logits: Tensor = self._field("logits")
+        return logits
+
+    @property
+    def penultimate(self) -> Tensor:
+        """The head's input, (N, D)."""
+        penultimate: Tensor = self._field("penultimate")
+        return penultimate
+
+    @property
+    def labels(self) -> Tensor:
+        """True classes, (N,) int64; -1 where there is none. Given only to `fit`."""
+        labels: Tensor = self._field("labels")
+        return labels
+
+    @property
+    def ids(self) -> Tensor:
+        """Positions of the samples in their stream, (N,) int64."""
+        ids: Tensor = self._field("ids")
+        return ids
+
+    @property
+    def layers(self) -> Mapping[str, Tensor]:
+        """Intermediate features by layer name, each (N, channels): means over space or tokens."""
+        layers: Mapping[str, Tensor] = self._field("layers")
+        return layers
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Names of the fields that can be touched."""
+        return frozenset(self._fields)
+
+    def only(self, fields: frozenset[str]) -> Features:
+        """Return a view with the named fields alone."""
+        return Features(**{name: value for name, value in self._fields.items() if name in fields})
+
+    def __len__(self) -> int:
+        first = next(iter(self._fields.values()))
+        return len(next(iter(first.values()))) if isinstance(first, dict) else len(first)
+
+    def _field(self, name: str) -> Any:
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise NotDeclaredError(
+                f"the field {name!r} was touched but not declared. Declared: {', '.join(sorted(self._fields))}. "
+                f"Add {name!r} to the spec's needs"
+            ) from None
+
+
+class FeatureSet:
+    """The features of a whole set, read in chunks, so that memory depends on the chunk and not on the set.
+
+    Columns are tensors or memory-mapped arrays; a layer's column is named `layers/NAME`. Iterating again starts anew.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Column], *, device: str = "cpu", chunk_size: int = CHUNK_SIZE
+    ) -> None:
+        self._columns = dict(columns)
+        self._device = device
+        self._chunk_size = chunk_size
+
+    @classmethod
+    def of(cls, features: Features, *, chunk_size: int = CHUNK_SIZE) -> FeatureSet:
+        """Wrap features that are in memory already, on the device where they are."""
+        columns: dict[str, Any] = {}
+        for name in features.fields:
+            value = getattr(features, name)
+            columns |= {f"layers/{k}": v for k, v in value.items()} if name == "layers" else {name: value}
+        device = str(next(iter(columns.values())).device)
+        return cls(columns, device=device, chunk_size=chunk_size)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Names of the fields that a chunk has."""
+        return frozenset(name.partition("/")[0] for name in self._columns)
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, (N,) int64: the one column that is small enough to hold whole."""
+        return self._features(slice(None), only=frozenset({"labels"})).labels
+
+    def chunks(self, size: int | None = None) -> Iterator[Features]:
+        """Yield the samples in order, `size` at a time, on the set's device."""
+        step = size or self._chunk_size
+        for start in range(0, len(self), step):
+            yield self._features(slice(start, start + step))
+
+    def take(self, indices: NDArray[np.int64]) -> Features:
+        """Return the samples at the given positions, in that order, in memory."""
+        return self._features(indices)
+
+    def sample(self, n: int, *, seed: int) -> Features:
+        """Return n samples drawn without replacement (all, in order, where n ≥ N); the same for the same seed."""
+        import numpy as np
+
+        if n >= len(self):
+            return self._features(slice(None))
+        chosen = np.random.default_rng(seed).choice(len(self), size=n, replace=False)
+        return self._features(np.sort(chosen))
+
+    def only(self, fields: frozenset[str]) -> FeatureSet:
+        """Return a view with the named fields alone."""
+        columns = {name: column for name, column in self._columns.items() if name.partition("/")[0] in fields}
+        return FeatureSet(columns, device=self._device, chunk_size=self._chunk_size)
+
+    def __iter__(self) -> Iterator[Features]:
+        return self.chunks()
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values()))) if self._columns else 0
+
+    def _features(self, index: slice | NDArray[np.int64], *, only: frozenset[str] | None = None) -> Features:
+        flat: dict[str, Any] = {}
+        layers: dict[str, Tensor] = {}
+        for name, column in self._columns.items():
+            field, _, layer = name.partition("/")
+            if only is None or field in only:
+                (layers if layer else flat)[layer or field] = self._read(column, index)
+        return Features(**flat, layers=layers or None)
+
+    def _read(self, column: Column, index: slice | NDArray[np.int64]) -> Tensor:
+        import numpy as np
+        import torch
+
+        if isinstance(column, torch.Tensor):
+            picked = (
+                column[index]
+                if isinstance(index, slice)
+                else column[torch.from_numpy(index).to(column.device)]
+            )
+        else:
+            picked = torch.from_numpy(np.array(column[index]))
+        return picked.to(self._device)
+
+
+class FitData:
+    """What a scorer may fit on: features of ID train and ID validation, and the model's head.
+
+    A part that the spec did not declare raises NotDeclaredError when touched.
+    """
+
+    __slots__ = ("_head", "_train", "_validation")
+
+    def __init__(
+        self,
+        *,
+        train: FeatureSet | None = None,
+        validation: FeatureSet | None = None,
+        head: Head | None = None,
+    ) -> None:
+        self._train, self._validation, self._head = train, validation, head
+
+    @property
+    def train(self) -> FeatureSet:
+        """Features of the model's training data."""
+        return _declared("train", self._train)
+
+    @property
+    def validation(self) -> FeatureSet:
+        """Features of held-out ID data."""
+        return _declared("validation", self._validation)
+
+    @property
+    def head(self) -> Head:
+        """The map from penultimate (N, D) to logits (N, C)."""
+        return _declared("head", self._head)
+
+    @property
+    def linear(self) -> LinearHead:
+        """The head as weight (C, D) and bias (C,)."""
+        return _declared("linear", self._head if isinstance(self._head, LinearHead) else None)
+
+
+def _declared(name: str, value: T | None) -> T:
+    if value is None:
+        raise NotDeclaredError(
+            f"fit touched {name!r}, which was not declared. Add {name!r} to the spec's needs"
+        )
+    return value

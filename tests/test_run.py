@@ -1,0 +1,246 @@
+"""A run as a whole: one pass, isolation, resuming, and the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TOY_PLUGIN, run_suite
+from sklearn.metrics import roc_auc_score
+
+import harness
+from harness.errors import InputError
+from harness.records import read_records
+
+
+def records_of(folder: Path, kind: str = "score") -> dict[tuple[str, str], dict[str, Any]]:
+    return {(r["scorer"], r["ood"]): r for r in read_records(folder) if r["kind"] == kind}
+
+
+def test_each_image_is_decoded_and_forwarded_exactly_once_for_all_scorers(
+    toy_suite: dict[str, Any], toys: Any, tmp_path: Path
+) -> None:
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    module = __import__("sys").modules["ood_harness_file_toy_plugin"]
+    images = 5 * 40  # train, test and three OOD sets; nothing here needs validation
+    assert result.counts.decoded == result.counts.forwarded == images
+    assert sum(module.DECODED.values()) == sum(module.FORWARDED.values()) == images
+    assert set(module.DECODED.values()) == set(module.FORWARDED.values()) == {1}
+
+
+def test_a_warm_cache_serves_a_new_folder_without_decoding_or_forwarding(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    first = run_suite(toy_suite, tmp_path / "first")
+    second = run_suite(toy_suite, tmp_path / "second")
+
+    assert first.counts.forwarded > 0
+    assert (second.counts.decoded, second.counts.forwarded) == (0, 0)
+    assert (tmp_path / "first/records.jsonl").read_bytes() == (tmp_path / "second/records.jsonl").read_bytes()
+    assert (tmp_path / "first/paired.json").read_bytes() == (tmp_path / "second/paired.json").read_bytes()
+    assert (tmp_path / "first/leaderboard.csv").read_bytes() == (tmp_path / "second/leaderboard.csv").read_bytes()
+
+
+def test_a_second_run_into_the_same_folder_measures_nothing(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    first = run_suite(toy_suite, tmp_path / "out")
+    before = (tmp_path / "out/records.jsonl").read_bytes()
+    second = run_suite(toy_suite, tmp_path / "out")
+
+    assert (first.measured, second.measured) == (9, 0)
+    assert (tmp_path / "out/records.jsonl").read_bytes() == before
+
+
+def test_recorded_auroc_is_that_of_the_kept_scores(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    run_suite(toy_suite, tmp_path / "out")
+
+    for record in records_of(tmp_path / "out").values():
+        sides = {side: np.load(tmp_path / "out/scores" / f"{name}.npy") for side, name in record["scores"].items()}
+        truth = np.repeat([0, 1], [len(sides["id"]), len(sides["ood"])])
+        expected = roc_auc_score(truth, np.concatenate([sides["id"], sides["ood"]]))
+        assert record["metrics"]["auroc"]["value"] == pytest.approx(expected, abs=1e-12)
+        assert record["metrics"]["auroc"]["lo"] <= expected <= record["metrics"]["auroc"]["hi"]
+
+
+def test_unruly_scorers_become_error_records_while_the_others_finish(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["scorers"] += ["nan", "shape", "undeclared", "raises"]
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    errors = {scorer: record["error"] for (scorer, ood), record in records_of(tmp_path / "out").items() if ood == "close"}
+    assert (result.failed, result.succeeded) == (12, False)
+    assert errors["level"] is errors["margin"] is errors["from_train"] is None
+    assert errors["nan"].startswith("NaN for 40 of 40 samples")
+    assert "(40, 3) where (40,) is expected" in errors["shape"]
+    assert "'penultimate' was touched but not declared" in errors["undeclared"]
+    assert errors["raises"] == "ZeroDivisionError: by design"
+
+
+def test_infinite_scores_are_ranked(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    toy_suite["scorers"] = ["infinite"]
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    assert result.succeeded
+    assert all(0 <= r["metrics"]["auroc"]["value"] <= 1 for r in records_of(tmp_path / "out").values())
+
+
+def test_a_missing_dataset_fails_its_own_cells_only_and_they_alone_run_again(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["ood"].append({"name": "gone", "dataset": "unreadable", "group": "far"})
+    first = run_suite(toy_suite, tmp_path / "out")
+    second = run_suite(toy_suite, tmp_path / "out")
+
+    errors = {key: record["error"] for key, record in records_of(tmp_path / "out").items()}
+    assert (first.measured, first.failed) == (12, 3)
+    assert (second.measured, second.failed) == (3, 3)
+    assert errors["level", "gone"] == "the drive of 'unreadable' has died. Fetch it again"
+    assert [key for key, error in errors.items() if error] == [(s, "gone") for s in ("from_train", "level", "margin")]
+
+
+def test_a_crash_loses_no_finished_cell(
+    toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_suite(toy_suite, tmp_path / "whole")
+    from harness import unit
+
+    original = unit.Unit._record
+    calls = 0
+
+    def crash_at_the_fifth(self: unit.Unit, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    monkeypatch.setattr(unit.Unit, "_record", crash_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(toy_suite, tmp_path / "out")
+    monkeypatch.setattr(unit.Unit, "_record", original)
+    with (tmp_path / "out/records.jsonl").open("a") as journal:
+        journal.write('{"cell_id": "torn')
+    resumed = run_suite(toy_suite, tmp_path / "out")
+
+    assert resumed.measured == whole.measured - 4
+    assert (tmp_path / "out/records.jsonl").read_bytes() == (tmp_path / "whole/records.jsonl").read_bytes()
+    assert (tmp_path / "out/paired.json").read_bytes() == (tmp_path / "whole/paired.json").read_bytes()
+
+
+def test_lost_scores_are_made_again_when_a_scorer_joins(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    run_suite({**toy_suite, "scorers": ["level", "margin"]}, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/scores")
+    joined = run_suite(toy_suite, tmp_path / "out")
+    run_suite(toy_suite, tmp_path / "fresh")
+
+    assert joined.measured == 3
+    assert (tmp_path / "out/paired.json").read_text() == (tmp_path / "fresh/paired.json").read_text()
+
+
+def test_a_scorer_of_images_runs_in_the_extraction_pass_and_its_work_is_counted(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["scorers"].append("gradient")
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    timings = [json.loads(line) for line in (tmp_path / "out/timings.jsonl").read_text().splitlines()]
+    work = [(t["forwards"], t["backwards"]) for t in timings if t["scorer"] == "gradient" and "forwards" in t]
+    assert result.succeeded
+    assert result.counts.decoded == 5 * 40
+    assert records_of(tmp_path / "out")["gradient", "bright"]["metrics"]["auroc"]["value"] == 1.0
+    assert work == [(40, 40)] * 4
+
+
+def test_a_scorer_whose_needs_the_model_does_not_offer_is_not_applicable_and_no_error(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["scorers"].append("needs_linear")
+    toy_suite["models"] = [{"name": "network", "params": {"head": "distance"}}, {"name": "network", "label": "linear"}]
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    manifest = json.loads((tmp_path / "out/run.json").read_text())
+    scorers = {(r["model"], r["scorer"]) for r in read_records(tmp_path / "out")}
+    assert result.succeeded
+    assert manifest["not_applicable"] == [
+        {"model": "network(head=distance)", "seed": 0, "scorer": "needs_linear", "missing": ["linear"]}
+    ]
+    assert ("linear", "needs_linear") in scorers
+    assert ("network(head=distance)", "needs_linear") not in scorers
+
+
+def test_a_model_of_other_classes_than_the_suite_fails_with_both_counts(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["models"].append({"name": "network", "label": "wide", "params": {"outputs": 7}})
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    errors = {r["error"] for r in read_records(tmp_path / "out") if r["model"] == "wide(outputs=7)"}
+    assert result.failed == 9
+    assert len(errors) == 1
+    assert "knows 7 classes, the suite's ID data has 3" in errors.pop()
+
+
+def test_a_model_with_more_outputs_than_classes_runs(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    toy_suite["models"] = [{"name": "network", "params": {"outputs": 7, "classes": 3}}]
+    assert run_suite(toy_suite, tmp_path / "out").succeeded
+
+
+def test_model_accuracy_is_recorded_with_its_interval(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    run_suite(toy_suite, tmp_path / "out")
+
+    (record,) = records_of(tmp_path / "out", "model").values()
+    accuracy = record["metrics"]["accuracy"]
+    assert accuracy["value"] == 1.0  # the levels of the classes are 30 apart, the noise is at most 12
+    assert accuracy["lo"] == pytest.approx(1 / (1 + 1.959964**2 / 40), abs=1e-6)  # Wilson at 40 of 40
+    assert (record["group"], record["n_id"]) == ("id", 40)
+
+
+def test_a_folder_of_another_suite_is_refused_before_anything_is_run(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    run_suite(toy_suite, tmp_path / "out")
+    toy_suite["ood"].pop()
+    with pytest.raises(InputError, match="holds records of suite toy .* Name another with --out"):
+        run_suite(toy_suite, tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_named(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="the run's folder .*file/out' cannot be written: Not a directory"):
+        run_suite(toy_suite, tmp_path / "file/out")
+
+
+def test_seeds_are_models_of_their_own(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    toy_suite["models"] = [{"name": "network", "seeds": [0, 1, 2]}]
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    records = [r for r in read_records(tmp_path / "out") if r["kind"] == "score"]
+    assert result.cells == len(records) == 27
+    assert {r["seeds"]["model"] for r in records} == {0, 1, 2}
+
+
+def test_a_run_from_python_returns_the_leaderboard(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    suite = tmp_path / "toy.toml"
+    suite.write_text(as_toml(toy_suite))
+    frame = harness.run(str(suite), out=tmp_path / "out", plugins=[TOY_PLUGIN], device="cpu")
+
+    assert set(frame["scorer"]) == {"level", "margin", "from_train"}
+    assert frame["near_auroc"].between(0, 1).all()
+
+
+def as_toml(suite: dict[str, Any]) -> str:
+    """Write a suite's dictionary as TOML; JSON's scalars, lists and inline tables of strings are nearly TOML's."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, dict):
+            return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in item.items()) + " }"
+        if isinstance(item, list):
+            return "[" + ", ".join(map(value, item)) + "]"
+        return json.dumps(item)
+
+    return "\n".join(f"{key} = {value(item)}" for key, item in suite.items())

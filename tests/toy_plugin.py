@@ -1,0 +1,208 @@
+"""A plugin for the tests: images whose grey level tells their class, a network that reads it, and unruly scorers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import harness
+
+DECODED: Counter[bytes] = Counter()  # how often each image was decoded
+FORWARDED: Counter[bytes] = Counter()  # how often each normalised image was forwarded
+FITTED: Counter[str] = Counter()  # how often each scorer was fitted
+
+
+class Levels:
+    """Grey images whose mean level is 40 + 30 * label, plus seeded noise; OOD is brighter than any class."""
+
+    def __init__(self, count: int, classes: int, seed: int, offset: int, side: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.labels = np.arange(count) % classes
+        noise = rng.integers(-12, 13, size=(count, side, side))
+        level = offset + 40 + 30 * self.labels[:, None, None]
+        self._images = np.clip(level + noise, 0, 255).astype(np.uint8)
+        self.digest = hashlib.blake2b(self._images.tobytes() + self.labels.tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = self._images[index]
+        DECODED[image.tobytes()] += 1
+        return image
+
+    def identity(self, index: int) -> bytes:
+        return self._images[index].tobytes()
+
+
+def levels(
+    request: harness.DatasetRequest,
+    count: int = 40,
+    classes: int = 3,
+    seed: int | None = None,
+    offset: int = 0,
+    side: int = 4,
+) -> Levels:
+    seeds = {"train": 1, "validation": 2, "test": 3, None: 4}
+    if request.split not in seeds:
+        raise harness.DatasetError(f"levels has no split {request.split!r}. Valid: train, validation, test")
+    return Levels(count, classes, seeds[request.split] if seed is None else seed, offset, side)
+
+
+def unreadable(request: harness.DatasetRequest) -> Levels:
+    raise harness.DatasetError("the drive of 'unreadable' has died. Fetch it again")
+
+
+class Network(nn.Module):
+    """Two features, mean and spread, and a linear head."""
+
+    def __init__(self, outputs: int, shift: float) -> None:
+        super().__init__()
+        self.body = nn.Identity()
+        self.fc = nn.Linear(2, outputs)
+        self.feature_info = [{"module": "body", "num_chs": 1}]
+        with torch.no_grad():
+            centres = torch.arange(outputs, dtype=torch.float32)
+            self.fc.weight.copy_(torch.stack([4 * centres, torch.zeros(outputs)], dim=1))
+            self.fc.bias.copy_(-2 * centres**2 + shift)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        for image in images:
+            FORWARDED[image.detach().numpy().tobytes()] += 1
+        return self.body(images)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        level = (features.mean(dim=(1, 2, 3)) * 255 - 40) / 30
+        penultimate = torch.stack([level, features.std(dim=(1, 2, 3))], dim=1)
+        return penultimate if pre_logits else self.fc(penultimate)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+
+class Distance(nn.Module):
+    """A head without W and b: negative distances to class centres."""
+
+    def forward(self, penultimate: Tensor) -> Tensor:
+        return -(penultimate[:, :1] - torch.arange(3.0)).abs()
+
+
+def network(
+    request: harness.ModelRequest,
+    outputs: int = 3,
+    classes: int | None = None,
+    head: str = "linear",
+    std: float = 1.0,
+) -> harness.Model:
+    model = Network(outputs, shift=0.1 * request.seed)
+    if head == "distance":
+        model.fc = Distance()
+    preprocessing = harness.Preprocessing(input_size=(1, 4, 4), std=(std,))
+    return harness.Model(model.eval(), preprocessing, outputs if classes is None else classes)
+
+
+@dataclass(frozen=True)
+class Level:
+    """The mean level, read from the penultimate features."""
+
+    sign: float = 1.0
+
+    def score(self, features: harness.Features) -> Tensor:
+        return self.sign * features.penultimate[:, 0]
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The negative margin between the two largest logits."""
+
+    def score(self, features: harness.Features) -> Tensor:
+        top = features.logits.topk(2).values
+        return top[:, 1] - top[:, 0]
+
+
+@dataclass(frozen=True)
+class FromTrain:
+    """The distance to the mean training level."""
+
+    centre: float | None = None
+
+    def fit(self, data: harness.FitData) -> FromTrain:
+        FITTED["from_train"] += 1
+        total = sum(float(chunk.penultimate[:, 0].sum()) for chunk in data.train)
+        return FromTrain(total / len(data.train))
+
+    def score(self, features: harness.Features) -> Tensor:
+        return (features.penultimate[:, 0] - self.centre).abs()
+
+
+@dataclass(frozen=True)
+class NeedsLinear:
+    """Reads the head's weight."""
+
+    weight: Tensor | None = None
+
+    def fit(self, data: harness.FitData) -> NeedsLinear:
+        return NeedsLinear(data.linear.weight)
+
+    def score(self, features: harness.Features) -> Tensor:
+        return -(features.penultimate @ self.weight.T).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The image's mean, after a gradient that it takes and passes over."""
+
+    def score_images(self, images: Tensor, classifier: harness.Classifier) -> Tensor:
+        images = images.clone().requires_grad_()
+        logits = classifier.forward_head(classifier.forward_features(images))
+        (gradient,) = torch.autograd.grad(logits.amax(dim=1).sum(), images)
+        return images.detach().mean(dim=(1, 2, 3)) + 0 * gradient.sum(dim=(1, 2, 3))
+
+
+class Unruly:
+    """Fails in the way that its name says."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def score(self, features: harness.Features) -> Tensor:
+        if self.how == "nan":
+            return torch.full((len(features),), float("nan"))
+        if self.how == "shape":
+            return features.logits
+        if self.how == "undeclared":
+            return features.penultimate[:, 0]
+        if self.how == "infinite":
+            return torch.where(features.logits[:, 0] > 0, torch.inf, -torch.inf)
+        raise ZeroDivisionError("by design")
+
+
+@harness.hookimpl
+def harness_datasets() -> Iterator[harness.DatasetSpec]:
+    yield harness.DatasetSpec("levels", levels)
+    yield harness.DatasetSpec("unreadable", unreadable)
+
+
+@harness.hookimpl
+def harness_models() -> Iterator[harness.ModelSpec]:
+    yield harness.ModelSpec("network", network)
+
+
+@harness.hookimpl
+def harness_scorers() -> Iterator[harness.ScorerSpec]:
+    yield harness.ScorerSpec("level", Level, needs={"penultimate"})
+    yield harness.ScorerSpec("margin", Margin)
+    yield harness.ScorerSpec("from_train", FromTrain, needs={"penultimate", "train"})
+    yield harness.ScorerSpec("needs_linear", NeedsLinear, needs={"penultimate", "linear"})
+    yield harness.ScorerSpec("gradient", Gradient, needs={"images", "gradients"})
+    for how in ("nan", "shape", "undeclared", "infinite", "raises"):
+        yield harness.ScorerSpec(how, lambda how=how: Unruly(how))
