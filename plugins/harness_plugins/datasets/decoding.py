@@ -1,0 +1,104 @@
+"""Images kept as encoded bytes and decoded on access, to 8-bit grey or RGB."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from io import BytesIO
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+import harness
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+GREY_MODES = frozenset({"1", "LA", "La"})
+WIDE_GREY_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+class Source(Protocol):
+    """Where encoded images come from."""
+
+    def encoded(self, index: int) -> bytes:
+        """Return one image as it is stored."""
+        ...
+
+    def place(self, index: int) -> str:
+        """Name the image in an error message."""
+        ...
+
+    def content(self) -> str:
+        """Say what the images are: equal content, equal string."""
+        ...
+
+
+class EncodedDataset:
+    """Images of a source, decoded on access; orientation tags (EXIF) are not applied."""
+
+    def __init__(self, source: Source, labels: NDArray[np.int64]) -> None:
+        self._source = source
+        self._labels = labels
+
+    @cached_property
+    def digest(self) -> str:
+        """BLAKE2b of the source's content and the labels."""
+        digest = hashlib.blake2b(self._source.content().encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self._labels, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes, (N,); -1 where there is no label."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        encoded = self._source.encoded(index)
+        try:
+            return decode(encoded)
+        except Exception as error:  # decoders raise anything on damaged bytes
+            raise harness.DatasetError(
+                f"{self._source.place(index)} is not a readable image ({error}). Replace or remove it"
+            ) from error
+
+    def identity(self, index: int) -> bytes:
+        """Return the encoded bytes."""
+        return self._source.encoded(index)
+
+
+def decode(encoded: bytes) -> NDArray[np.uint8]:
+    """Decode an image file to (H, W) grey or (H, W, 3) RGB, by its stored mode alone.
+
+    Grey stays grey, 16-bit grey is divided by 257, palettes, CMYK and the rest become RGB, and transparency
+    is dropped, as every common loader drops it. Of several frames the first counts. Raises ValueError on
+    pixels without an 8-bit meaning, and whatever Pillow raises on damaged bytes.
+    """
+    from PIL import Image
+
+    with Image.open(BytesIO(encoded)) as image:
+        if image.mode in WIDE_GREY_MODES:
+            return _narrowed(np.asarray(image))
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no 8-bit meaning")
+        return np.array(_eight_bit(image))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode in GREY_MODES:
+        return image.convert("L")
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")  # Pillow warns of the direct way
+    return image.convert("RGB")
+
+
+def _narrowed(grey: NDArray[np.int64]) -> NDArray[np.uint8]:
+    if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
+        raise ValueError(f"grey values {grey.min()} to {grey.max()} are not of 16 bits")
+    return np.rint(grey / 257).astype(np.uint8)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from harness_plugins.datasets import corruptions, digits, hub, synthetic
+from harness_plugins.suites import harness_suites
+
+SUITES = {spec.name: tomllib.loads(spec.path.read_text()) for spec in harness_suites()}
+DATASETS = {
+    spec.name: spec for plugin in (digits, synthetic, corruptions, hub) for spec in plugin.harness_datasets()
+}
+
+
+def test_the_packaged_suites_are_offered() -> None:
+    assert set(SUITES) >= {"digits", "mnist-split", "fashion-mnist", "openood-cifar10", "openood-imagenet1k"}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_bears_its_files_name_and_known_keys(name: str) -> None:
+    suite = SUITES[name]
+    assert suite["name"] == name
+    assert suite["schema"] == 1
+    assert suite["fpr"] in ("id", "ood")
+    assert {ood["group"] for ood in suite["ood"]} <= {"near", "far"}
+    names = [ood["name"] for ood in suite["ood"]]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suites_datasets_and_corruptions_exist(name: str) -> None:
+    suite = SUITES[name]
+    shifted = [shift for shift in suite.get("shift", []) if "dataset" in shift]
+    for dataset in [suite["id"], *suite["ood"], *shifted]:
+        family, _, argument = dataset["dataset"].partition(":")
+        assert bool(DATASETS[family].argument) == bool(argument)
+    for shift in suite.get("shift", []):
+        assert set(shift.get("corrupt", [])) <= set(corruptions.CORRUPTIONS)
