@@ -1,0 +1,128 @@
+"""Relative Nyström residual: what the training features' leading diffusion modes cannot express of a sample.
+
+The operator is that of diffusion spectral entropy (Liao et al., arXiv 2312.04823); the score is our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import harness
+from harness_plugins.scorers.moments import unit_vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+TILE = 1024  # samples whose kernel rows are in memory at once
+
+
+def class_balanced(labels: NDArray[np.int64], size: int, *, seed: int) -> NDArray[np.int64]:
+    """Choose at most `size` positions, as evenly over the classes as they allow: (N,) -> ascending positions.
+
+    Classes take turns, each with a random one of its samples, until the size is reached or all are taken.
+    Samples without a class (label -1) are left out.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(np.flatnonzero(labels >= 0))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, shuffled within
+    _, starts, classes = np.unique(labels[order], return_index=True, return_inverse=True)
+    turns = np.arange(len(order)) - starts[classes]
+    by_turn = np.lexsort((rng.permutation(len(order)), turns))  # within a turn, any class may come first
+    return np.sort(order[by_turn[:size]])
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Compute squared Euclidean distances by one product, (N, D), (M, D) -> (N, M)."""
+    sizes = left.square().sum(dim=1)[:, None] + right.square().sum(dim=1)  # (N, M)
+    return sizes.addmm_(left, right.T, alpha=-2).clamp_(min=0)
+
+
+def kernel(left: Tensor, right: Tensor, *, sigma: float) -> Tensor:
+    """Compute G = exp(-‖x-y‖² / 2σ²), (N, D), (M, D) -> (N, M)."""
+    return squared_distances(left, right).mul_(-0.5 / sigma**2).exp_()
+
+
+def diffusion_modes(reference: Tensor, *, sigma: float, modes: int) -> Tensor:
+    """Compute P (M, m), from reference (M, D), such that ‖G(x, reference) P‖² is what m modes express of x.
+
+    With degrees d = G 1, K = diag(d)^-½ G diag(d)^-½ = U Λ Uᵀ and P = diag(d)^-½ U Λ^-½, over the m largest λ
+    that are at least 1e-10 of the first.
+    """
+    import torch
+
+    gram = kernel(reference, reference, sigma=sigma)  # (M, M)
+    scale = gram.sum(dim=1).rsqrt()  # (M,)
+    values, vectors = torch.linalg.eigh(scale[:, None] * gram * scale)  # ascending
+    values, vectors = values[-modes:], vectors[:, -modes:]
+    kept = values >= 1e-10 * values[-1]
+    return torch.div(scale[:, None] * vectors[:, kept], values[kept].sqrt())
+
+
+@dataclass(frozen=True)
+class Dse:
+    """Residual 1 - Σ_j (k̃ᵀu_j)² / λ_j, clipped to 0 to 1, with k̃ = G(f, R) / √degrees. Higher = more OOD.
+
+    R holds at most `size` L2-normalised training features, balanced over classes, drawn with `seed`; σ is
+    `scale` times their median distance; j runs over the leading `modes`. With as many modes as features in R
+    this is the variance of a Gaussian process without noise, 1 - kᵀG⁻¹k.
+    """
+
+    modes: int = 50
+    scale: float = 1.0
+    size: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.modes < 1 or not self.scale > 0 or self.size < 2:
+            given = f"modes={self.modes}, scale={self.scale}, size={self.size}"
+            raise harness.InputError(f"{given}. Give modes ≥ 1, scale > 0 and size ≥ 2")
+
+    def fit(self, data: harness.FitData) -> FittedDse:
+        """Draw the reference and find its modes. Raises InputError where the median distance is 0."""
+        import torch
+
+        chosen = class_balanced(data.train.labels.cpu().numpy(), self.size, seed=self.seed)
+        if len(chosen) < 2:
+            raise harness.InputError(f"{len(chosen)} labelled training samples. Give at least 2")
+        reference = unit_vectors(data.train.take(chosen).penultimate)  # (M, D)
+        median = torch.pdist(reference).median().item()
+        if not median > 0:
+            raise harness.InputError(
+                f"the median distance of {len(chosen)} training features is 0. Fit on features that differ"
+            )
+        sigma = self.scale * median
+        modes = diffusion_modes(reference, sigma=sigma, modes=self.modes)
+        return FittedDse(reference, modes, sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDse:
+    """A Dse with its reference's modes."""
+
+    reference: Tensor  # (M, D)
+    modes: Tensor  # (M, m)
+    sigma: float
+
+    def score(self, features: harness.Features) -> Tensor:
+        """Return the shares that the modes do not express, (N,) float64, 0 to 1."""
+        import torch
+
+        return torch.cat([self._residual(tile) for tile in torch.split(features.penultimate, TILE)])
+
+    def _residual(self, penultimate: Tensor) -> Tensor:
+        rows = kernel(unit_vectors(penultimate), self.reference, sigma=self.sigma)  # (n, M)
+        return (1 - (rows @ self.modes).square().sum(dim=1)).clamp(0, 1)
+
+
+@harness.hookimpl
+def harness_scorers() -> Iterator[harness.ScorerSpec]:
+    """Offer the residual."""
+    needs = {"penultimate", "labels", "train"}
+    yield harness.ScorerSpec("dse", Dse, needs, "operator of Liao et al., arXiv 2312.04823")

@@ -1,0 +1,31 @@
+"""What several fitted scorers take from features: directions, and sums of outer products that stream."""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+
+def unit_vectors(features: Tensor) -> Tensor:
+    """Divide vectors by their Euclidean norms, (..., D) -> (..., D) float64; a zero vector stays zero."""
+    import torch
+
+    features = features.double()
+    norms = torch.linalg.vector_norm(features, dim=-1, keepdim=True)  # (..., 1)
+    return torch.div(features, norms.where(norms > 0, 1.0))
+
+
+def scatter_matrix(batches: Iterable[Tensor]) -> Tensor:
+    """Add up xᵀx over all rows x, batches of (n, D) -> (D, D)."""
+    return add_up(batch.T @ batch for batch in batches)
+
+
+def add_up(terms: Iterable[Tensor]) -> Tensor:
+    """Add tensors of one shape, holding one of them and the sum at a time."""
+    return reduce(operator.add, terms)
