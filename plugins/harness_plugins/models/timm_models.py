@@ -1,0 +1,115 @@
+"""timm's models, by name with pretrained weights from the hub, and any model as a checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import harness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REACHABLE_SECONDS = 5.0
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ON_THE_HUB = "hf-hub:"  # timm's own prefix for a repository that is no registered architecture
+
+
+@harness.hookimpl
+def harness_models() -> Iterator[harness.ModelSpec]:
+    """Offer `timm:NAME` and `checkpoint:PATH`."""
+    yield harness.ModelSpec(
+        "timm", build_timm, cite="Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861", argument="NAME"
+    )
+    yield harness.ModelSpec("checkpoint", build_checkpoint, argument="PATH")
+
+
+def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
+    """Load the folder with config.json and model.safetensors that the request's argument names."""
+    from harness_plugins.models.checkpoints import load_checkpoint
+
+    if not request.argument:
+        raise harness.InputError("checkpoint names no folder. Write checkpoint:PATH")
+    return load_checkpoint(Path(request.argument).expanduser(), device=request.device)
+
+
+def build_timm(
+    request: harness.ModelRequest, *, pretrained: bool = True, in_chans: int | None = None
+) -> harness.Model:
+    """Load timm's model of that name with its own preprocessing; weights come from the hub or its cache.
+
+    `hf-hub:OWNER/REPOSITORY` is a checkpoint folder on the hub: its config.json and model.safetensors are fetched.
+    Without `pretrained` the weights are drawn from the request's seed. `in_chans` = 1 is for grey images.
+    """
+    from harness_plugins.models.checkpoints import load_checkpoint, opened
+    from harness_plugins.models.timm_factory import create, refuse_unknown
+
+    name = request.argument
+    if not name:
+        raise harness.InputError("timm names no model. Write timm:NAME, as in timm:resnet18.a1_in1k")
+    if name.startswith(ON_THE_HUB):
+        repository = name.removeprefix(ON_THE_HUB)
+        files = [_download(name, repository, file) for file in (CONFIG, WEIGHTS)]
+        return load_checkpoint(files[0].parent, device=request.device)
+    refuse_unknown(name)
+    arguments: dict[str, Any] = {"pretrained": pretrained}
+    if in_chans is not None:
+        arguments["in_chans"] = in_chans
+    if pretrained:
+        arguments["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
+    model, preprocessing, num_classes = create(name, arguments, stated={}, seed=request.seed)
+    return harness.Model(opened(model, request.device, name=name), preprocessing, num_classes)
+
+
+def _weights(name: str) -> Path:
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    hub_id = config.hf_hub_id if config is not None else None
+    if not hub_id:
+        raise harness.InputError(
+            f"timm has no weights on the hub for {name!r}. Choose a name from timm.list_pretrained(), or "
+            "give a checkpoint folder: checkpoint:PATH"
+        )
+    return _download(name, hub_id, WEIGHTS)
+
+
+def _download(name: str, repository: str, file: str) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    fix = "give a checkpoint folder with config.json and model.safetensors instead: checkpoint:PATH"
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    unreachable = harness.InputError(
+        f"the weights of {name!r} are not in the local cache and the hub {constants.ENDPOINT} cannot be "
+        f"reached: {fix}"
+    )
+    # The hub's client retries for most of a minute before it gives up, so look first.
+    if constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT):
+        raise unreachable
+    try:
+        return Path(hf_hub_download(repository, file))
+    except LocalEntryNotFoundError:
+        raise unreachable from None
+    except EntryNotFoundError:
+        raise harness.InputError(f"{repository} has no {file}; pickles are refused: {fix}") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise harness.InputError(
+            f"cannot fetch {repository}: {' '.join(str(error).split())}; {fix}"
+        ) from None
+
+
+def _is_reachable(address: str) -> bool:
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(address, method="HEAD"), timeout=REACHABLE_SECONDS):
+            return True
+    except HTTPError:
+        return True  # it answered
+    except (OSError, ValueError):
+        return False

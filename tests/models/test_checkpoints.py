@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import harness
+from harness_plugins.models.checkpoints import load_checkpoint, own_config, save_checkpoint
+from harness_plugins.models.networks import build_network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREPROCESSING = harness.Preprocessing((3, 16, 16), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.9)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Path, Any]:
+    """A folder with a network of this package, and the network."""
+    network = build_network("cnn", PREPROCESSING.input_size, 5, {"width": 4}).eval()
+    folder = tmp_path / "own"
+    folder.mkdir()
+    config = own_config("cnn", {"width": 4}, PREPROCESSING, network=network, num_classes=4)
+    save_checkpoint(folder, network, config)
+    return folder, network
+
+
+@pytest.fixture
+def from_timm(tmp_path: Path) -> tuple[Path, Any]:
+    """A folder as timm writes it, and the model."""
+    model: Any = timm.create_model("test_resnet", pretrained=False, num_classes=6, in_chans=1).eval()
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config = {
+        "architecture": "test_resnet",
+        "num_classes": 6,
+        "pretrained_cfg": {"input_size": [1, 64, 64], "mean": [0.2], "std": [0.3], "crop_pct": 0.875},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder, model
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_network_of_ours_survives_the_round_trip(own: tuple[Path, Any]) -> None:
+    folder, network = own
+    model = load_checkpoint(folder)
+    assert model.preprocessing == PREPROCESSING
+    assert model.num_classes == 4
+    images = torch.rand(3, 3, 16, 16)
+    classifier: Any = model.classifier
+    assert not classifier.training
+    with torch.inference_mode():
+        assert torch.equal(classifier(images), network(images))
+
+
+def test_a_timm_model_survives_the_round_trip_with_its_own_preprocessing(from_timm: tuple[Path, Any]) -> None:
+    folder, original = from_timm
+    model = load_checkpoint(folder)
+    assert model.num_classes == 6
+    assert model.preprocessing == harness.Preprocessing(
+        (1, 64, 64), mean=(0.2,), std=(0.3,), interpolation="bilinear", crop_pct=0.875
+    )
+    images = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        features = model.classifier.forward_features(images)
+        penultimate = model.classifier.forward_head(features, pre_logits=True)
+        assert torch.equal(model.classifier.get_classifier()(penultimate), original(images))
+
+
+def test_loading_leaves_the_global_random_state_as_it_was(
+    own: tuple[Path, Any], from_timm: tuple[Path, Any]
+) -> None:
+    before = torch.random.get_rng_state()
+    load_checkpoint(own[0])
+    load_checkpoint(from_timm[0])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "best.pth", "last.pt", "epoch.ckpt"])
+def test_a_folder_with_pickles_only_is_refused_with_the_conversion(own: tuple[Path, Any], name: str) -> None:
+    folder, _ = own
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(harness.InputError, match=rf"only pickled weights \({name}\).*save_file\(torch\.load"):
+        load_checkpoint(folder)
+
+
+def test_what_is_not_a_checkpoint_folder_is_refused(own: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, _ = own
+    with pytest.raises(harness.InputError, match="is not a folder"):
+        load_checkpoint(folder / "model.safetensors")
+    with pytest.raises(harness.InputError, match="is not a folder"):
+        load_checkpoint(tmp_path / "absent")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(harness.InputError, match=r"has no config\.json"):
+        load_checkpoint(empty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"network": "mlp"},
+            "missing (stages.hidden1.0.bias, stages.hidden1.0.weight, stages.hidden2.0.bias, ...)",
+        ),
+        ({"num_outputs": 9}, "2 of another shape (fc.weight (5, 16) for (9, 16), fc.bias (5,) for (9,))"),
+        ({"network": "cnnn"}, "no network named 'cnnn'. Did you mean 'cnn'?"),
+        ({"builder": "os.system"}, "no builder named 'os.system'"),
+        ({"pretrained_cfg": {}}, "does not describe a model: KeyError: 'input_size'"),
+        ({"weights_digest": "0" * 32}, "is damaged: its digest is not the one in config.json"),
+    ],
+)
+def test_a_config_that_does_not_fit_our_weights_is_one_line(
+    own: tuple[Path, Any], changes: dict[str, Any], message: str
+) -> None:
+    folder, _ = own
+    edit(folder, **{"network_params": {}, **changes} if changes.get("network") == "mlp" else changes)
+    with pytest.raises(harness.HarnessError) as caught:
+        load_checkpoint(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "test_resnt"}, "no timm architecture named 'test_resnt'. Nearest: test_resnet"),
+        ({"architecture": "test_vit"}, "does not fit the architecture in config.json: keys"),
+        ({"architecture": "local-dir:/tmp"}, "no timm architecture named 'local-dir:/tmp'"),
+        ({"num_classes": 7}, "2 of another shape (fc.weight (6, 96) for (7, 96), fc.bias (6,) for (7,))"),
+        ({"model_args": {"checkpoint_path": "/x.pth"}}, "model_args has 'checkpoint_path'"),
+        ({"model_args": {"no_such": 1}}, "does not describe a model: TypeError"),
+        ({"architecture": None}, "does not describe a model"),
+    ],
+)
+def test_a_config_that_does_not_fit_a_timm_model_is_one_line(
+    from_timm: tuple[Path, Any], changes: dict[str, Any], message: str
+) -> None:
+    folder, _ = from_timm
+    edit(folder, **changes)
+    with pytest.raises(harness.HarnessError) as caught:
+        load_checkpoint(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_not_an_object_is_refused(own: tuple[Path, Any]) -> None:
+    folder, _ = own
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(harness.InputError, match=r"holds a list\. It must be a JSON object"):
+        load_checkpoint(folder)
+
+
+def test_weights_that_are_not_safetensors_are_refused(from_timm: tuple[Path, Any]) -> None:
+    folder, _ = from_timm
+    (folder / "model.safetensors").write_bytes(b"\x80\x04 a pickle by another name")
+    with pytest.raises(harness.InputError, match=r"cannot read .*model\.safetensors"):
+        load_checkpoint(folder)

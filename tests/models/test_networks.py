@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import harness
+from harness_plugins.models.networks import NETWORKS, InputSize, build_network
+
+CASES: list[tuple[str, InputSize, dict[str, Any], int]] = [
+    ("mlp", (1, 8, 8), {"hidden": [32, 16]}, 16),
+    ("cnn", (3, 12, 12), {"width": 8}, 32),
+    ("toy-convnet", (1, 28, 28), {}, 1600),
+]
+
+
+def test_every_network_has_a_case() -> None:
+    assert {case[0] for case in CASES} == set(NETWORKS)
+
+
+@pytest.mark.parametrize(("name", "size", "params", "num_features"), CASES)
+def test_a_network_is_a_classifier_whose_head_maps_penultimate_features_to_logits(
+    name: str, size: InputSize, params: dict[str, Any], num_features: int
+) -> None:
+    network = build_network(name, size, 7, params).eval()
+    assert isinstance(network, harness.Classifier)
+
+    features = network.forward_features(torch.rand(3, *size))
+    penultimate = network.forward_head(features, pre_logits=True)
+
+    assert penultimate.shape == (3, num_features)
+    assert network.num_features == num_features
+    logits = network.forward_head(features)
+    assert logits.shape == (3, 7)
+    torch.testing.assert_close(network.get_classifier()(penultimate), logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "size", "params", "num_features"), CASES)
+def test_feature_info_names_submodules_with_that_many_channels(
+    name: str, size: InputSize, params: dict[str, Any], num_features: int
+) -> None:
+    network = build_network(name, size, 7, params).eval()
+    shapes: dict[str, int] = {}
+    for info in network.feature_info:
+        module = network.get_submodule(info["module"])
+        module.register_forward_hook(
+            lambda _module, _inputs, output, key=info["module"]: shapes.update({key: output.shape[1]})
+        )
+    network(torch.rand(2, *size))
+    assert shapes == {info["module"]: info["num_chs"] for info in network.feature_info}
+
+
+def test_the_toy_convnet_starts_glorot_uniform_with_zero_biases() -> None:
+    network = build_network("toy-convnet", (1, 28, 28), 10, {})
+    limit = (6 / (1600 + 10)) ** 0.5
+    weight = network.fc.weight.detach()
+    assert weight.abs().max() <= limit
+    assert weight.abs().max() > 0.99 * limit
+    assert float(weight.std()) == pytest.approx(limit / 3**0.5, rel=0.02)
+    assert not any(value.any() for key, value in network.named_parameters() if key.endswith("bias"))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "params", "message"),
+    [
+        ("cn", (1, 8, 8), {}, "no network named 'cn'. Did you mean 'cnn'?"),
+        (
+            "cnn",
+            (1, 8, 8),
+            {"widht": 3},
+            "no parameter of network 'cnn' named 'widht'. Did you mean 'width'?",
+        ),
+        ("cnn", (1, 8, 8), {"width": "3"}, "width is '3'. Give a whole number of at least 1"),
+        ("mlp", (1, 8, 8), {"hidden": []}, "hidden is empty"),
+        ("mlp", (1, 8, 8), {"dropout": 1}, "dropout is 1. Give a share from 0 to below 1"),
+        ("toy-convnet", (1, 8, 8), {}, "needs images of at least 10x10 pixels"),
+    ],
+)
+def test_a_wrong_network_is_refused_with_what_is_valid(
+    name: str, size: InputSize, params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(harness.HarnessError) as caught:
+        build_network(name, size, 2, params)
+    assert message in str(caught.value)
