@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.digests import features_key, model_digest
 from harness.errors import InputError
+from harness.image_scoring import ImageTask
 from harness.progress import progress_bar
-from harness.types import FeatureSet, LinearHead
+from harness.types import FeatureSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from harness.cache import Cache, EntryWriter
+    from harness.image_scoring import ImageScores
+    from harness.loaded import LoadedModel
     from harness.protocols import ImageScorer
-    from harness.specs import Model
     from harness.streams import Stream
-    from harness.types import Head
 
-SOURCE: Mapping[str, object] = {"name": "source"}  # the adapter that adapts nothing
-_BASIC_FIELDS = ("logits", "penultimate")
 _WORKERS_PAY_FROM = 4096  # images; below, starting processes costs more than it saves
 
 
@@ -40,93 +36,12 @@ class Counts:
     forwarded: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model on its device, with what it offers to scorers and the digest of all that decides its features."""
-
-    model: Model
-    device: str
-    dtype: str = "float32"
-    builder_source: str = ""
-
-    @property
-    def module(self) -> nn.Module:
-        """The classifier as a torch module."""
-        module: Any = self.model.classifier
-        return module  # type: ignore[no-any-return]
-
-    @cached_property
-    def digest(self) -> str:
-        """Weights, architecture and the code that built them."""
-        return model_digest(self.module, self.builder_source)
-
-    @cached_property
-    def head(self) -> Head | None:
-        """The map from penultimate features to logits, None where the model has no single one."""
-        import torch
-
-        head = self.model.classifier.get_classifier()
-        if isinstance(head, torch.nn.Linear):
-            bias = head.bias if head.bias is not None else head.weight.new_zeros(head.out_features)
-            return LinearHead(head.weight.detach(), bias.detach())
-        has_one = isinstance(head, torch.nn.Module) and not isinstance(
-            head, torch.nn.Identity | torch.nn.ModuleList
-        )
-        return head if has_one else None
-
-    @property
-    def offers(self) -> frozenset[str]:
-        """What cells may need of this model."""
-        offers = {"logits", "penultimate", "images", "gradients"}
-        if self.layer_names:
-            offers.add("layers")
-        if self.head is None:
-            return frozenset(offers)
-        return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))
-
-    @property
-    def layer_names(self) -> list[str]:
-        """Names of the modules whose outputs are the model's layers (timm's `feature_info`)."""
-        info = getattr(self.module, "feature_info", None) or []
-        modules = dict(self.module.named_modules())
-        return [entry["module"] for entry in info if entry.get("module") in modules]
-
-    def features_key(self, stream: Stream, *, layers: bool) -> str:
-        """Name this model's features of a stream in the cache."""
-        return features_key(
-            model=self.digest,
-            preprocessing=asdict(self.model.preprocessing),
-            stream=stream.digest,
-            adapter=SOURCE,
-            dtype=self.dtype,
-            fields=(*_BASIC_FIELDS, *(f"layers/{name}" for name in self.layer_names if layers)),
-            libraries=libraries(),
-        )
-
-
-@dataclass
-class ImageScores:
-    """What a scorer of images gave in a pass: its scores, or what went wrong, and its work."""
-
-    scores: NDArray[np.float64] | None = None
-    error: str | None = None
-    forwards: int = 0
-    backwards: int = 0
-
-
 @dataclass
 class Extraction:
     """The features of one stream, and the scores of scorers that read images."""
 
     features: FeatureSet
     image_scores: dict[str, ImageScores] = field(default_factory=dict)
-
-
-def libraries() -> dict[str, str]:
-    """Return the versions of the libraries whose arithmetic enters every feature and score."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "torchvision", "timm")}
 
 
 def extract(
@@ -153,7 +68,7 @@ def extract(
 
     key = model.features_key(stream, layers=layers)
     arrays = cache.load(key)
-    tasks = {name: _ImageTask(name, scorer, model) for name, scorer in (image_scorers or {}).items()}
+    tasks = {name: ImageTask(name, scorer, model) for name, scorer in (image_scorers or {}).items()}
     if arrays is None:
         with cache.writer(key) as writer:
             sink = _FeatureSink(model, len(stream), writer, layers=layers)
@@ -240,56 +155,6 @@ class _FeatureSink:
             )
 
 
-class _ImageTask:
-    """Runs one scorer of images through a pass; a failure is kept, and ends only its own work."""
-
-    def __init__(self, name: str, scorer: ImageScorer, model: LoadedModel) -> None:
-        self._name, self._scorer, self._model = name, scorer, model
-        self._scores: list[Tensor] = []
-        self._result = ImageScores()
-
-    def consume(self, images: Tensor) -> None:
-        if self._result.error is not None:
-            return
-        try:
-            with _counted_passes(self._model, self._result):
-                scores = self._scorer.score_images(images, self._model.model.classifier).detach()
-            if scores.shape != (len(images),):
-                raise InputError(
-                    f"gave scores of shape {tuple(scores.shape)} where ({len(images)},) is expected"
-                )
-            self._scores.append(scores.double().cpu())
-        except Exception as error:  # a stranger's scorer may raise anything
-            self._result.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-    def result(self) -> ImageScores:
-        import torch
-
-        if self._result.error is None:
-            self._result.scores = torch.cat(self._scores).numpy()
-        return self._result
-
-
-@contextlib.contextmanager
-def _counted_passes(model: LoadedModel, result: ImageScores) -> Iterator[None]:
-    """Count the images that pass forwards and backwards through the classifier's last step."""
-
-    def forward(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        result.forwards += len(output)
-        if output.requires_grad:
-            output.register_hook(backward)  # type: ignore[no-untyped-call]
-
-    def backward(gradient: Tensor) -> None:
-        result.backwards += len(gradient)
-
-    last = model.model.classifier.get_classifier() if model.head is not None else model.module
-    handle = last.register_forward_hook(forward)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 @contextlib.contextmanager
 def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
     """Record the named modules' outputs as means over space (N, C, H, W) or tokens (N, L, C): (N, C)."""
@@ -354,16 +219,3 @@ def _precision(model: LoadedModel) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     dtype: torch.dtype = getattr(torch, model.dtype)
     return torch.autocast(model.device.partition(":")[0], dtype=dtype)
-
-
-def resolve_device(device: str) -> str:
-    """Turn `auto` into the GPU where there is one, else the CPU; check that a named device is there."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    count = torch.cuda.device_count()
-    valid = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
-    if device not in valid:
-        raise InputError(f"the device {device!r} is not there. Valid: {', '.join(valid)}")
-    return device

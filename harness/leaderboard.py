@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness import intervals, statistics
-from harness.cache import write_atomically
 from harness.errors import InputError, RecordsError, unknown_name
 from harness.records import MANIFEST, Record, read_paired, read_records
 
@@ -101,18 +100,6 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
         rows.extend(table.rows(metric, fpr, group))
         notes.extend(table.notes())
     return Board(_ordered(rows, metric, group), scores[0]["suite"], metric, fpr, sets, notes)
-
-
-def write_boards(folder: Path) -> None:
-    """Write leaderboard.csv, .md and .parquet beside a run's records."""
-    from harness.render import as_csv, as_markdown
-
-    if not any(record["kind"] == "score" for record in read_records(folder)):
-        return
-    board = leaderboard([folder])
-    write_atomically(folder / "leaderboard.csv", as_csv(board))
-    write_atomically(folder / "leaderboard.md", as_markdown(board))
-    board.frame.to_parquet(folder / "leaderboard.parquet", index=False)
 
 
 @dataclass

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 ID = "id"  # the ID test stream, among the names of sets
 
 
+SATURATED = "saturated"  # so near 0 or 1 that the interval says little
+_SATURATED_FROM = 0.999
+
+
 @dataclass
 class Recorder:
     """Appends records to a run's folder, tells those who follow the run, and counts."""
@@ -32,7 +36,7 @@ class Recorder:
     measured: int = 0
     failed: int = 0
 
-    def cell(self, cell: Cell, code_id: str, **measured: object) -> None:
+    def cell(self, cell: Cell, code_id: str, **measured: Any) -> None:
         """Record a cell's metrics, or its error."""
         specific = {
             "kind": "score",
@@ -43,7 +47,9 @@ class Recorder:
             "plugin": cell.scorer.offered.plugin,
             "plugin_version": cell.scorer.offered.version,
         }
-        self._append(cell.model, cell.entry.name, code_id, {**specific, **measured})
+        self._append(
+            cell.model, cell.entry.name, code_id, {**specific, **measured, "flags": _flags(measured)}
+        )
         self.measured += 1
         self.failed += "error" in measured
 
@@ -89,3 +95,8 @@ class Recorder:
         }
         self.folder.append(record)
         self.notify(record)
+
+
+def _flags(measured: Mapping[str, Any]) -> list[str]:
+    auroc = measured.get("metrics", {}).get("auroc", {}).get("value", 0.5)
+    return [SATURATED] if max(auroc, 1 - auroc) >= _SATURATED_FROM else []

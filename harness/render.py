@@ -6,10 +6,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from harness.leaderboard import FPR_HEADERS, GROUPS, Board
+from harness.cache import write_atomically
+from harness.leaderboard import FPR_HEADERS, GROUPS, Board, leaderboard
+from harness.records import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -26,6 +29,16 @@ _TITLES = {
     "ap_in": "AP-in",
     "ap_out": "AP-out",
 }
+
+
+def write_boards(folder: Path) -> None:
+    """Write leaderboard.csv, .md and .parquet beside a run's records; nothing where no scorer applied."""
+    if not any(record["kind"] == "score" for record in read_records(folder)):
+        return
+    board = leaderboard([folder])
+    write_atomically(folder / "leaderboard.csv", as_csv(board))
+    write_atomically(folder / "leaderboard.md", as_markdown(board))
+    board.frame.to_parquet(folder / "leaderboard.parquet", index=False)
 
 
 def as_csv(board: Board) -> str:

@@ -17,12 +17,13 @@ from harness import manifest
 from harness.cache import Cache, default_root
 from harness.data import IdData, open_id, open_set
 from harness.errors import InputError
-from harness.extract import Counts, LoadedModel, resolve_device
-from harness.leaderboard import write_boards
+from harness.extract import Counts
+from harness.loaded import LoadedModel, resolve_device
 from harness.plan import Plan, PlannedModel, make_plan
 from harness.recorder import ID, Recorder
 from harness.records import RunFolder
 from harness.registry import Registry
+from harness.render import write_boards
 from harness.scoring import Clock, Failure, describe
 from harness.specs import ModelRequest, TrainingData
 from harness.streams import Stream
@@ -157,7 +158,9 @@ class _Run:
             self.result.cells += len(cells)
             return []
         clock = Clock(self.device)
-        unit = Unit(model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress))
+        unit = Unit(
+            model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
+        )
         self.result.cells += len(unit.cells)
         self.not_applicable.extend(unit.not_applicable())
         blocks = unit.run()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from harness.extract import LoadedModel
+    from harness.loaded import LoadedModel
     from harness.plan import PlannedScorer
     from harness.protocols import AnyScorer, Scorer
     from harness.types import Features, FeatureSet
@@ -38,7 +38,9 @@ class Clock:
 
     device: str = "cpu"
     seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)  # (stage, scorer, set)
-    passes: dict[tuple[str, str, str], tuple[int, int]] = field(default_factory=dict)  # images forwards, backwards
+    passes: dict[tuple[str, str, str], tuple[int, int]] = field(
+        default_factory=dict
+    )  # images forwards, backwards
 
     @contextmanager
     def measure(self, stage: str, *, scorer: str = "", on: str = "") -> Iterator[None]:

@@ -149,6 +149,10 @@ class FeatureSet:
     @property
     def labels(self) -> Tensor:
         """All labels, (N,) int64: the one column that is small enough to hold whole."""
+        if "labels" not in self._columns:
+            raise NotDeclaredError(
+                "the labels were touched but not declared. Add 'labels' to the spec's needs"
+            )
         return self._features(slice(None), only=frozenset({"labels"})).labels
 
     def chunks(self, size: int | None = None) -> Iterator[Features]:

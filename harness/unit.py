@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from harness import digests, evaluation
 from harness.data import CSID
 from harness.errors import HarnessError
-from harness.extract import extract, libraries
+from harness.extract import extract
+from harness.loaded import libraries
 from harness.plan import SEPARATE, SOURCE
 from harness.recorder import ID
 from harness.records import read_paired
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from harness.cache import Cache
     from harness.data import SetEntry
-    from harness.extract import Counts, Extraction, LoadedModel
+    from harness.extract import Counts, Extraction
+    from harness.loaded import LoadedModel
     from harness.plan import Cell, PlannedModel, PlannedScorer
     from harness.protocols import AnyScorer
     from harness.recorder import Recorder

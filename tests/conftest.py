@@ -1,4 +1,4 @@
-"""What the tests share: a toy plugin, suites over it, and folders of their own for every run."""
+"""What the tests share: folders of their own, and the toy plugin."""
 
 from __future__ import annotations
 
@@ -8,32 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toys import TOY_PLUGIN, TOY_SUITE
 
-from harness.plan import make_plan
 from harness.registry import Registry
-from harness.runner import RunOptions, RunResult, run_plan
-from harness.suite import parse_suite
-
-TESTS = Path(__file__).parent
-TOY_PLUGIN = TESTS / "toy_plugin.py"
-TOY_SUITE: dict[str, Any] = {
-    "schema": 1,
-    "name": "toy",
-    "batch_size": 16,
-    "scorers": ["level", "margin", "from_train"],
-    "id": {
-        "dataset": "levels",
-        "train": {"split": "train"},
-        "validation": {"split": "validation"},
-        "test": {"split": "test"},
-    },
-    "models": [{"name": "network"}],
-    "ood": [
-        {"name": "bright", "dataset": "levels", "group": "far", "params": {"offset": 100}},
-        {"name": "close", "dataset": "levels", "group": "near", "params": {"offset": 15, "seed": 5}},
-        {"name": "closer", "dataset": "levels", "group": "near", "params": {"offset": 8, "seed": 6}},
-    ],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +34,3 @@ def toys() -> Any:
     for counter in (module.DECODED, module.FORWARDED, module.FITTED):
         counter.clear()
     return module
-
-
-def run_suite(
-    content: dict[str, Any], out: Path, *, plugins: tuple[Path, ...] = (TOY_PLUGIN,), cache: Path | None = None
-) -> RunResult:
-    """Run a suite given as a dictionary, with the toy plugin installed."""
-    registry = Registry.load(plugins)
-    plan = make_plan(parse_suite(content, source="toy.toml"), registry)
-    return run_plan(plan, registry, RunOptions(out=out, cache=cache, device="cpu"))

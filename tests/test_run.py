@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TOY_PLUGIN, run_suite
 from sklearn.metrics import roc_auc_score
+from toys import TOY_PLUGIN, as_toml, run_suite
 
 import harness
 from harness.errors import InputError
@@ -43,10 +43,14 @@ def test_a_warm_cache_serves_a_new_folder_without_decoding_or_forwarding(
     assert (second.counts.decoded, second.counts.forwarded) == (0, 0)
     assert (tmp_path / "first/records.jsonl").read_bytes() == (tmp_path / "second/records.jsonl").read_bytes()
     assert (tmp_path / "first/paired.json").read_bytes() == (tmp_path / "second/paired.json").read_bytes()
-    assert (tmp_path / "first/leaderboard.csv").read_bytes() == (tmp_path / "second/leaderboard.csv").read_bytes()
+    assert (tmp_path / "first/leaderboard.csv").read_bytes() == (
+        tmp_path / "second/leaderboard.csv"
+    ).read_bytes()
 
 
-def test_a_second_run_into_the_same_folder_measures_nothing(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_folder_measures_nothing(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
     first = run_suite(toy_suite, tmp_path / "out")
     before = (tmp_path / "out/records.jsonl").read_bytes()
     second = run_suite(toy_suite, tmp_path / "out")
@@ -59,7 +63,9 @@ def test_recorded_auroc_is_that_of_the_kept_scores(toy_suite: dict[str, Any], tm
     run_suite(toy_suite, tmp_path / "out")
 
     for record in records_of(tmp_path / "out").values():
-        sides = {side: np.load(tmp_path / "out/scores" / f"{name}.npy") for side, name in record["scores"].items()}
+        sides = {
+            side: np.load(tmp_path / "out/scores" / f"{name}.npy") for side, name in record["scores"].items()
+        }
         truth = np.repeat([0, 1], [len(sides["id"]), len(sides["ood"])])
         expected = roc_auc_score(truth, np.concatenate([sides["id"], sides["ood"]]))
         assert record["metrics"]["auroc"]["value"] == pytest.approx(expected, abs=1e-12)
@@ -72,7 +78,11 @@ def test_unruly_scorers_become_error_records_while_the_others_finish(
     toy_suite["scorers"] += ["nan", "shape", "undeclared", "raises"]
     result = run_suite(toy_suite, tmp_path / "out")
 
-    errors = {scorer: record["error"] for (scorer, ood), record in records_of(tmp_path / "out").items() if ood == "close"}
+    errors = {
+        scorer: record["error"]
+        for (scorer, ood), record in records_of(tmp_path / "out").items()
+        if ood == "close"
+    }
     assert (result.failed, result.succeeded) == (12, False)
     assert errors["level"] is errors["margin"] is errors["from_train"] is None
     assert errors["nan"].startswith("NaN for 40 of 40 samples")
@@ -100,7 +110,9 @@ def test_a_missing_dataset_fails_its_own_cells_only_and_they_alone_run_again(
     assert (first.measured, first.failed) == (12, 3)
     assert (second.measured, second.failed) == (3, 3)
     assert errors["level", "gone"] == "the drive of 'unreadable' has died. Fetch it again"
-    assert [key for key, error in errors.items() if error] == [(s, "gone") for s in ("from_train", "level", "margin")]
+    assert [key for key, error in errors.items() if error] == [
+        (s, "gone") for s in ("from_train", "level", "margin")
+    ]
 
 
 def test_a_crash_loses_no_finished_cell(
@@ -160,7 +172,10 @@ def test_a_scorer_whose_needs_the_model_does_not_offer_is_not_applicable_and_no_
     toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
     toy_suite["scorers"].append("needs_linear")
-    toy_suite["models"] = [{"name": "network", "params": {"head": "distance"}}, {"name": "network", "label": "linear"}]
+    toy_suite["models"] = [
+        {"name": "network", "params": {"head": "distance"}},
+        {"name": "network", "label": "linear"},
+    ]
     result = run_suite(toy_suite, tmp_path / "out")
 
     manifest = json.loads((tmp_path / "out/run.json").read_text())
@@ -231,16 +246,3 @@ def test_a_run_from_python_returns_the_leaderboard(toy_suite: dict[str, Any], tm
 
     assert set(frame["scorer"]) == {"level", "margin", "from_train"}
     assert frame["near_auroc"].between(0, 1).all()
-
-
-def as_toml(suite: dict[str, Any]) -> str:
-    """Write a suite's dictionary as TOML; JSON's scalars, lists and inline tables of strings are nearly TOML's."""
-
-    def value(item: Any) -> str:
-        if isinstance(item, dict):
-            return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in item.items()) + " }"
-        if isinstance(item, list):
-            return "[" + ", ".join(map(value, item)) + "]"
-        return json.dumps(item)
-
-    return "\n".join(f"{key} = {value(item)}" for key, item in suite.items())

@@ -1,0 +1,150 @@
+"""A suite's faults are found before anything runs, each in one line with the place and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import TOY_PLUGIN
+
+from harness.data import set_entries
+from harness.errors import HarnessError, InputError, UnknownNameError
+from harness.plan import make_plan
+from harness.registry import Registry
+from harness.suite import Suite, load_suite, parse_suite
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry.load([TOY_PLUGIN])
+
+
+def parsed(content: dict[str, Any]) -> Suite:
+    return parse_suite(content, source="toy.toml")
+
+
+def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any]) -> None:
+    toy_suite["ood"][1]["grup"] = toy_suite["ood"][1].pop("group")
+    with pytest.raises(InputError, match=r"^toy.toml: at ood\.1\.group: Field required"):
+        parsed(toy_suite)
+    toy_suite["ood"][1]["group"] = "near"
+    with pytest.raises(
+        InputError, match=r"at ood\.1\.grup: no key named 'grup'\. Did you mean 'group'\? Valid: .*limit"
+    ):
+        parsed(toy_suite)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, r"at batch_size: Input should be greater than 0, not 0"),
+        ({"schema": 2}, r"at schema: Input should be 1, not 2"),
+        ({"fpr": "both"}, r"at fpr: Input should be 'id' or 'ood', not 'both'"),
+        ({"modles": []}, r"no key named 'modles'\. Did you mean 'models'\?"),
+        (
+            {"shift": [{"corrupt": ["fog"]}]},
+            r"at shift\.0: give either corrupt and severity, or name and dataset",
+        ),
+        ({"ood": []}, r"at ood: List should have at least 1 item"),
+        ({"name": "../up"}, r"at name: String should match pattern"),
+    ],
+)
+def test_a_wrong_value_is_named(toy_suite: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parsed(toy_suite | change)
+
+
+def test_two_sets_of_one_name_are_refused(toy_suite: dict[str, Any]) -> None:
+    toy_suite["ood"][1]["name"] = "bright"
+    with pytest.raises(InputError, match="two datasets are named 'bright'"):
+        parsed(toy_suite)
+
+
+def test_validation_held_out_of_nothing_is_refused(toy_suite: dict[str, Any]) -> None:
+    del toy_suite["id"]["train"]
+    toy_suite["id"]["validation"] = {"holdout": 0.1}
+    with pytest.raises(InputError, match=r"validation\.holdout is given without train"):
+        parsed(toy_suite)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "kind"),
+    [("scorers", "levl", "scorer"), ("models", {"name": "netwrk"}, "model")],
+)
+def test_an_unknown_name_is_found_before_anything_runs(
+    toy_suite: dict[str, Any], registry: Registry, place: str, name: Any, kind: str
+) -> None:
+    toy_suite[place] = [name]
+    with pytest.raises(UnknownNameError, match=rf"no {kind} named '.*'\. Did you mean"):
+        make_plan(parsed(toy_suite), registry)
+
+
+def test_an_unknown_dataset_or_parameter_is_found_before_anything_runs(
+    toy_suite: dict[str, Any], registry: Registry
+) -> None:
+    toy_suite["ood"][0]["dataset"] = "lvels"
+    with pytest.raises(UnknownNameError, match=r"no dataset named 'lvels'\. Did you mean 'levels'\?"):
+        make_plan(parsed(toy_suite), registry)
+    toy_suite["ood"][0]["dataset"] = "levels"
+    toy_suite["scorers"] = [{"name": "level", "sgn": 1}]
+    with pytest.raises(
+        UnknownNameError, match=r"no parameter of scorer level named 'sgn'\. Did you mean 'sign'\?"
+    ):
+        make_plan(parsed(toy_suite), registry)
+
+
+def test_a_scorer_with_two_settings_has_two_rows(toy_suite: dict[str, Any], registry: Registry) -> None:
+    toy_suite["scorers"] = ["level", {"name": "level", "sign": -1.0}]
+    assert [s.label for s in make_plan(parsed(toy_suite), registry).scorers] == ["level", "level(sign=-1.0)"]
+    toy_suite["scorers"] = ["level", "level"]
+    with pytest.raises(InputError, match="two scorers are both 'level'"):
+        make_plan(parsed(toy_suite), registry)
+
+
+def test_a_star_means_every_installed_scorer(toy_suite: dict[str, Any], registry: Registry) -> None:
+    toy_suite["scorers"] = ["*"]
+    assert [s.label for s in make_plan(parsed(toy_suite), registry).scorers] == registry.names("scorer")
+
+
+def test_a_shift_is_one_set_a_corruption_and_severity(toy_suite: dict[str, Any]) -> None:
+    toy_suite["shift"] = [{"corrupt": ["contrast", "pixelate"], "severity": [1, 5]}]
+    shifted = [(e.name, e.group, e.dataset) for e in set_entries(parsed(toy_suite)) if e.shifts_id]
+    assert shifted == [
+        ("contrast-1", "csid", "corrupt:contrast"),
+        ("contrast-5", "csid", "corrupt:contrast"),
+        ("pixelate-1", "csid", "corrupt:pixelate"),
+        ("pixelate-5", "csid", "corrupt:pixelate"),
+    ]
+
+
+def test_a_set_for_tuning_is_not_tested_on(toy_suite: dict[str, Any]) -> None:
+    toy_suite["ood"][0]["role"] = "validation"
+    assert [e.name for e in set_entries(parsed(toy_suite))] == ["close", "closer"]
+
+
+def test_the_digest_follows_the_data_and_not_the_competitors(toy_suite: dict[str, Any]) -> None:
+    before = parsed(toy_suite).digest
+    assert parsed(toy_suite | {"scorers": ["level"], "description": "other"}).digest == before
+    assert parsed(toy_suite | {"models": [{"name": "network", "seeds": [1]}]}).digest == before
+    assert parsed(toy_suite | {"batch_size": 8}).digest != before
+    assert parsed(toy_suite).limited(10).digest != before
+    toy_suite["ood"][0]["params"]["offset"] = 61
+    assert parsed(toy_suite).digest != before
+
+
+def test_family_keys_are_short_for_names(toy_suite: dict[str, Any]) -> None:
+    toy_suite["models"] = [{"timm": "resnet18"}, {"checkpoint": "a/b"}, {"recipe": "x", "seeds": [3]}]
+    assert [m.name for m in parsed(toy_suite).models] == ["timm:resnet18", "checkpoint:a/b", "recipe:x"]
+
+
+def test_a_file_that_is_no_toml_or_no_suite_is_named(tmp_path: Path, registry: Registry) -> None:
+    (tmp_path / "bad.toml").write_text("name = [")
+    with pytest.raises(InputError, match=r"bad\.toml' is not valid TOML"):
+        load_suite(str(tmp_path / "bad.toml"), registry)
+    with pytest.raises(InputError, match=r"gone\.toml' cannot be read: No such file"):
+        load_suite(str(tmp_path / "gone.toml"), registry)
+    with pytest.raises(
+        HarnessError, match=r"no suite named 'digts'\. Did you mean 'digits'\?.*path of a \.toml file"
+    ):
+        load_suite("digts", registry)

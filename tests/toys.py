@@ -1,0 +1,59 @@
+"""A toy suite over the toy plugin, and how to run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.plan import make_plan
+from harness.registry import Registry
+from harness.runner import RunOptions, RunResult, run_plan
+from harness.suite import parse_suite
+
+TESTS = Path(__file__).parent
+TOY_PLUGIN = TESTS / "toy_plugin.py"
+TOY_SUITE: dict[str, Any] = {
+    "schema": 1,
+    "name": "toy",
+    "batch_size": 16,
+    "scorers": ["level", "margin", "from_train"],
+    "id": {
+        "dataset": "levels",
+        "train": {"split": "train"},
+        "validation": {"split": "validation"},
+        "test": {"split": "test"},
+    },
+    "models": [{"name": "network"}],
+    "ood": [
+        {"name": "bright", "dataset": "levels", "group": "far", "params": {"offset": 100}},
+        {"name": "close", "dataset": "levels", "group": "near", "params": {"offset": 15, "seed": 5}},
+        {"name": "closer", "dataset": "levels", "group": "near", "params": {"offset": 8, "seed": 6}},
+    ],
+}
+
+
+def run_suite(
+    content: dict[str, Any],
+    out: Path,
+    *,
+    plugins: tuple[Path, ...] = (TOY_PLUGIN,),
+    cache: Path | None = None,
+) -> RunResult:
+    """Run a suite given as a dictionary, with the toy plugin installed."""
+    registry = Registry.load(plugins)
+    plan = make_plan(parse_suite(content, source="toy.toml"), registry)
+    return run_plan(plan, registry, RunOptions(out=out, cache=cache, device="cpu"))
+
+
+def as_toml(suite: dict[str, Any]) -> str:
+    """Write a suite's dictionary as TOML; JSON's scalars, lists and inline tables of strings are nearly TOML's."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, dict):
+            return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in item.items()) + " }"
+        if isinstance(item, list):
+            return "[" + ", ".join(map(value, item)) + "]"
+        return json.dumps(item)
+
+    return "\n".join(f"{key} = {value(item)}" for key, item in suite.items())
