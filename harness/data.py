@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import DatasetError, InputError
+from harness.errors import DatasetError, HarnessError, InputError
 from harness.selection import Selection
 from harness.signatures import checked_parameters
 from harness.specs import DatasetRequest
@@ -185,7 +185,16 @@ def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Registry) -> S
 def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Registry) -> Selection:
     offered = registry.get("dataset", request.name)
     keywords = checked_parameters(offered.spec.build, params, owner=f"dataset {request.name}", given=1)
-    return Selection.all_of(name, offered.spec.build(request, **keywords))
+    try:
+        dataset = offered.spec.build(request, **keywords)
+    except HarnessError:
+        raise
+    except Exception as error:  # a stranger's dataset may raise anything
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DatasetError(
+            f"the dataset {request.name!r} of plugin {offered.plugin} raised {problem}"
+        ) from error
+    return Selection.all_of(name, dataset)
 
 
 def _require_samples(name: str, dataset: str, selection: Selection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.digests import features_key, model_digest
@@ -87,6 +87,7 @@ class LoadedModel:
         )
 
 
+@cache
 def libraries() -> dict[str, str]:
     """Return the versions of the libraries whose arithmetic enters every feature and score."""
     from importlib.metadata import version

@@ -37,7 +37,16 @@ class Recorder:
     failed: int = 0
 
     def cell(self, cell: Cell, code_id: str, **measured: Any) -> None:
-        """Record a cell's metrics, or its error."""
+        """Record a cell's metrics, or its error.
+
+        Where the cell could not even be tried (its model or set did not open, so there is no code id), a number that
+        the folder holds already is kept, and the failure only counted.
+        """
+        self.measured += 1
+        self.failed += "error" in measured
+        known = self.folder.records.get(cell.cell_id)
+        if not code_id and known is not None and known["error"] is None:
+            return
         specific = {
             "kind": "score",
             "scorer": cell.scorer.label,
@@ -50,8 +59,6 @@ class Recorder:
         self._append(
             cell.model, cell.entry.name, code_id, {**specific, **measured, "flags": _flags(measured)}
         )
-        self.measured += 1
-        self.failed += "error" in measured
 
     def model(self, model: PlannedModel, name: str, code_id: str, metrics: Mapping[str, object]) -> None:
         """Record a model's accuracy and calibration on a set that has ID's labels."""

@@ -113,7 +113,8 @@ def legend(board: Board) -> list[str]:
         f"{ABSENT}: not applicable, or not measured.",
     ]
     accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
-    groups = [f"{group}: {', '.join(n for n, of in board.sets.items() if of == group)}." for group in GROUPS]
+    members = {group: [name for name, of in board.sets.items() if of == group] for group in GROUPS}
+    groups = [f"{group}: {', '.join(names)}." for group, names in members.items() if names]
     models = [f"{model}: ID accuracy {accuracy}." for model, accuracy in accuracies.items()]
     return lines + groups + models + board.notes
 

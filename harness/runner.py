@@ -91,16 +91,18 @@ class _Run:
 
     def execute(self) -> RunResult:
         overlaps = self.id_data.check_disjoint()
-        head = manifest.describe_run(self.suite, self.device, self.registry)
-        started = _now()
+        head = {
+            **manifest.describe_run(self.suite, self.device, self.registry),
+            "sets": [entry.name for entry in self.plan.sets],
+            "started": _now(),
+        }
+        self.folder.write_manifest(head)  # a crash leaves a folder that can be read
         self.registry.notify("harness_run_start", manifest=head)
         for model in self.plan.models:
             self.folder.write_paired(self._run_model(model))
         self.folder.finish()
         tail = {
-            "started": started,
             "ended": _now(),
-            "sets": [entry.name for entry in self.plan.sets],
             "cells": self.result.cells,
             "failed": self.recorder.failed,
             "images": asdict(self.counts),

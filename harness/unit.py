@@ -98,12 +98,9 @@ class Unit:
         fitted = self._fit(sorted({label for labels in work.values() for label in labels}))
         self._id_scores |= self._visit(ID, work[ID], fitted, describe_model=ID in undescribed)
         for entry in self._plan.sets:
-            if work[entry.name] or entry.name in undescribed:
-                describe_model = entry.name in undescribed
-                self._scores[entry.name] |= self._visit(
-                    entry.name, work[entry.name], fitted, describe_model=describe_model
-                )
-            for label in sorted(label for name, label in pending if name == entry.name):
+            name = entry.name
+            self._scores[name] |= self._visit(name, work[name], fitted, describe_model=name in undescribed)
+            for label in sorted(label for of_set, label in pending if of_set == name):
                 self._record(entry, label)
         return self._paired_blocks()
 
@@ -166,8 +163,10 @@ class Unit:
     def _visit(
         self, name: str, labels: list[str], fitted: Mapping[str, AnyScorer | Failure], *, describe_model: bool
     ) -> Outcomes:
-        """Extract one set and score it with the given scorers."""
+        """Extract one set, where anything is to be done on it, and score it with the given scorers."""
         stream = self._streams[name]
+        if not labels and not describe_model:
+            return {}
         if isinstance(stream, Failure):
             return dict.fromkeys(labels, stream)
         outcomes: Outcomes = {label: f for label in labels if isinstance(f := fitted[label], Failure)}

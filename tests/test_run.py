@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from toys import TOY_PLUGIN, as_toml, run_suite
 
 import harness
-from harness.errors import InputError
+from harness.errors import DatasetError, InputError
 from harness.records import read_records
 
 
@@ -113,6 +113,30 @@ def test_a_missing_dataset_fails_its_own_cells_only_and_they_alone_run_again(
     assert [key for key, error in errors.items() if error] == [
         (s, "gone") for s in ("from_train", "level", "margin")
     ]
+
+
+def test_a_model_that_no_longer_loads_loses_no_number_of_before(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    run_suite(toy_suite, tmp_path / "out")
+    before = (tmp_path / "out/records.jsonl").read_bytes()
+    broken = tmp_path / "toy_plugin.py"
+    raising = "    raise OSError('gone')\n    model = Network("
+    broken.write_text(TOY_PLUGIN.read_text().replace("    model = Network(", raising))
+    result = run_suite(toy_suite, tmp_path / "out", plugins=(broken,))
+
+    assert (result.failed, result.succeeded) == (9, False)
+    assert (tmp_path / "out/records.jsonl").read_bytes() == before
+
+
+def test_a_strangers_dataset_that_raises_is_named_with_its_plugin(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["id"]["params"] = {"count": "many"}
+    with pytest.raises(
+        DatasetError, match=r"the dataset 'levels' of plugin file:toy_plugin\.py raised TypeError: "
+    ):
+        run_suite(toy_suite, tmp_path / "out")
 
 
 def test_a_crash_loses_no_finished_cell(
