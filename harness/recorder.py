@@ -76,6 +76,7 @@ class Recorder:
 
     def _append(self, model: PlannedModel, name: str, code_id: str, specific: Record) -> None:
         suite = self.plan.suite
+        split_seed = suite.id.validation.seed if suite.id.validation else None
         stream = self.streams[name]
         part: Any = stream.parts[0] if isinstance(stream, Stream) else None
         record = {
@@ -88,7 +89,10 @@ class Recorder:
             "ood": None if name == ID else name,
             "seeds": {
                 "model": model.seed,
-                "split": suite.id.validation.seed if suite.id.validation else None,
+                "split": split_seed,
+                "fit": None,
+                "stream": None,
+                "bootstrap": None,
             },
             "data": {"id": self.id_data.test.digest, "ood": part.digest if part and name != ID else None},
             "n_id": len(self.id_data.test),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABSENT = "–"
+_MEANS = "group means"
 _WIDTH_OF_NAMES = 48  # characters of the columns that name a row
 _WIDTH_OF_SET = 33  # characters of a set's two columns
 _TITLES = {
@@ -93,12 +94,13 @@ def as_terminal(board: Board, *, width: int) -> RenderableType:
     from rich.text import Text
 
     groups = [name for name in GROUPS if name in board.sets.values()]
-    tables = [_terminal_table(board, "group means", groups, with_rank=True)]
+    of_group = {group: [name for name, of in board.sets.items() if of == group] for group in groups}
     per_table = max(1, (width - _WIDTH_OF_NAMES) // _WIDTH_OF_SET)
-    for group in groups:
-        names = [name for name, of in board.sets.items() if of == group]
-        for start in range(0, len(names), per_table):
-            tables.append(_terminal_table(board, group, names[start : start + per_table], with_rank=False))
+    tables = [
+        _terminal_table(board, title, names[start : start + per_table], with_rank=title == _MEANS)
+        for title, names in ({_MEANS: groups} | of_group).items()
+        for start in range(0, len(names), per_table)
+    ]
     return Group(*tables, Text("\n".join(legend(board))))
 
 
@@ -155,7 +157,8 @@ def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: boo
     for name in names:
         columns += _value_columns(board, name, separator="\n")
     for header, _ in columns:
-        table.add_column(header, no_wrap=True, justify="left" if header in ("model", "scorer") else "right")
+        names_row = header in ("model", "scorer")
+        table.add_column(header, no_wrap=not names_row, justify="left" if names_row else "right")
     previous = None
     for row in board.rows:
         if previous is not None and row["model"] != previous:

@@ -165,7 +165,7 @@ class FeatureSet:
         """Return the samples at the given positions, in that order, in memory."""
         return self._features(indices)
 
-    def sample(self, n: int, *, seed: int) -> Features:
+    def sample(self, n: int, seed: int) -> Features:
         """Return n samples drawn without replacement (all, in order, where n ≥ N); the same for the same seed."""
         import numpy as np
 
