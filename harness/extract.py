@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -190,17 +191,23 @@ class _Decoded:
 
 
 def _decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
-    """Decode in this process, or in workers where a GPU would otherwise wait for them."""
-    decoded = _Decoded(model, stream)
-    on_gpu = model.device.startswith("cuda")
-    if not on_gpu or len(stream) < _WORKERS_PAY_FROM:
-        yield from (decoded[number] for number in range(len(decoded)))
-        return
-    from torch.utils.data import DataLoader
+    """Decode ahead of the model: in worker processes where a GPU would otherwise wait, else in a thread."""
+    decoded: Any = _Decoded(model, stream)
+    if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
+        from torch.utils.data import DataLoader
 
-    workers = min(8, max(1, (os.cpu_count() or 1) - 1))
-    dataset: Any = decoded
-    yield from DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=True, prefetch_factor=4)
+        workers = min(8, max(1, (os.cpu_count() or 1) - 1))
+        yield from DataLoader(
+            decoded, batch_size=None, num_workers=workers, pin_memory=True, prefetch_factor=4
+        )
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        upcoming = thread.submit(decoded.__getitem__, 0)
+        for number in range(1, len(decoded) + 1):
+            batch = upcoming.result()
+            if number < len(decoded):
+                upcoming = thread.submit(decoded.__getitem__, number)
+            yield batch
 
 
 @contextlib.contextmanager

@@ -64,7 +64,9 @@ class _Row:
         return json.dumps(scores, sort_keys=True)
 
     def complete(self) -> bool:
-        return all(record["scores"] for seeds in self.by_set.values() for record in seeds.values())
+        return bool(self.by_set) and all(
+            record["scores"] for seeds in self.by_set.values() for record in seeds.values()
+        )
 
 
 def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> Board:
@@ -85,7 +87,8 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
             f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
         )
     _require_comparable(scores)
-    manifest = _manifest(folders[0])
+    manifests = [_manifest(folder) for folder in folders]
+    manifest = manifests[0]
     fpr = f"fpr95_{manifest.get('fpr', 'id')}"
     sets = _sets_in_order(scores, manifest)
     _require_known(metric, group, scores)
@@ -95,8 +98,8 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
     ]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    for place, of_place in _by_place(scores).items():
-        table = _Table(place, of_place, blocks, sets, accuracies)
+    for place, of_place in _by_place(scores, manifests).items():
+        table = _Table(scores[0]["suite"], place, of_place, blocks, sets, accuracies)
         rows.extend(table.rows(metric, fpr, group))
         notes.extend(table.notes())
     return Board(_ordered(rows, metric, group), scores[0]["suite"], metric, fpr, sets, notes)
@@ -106,6 +109,7 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
 class _Table:
     """The rows of one model under one adapter and protocol, which are ranked together."""
 
+    suite: str
     place: Place
     scorers: Mapping[str, _Row]
     blocks: Mapping[tuple[Any, ...], dict[str, Any]]
@@ -122,9 +126,8 @@ class _Table:
         ranks = self._ranks(group)
         for label, row in self.scorers.items():
             best, worst = ranks.get(self.aliases.get(label, label), (None, None))
-            record = next(iter(next(iter(row.by_set.values())).values()))
             values = {
-                "suite": record["suite"],
+                "suite": self.suite,
                 **dict(zip(("model", "adapter", "protocol"), self.place, strict=True)),
                 "scorer": label,
                 "same_as": self.aliases.get(label),
@@ -181,7 +184,7 @@ class _Table:
 
         blocks = [self.blocks.get((*self.place, seed, group)) for seed in self.seeds]
         present = [block for block in blocks if block is not None]
-        if group not in RANKED or len(present) < len(blocks):
+        if group not in RANKED or not present or len(present) < len(blocks):
             return {}
         shared = set.intersection(*(set(block["scorers"]) for block in present))
         labels = [label for label in present[0]["scorers"] if label in shared and label not in self.aliases]
@@ -257,11 +260,17 @@ def _block_key(block: Mapping[str, Any]) -> tuple[Any, ...]:
     return (*_place(block), block["seed"], block["group"])
 
 
-def _by_place(scores: Iterable[Record]) -> dict[Place, dict[str, _Row]]:
+def _by_place(
+    scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]]
+) -> dict[Place, dict[str, _Row]]:
+    """Gather the rows of each place; a scorer that does not apply there has a row without records."""
     places: dict[Place, dict[str, _Row]] = {}
     for record in scores:
         row = places.setdefault(_place(record), {}).setdefault(record["scorer"], _Row(record["scorer"]))
         row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
+    for manifest in manifests:
+        for absent in manifest.get("not_applicable", []):
+            places.setdefault(_place(absent), {}).setdefault(absent["scorer"], _Row(absent["scorer"]))
     return places
 
 

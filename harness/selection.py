@@ -74,7 +74,7 @@ class Selection:
 
     def images(self, positions: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Decode the images at the given positions within this selection."""
-        return [self.dataset[int(self.indices[position])] for position in positions]
+        return [self.dataset[index] for index in self.indices[np.asarray(positions)].tolist()]
 
     @property
     def num_classes(self) -> int:

@@ -64,6 +64,8 @@ class Stream:
 
     def images(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Decode the images at the given positions of the stream."""
+        if len(self.parts) == 1:
+            return self.parts[0].images(self.position[positions])
         return [self.parts[self.origin[i]].images([self.position[i]])[0] for i in positions]
 
     def __len__(self) -> int:

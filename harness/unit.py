@@ -78,6 +78,8 @@ class Unit:
             {
                 "model": self.model.label,
                 "seed": self.model.seed,
+                "adapter": SOURCE,
+                "protocol": SEPARATE,
                 "scorer": s.label,
                 "missing": self._missing(s),
             }

@@ -138,6 +138,18 @@ def test_a_failed_cell_leaves_its_mean_empty_and_unranked(toy_suite: dict[str, A
     assert "network: raises failed on 3 cells, first: ZeroDivisionError: by design" in board.notes
 
 
+def test_a_scorer_that_does_not_apply_is_a_row_of_dashes(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    toy_suite["scorers"].append("needs_linear")
+    toy_suite["models"] = [{"name": "network", "params": {"head": "distance"}}]
+    board = leaderboard([run_suite(toy_suite, tmp_path / "out").folder])
+    row = board.frame.set_index("scorer").loc["needs_linear"]
+    assert row[["near_auroc", "far_auroc", "close_auroc", "close_fpr95_id", "rank_best"]].isna().all()
+    assert board.frame["scorer"].iloc[-1] == "needs_linear"
+    assert not [note for note in board.notes if "needs_linear" in note]
+    (line,) = [line for line in render.as_markdown(board).splitlines() if "needs_linear" in line]
+    assert line.count("| – ") == 11  # the rank, and AUROC and FPR95 of two groups and three sets
+
+
 def test_records_of_different_suites_digests_protocols_or_data_are_refused_by_name(
     ran: Path, toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:

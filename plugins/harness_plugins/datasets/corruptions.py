@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,10 +90,14 @@ def pixelate(image: FloatImage, severity: int, rng: np.random.Generator) -> Floa
 def _averaged(image: FloatImage, shape: tuple[int, int]) -> FloatImage:
     """Resample both axes by area: each new pixel is the mean of what it covers."""
     rows, columns = (_area_weights(old, new) for old, new in zip(image.shape[:2], shape, strict=True))
-    resampled: FloatImage = np.einsum("ih,jw,hw...->ij...", rows, columns, image, optimize=True)
+    if image.ndim == 2:
+        return rows @ image @ columns.T
+    shrunk = np.tensordot(rows, image, axes=1)  # (new H, W, channels)
+    resampled: FloatImage = columns @ shrunk
     return resampled
 
 
+@lru_cache(maxsize=64)
 def _area_weights(old: int, new: int) -> NDArray[np.float64]:
     """Weights (new, old), rows summing to 1: how much of each old pixel lies in each new one."""
     edges = np.arange(new + 1) * (old / new)
