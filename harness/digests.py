@@ -155,14 +155,19 @@ def _imported_names(module: str, path: Path) -> set[str]:
 
 
 def _module_file(name: str) -> Path | None:
-    loaded = sys.modules.get(name)
-    try:
-        spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name)
-    except (ImportError, ValueError):
+    """Find a module's file by its package's folders. `find_spec` would import the packages on the way."""
+    top, *rest = name.split(".")
+    spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
+    if spec is None:
         return None
-    if spec is None or spec.origin is None or not spec.has_location:
-        return None
-    return Path(spec.origin)
+    if not rest:
+        return Path(spec.origin) if spec.has_location and spec.origin else None
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _torch_uint8() -> Any:

@@ -179,7 +179,9 @@ def test_an_edit_in_an_imported_module_of_the_package_counts_and_one_elsewhere_d
     import edited_package.entry  # type: ignore[import-not-found]
 
     build = edited_package.entry.build
+    sys.modules.pop("edited_package.helper")
     before = digests.source_digest(build)
+    assert "edited_package.helper" not in sys.modules  # the imports are read, not run
     (package / "unrelated.py").write_text("VALUE = 2\n")
     assert digests.source_digest(build) == before
     (package / "deeper.py").write_text("VALUE = 2\n")

@@ -66,8 +66,9 @@ def test_a_trained_network_is_in_eval_mode_and_knows_its_validation_accuracy(
 
 
 def test_progress_goes_to_stderr_only_where_it_is_wanted(
-    tiny: harness.TrainingData, capsys: pytest.CaptureFixture[str]
+    tiny: harness.TrainingData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("harness.progress._SECONDS_BETWEEN_LOG_LINES", 0.0)
     trained(tiny, name="quiet")
     assert capsys.readouterr() == ("", "")
     trained(tiny, name="loud", progress=True)

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 import harness
+from harness_plugins.models.configuration import preprocessing_from
 from harness_plugins.models.networks import build_network
 from harness_plugins.models.seeding import seeded
-from harness_plugins.models.timm_factory import Parts, create, preprocessing_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from harness_plugins.models.networks import Network
+    from harness_plugins.models.timm_factory import Parts
 
 BUILDER = "harness_plugins.networks"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -130,6 +131,8 @@ def _from_config(config: Mapping[str, Any]) -> Parts:
 
 
 def _from_timm(config: Mapping[str, Any]) -> Parts:
+    from harness_plugins.models.timm_factory import create
+
     arguments = dict(config.get("model_args") or {})
     for key in sorted(FORBIDDEN_ARGUMENTS & arguments.keys()):
         raise harness.InputError(f"model_args has {key!r}, which a checkpoint may not set. Remove it")

@@ -1,4 +1,7 @@
-"""Building timm's models: a known name, seeded weights, the preprocessing that the configuration states."""
+"""Building timm's models: a known name, seeded weights, the preprocessing that the configuration states.
+
+Importing timm takes seconds, so this is imported where one of its models is built, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import timm
 from timm.data.config import resolve_data_config
 
 import harness
+from harness_plugins.models.configuration import preprocessing_from
 from harness_plugins.models.seeding import seeded
 
 if TYPE_CHECKING:
@@ -33,24 +37,6 @@ def create(name: str, arguments: Mapping[str, Any], *, stated: Mapping[str, Any]
     return model, preprocessing_from(config, in_chans=arguments.get("in_chans")), int(model.num_classes)
 
 
-def preprocessing_from(config: Mapping[str, Any], *, in_chans: int | None = None) -> harness.Preprocessing:
-    """Turn timm's data configuration into Preprocessing.
-
-    A model built for `in_chans` channels, where the configuration has another number, gets that many in its
-    input size, and the average of the means and of the deviations.
-    """
-    size = tuple(int(length) for length in config["input_size"])
-    channels = in_chans or size[0]
-    return harness.Preprocessing(
-        input_size=(channels, size[1], size[2]),
-        mean=_one_a_channel(config["mean"], channels),
-        std=_one_a_channel(config["std"], channels),
-        interpolation=str(config["interpolation"]),
-        crop_pct=float(config["crop_pct"]),
-        crop_mode=str(config["crop_mode"]),
-    )
-
-
 def refuse_unknown(name: str) -> None:
     """Raise InputError with the nearest names unless timm knows the architecture and its tag, if any."""
     architecture, _, tag = name.partition(".")
@@ -63,8 +49,3 @@ def refuse_unknown(name: str) -> None:
     nearest = difflib.get_close_matches(wrong, valid, n=5, cutoff=0.5)
     hint = f"Nearest: {', '.join(nearest)}" if nearest else "timm.list_models() lists them all"
     raise harness.InputError(f"no {kind} named {wrong!r}. {hint}")
-
-
-def _one_a_channel(values: Any, channels: int) -> tuple[float, ...]:
-    numbers = tuple(float(value) for value in values)
-    return numbers if len(numbers) == channels else (sum(numbers) / len(numbers),) * channels
