@@ -117,6 +117,7 @@ class _FeatureSink:
         self._filled = 0
 
     def consume(self, images: Tensor) -> None:
+        """Forward the next batch and write what comes out."""
         import torch
 
         with torch.inference_mode(), _precision(self._model):

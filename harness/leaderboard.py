@@ -123,6 +123,7 @@ class _Table:
         self.aliases = _aliases(self.scorers)
 
     def rows(self, metric: str, fpr: str, group: str) -> Iterator[dict[str, Any]]:
+        """Yield each scorer's columns."""
         ranks = self._ranks(group)
         for label, row in self.scorers.items():
             best, worst = ranks.get(self.aliases.get(label, label), (None, None))
@@ -145,6 +146,7 @@ class _Table:
             yield values
 
     def notes(self) -> list[str]:
+        """Say what the rows cannot: aliases, failures, too few seeds."""
         model = self.place[0]
         found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
         for label, row in self.scorers.items():

@@ -90,6 +90,7 @@ class _Run:
         self.models: dict[str, object] = {}
 
     def execute(self) -> RunResult:
+        """Run model after model, then sort the journal and write manifest and boards."""
         overlaps = self.id_data.check_disjoint()
         head = {
             **manifest.describe_run(self.suite, self.device, self.registry),
