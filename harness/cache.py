@@ -7,6 +7,7 @@ writer of an entry wins.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,6 @@ import shutil
 import tempfile
 import time
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,10 +94,11 @@ class Cache:
             logger.warning("cache entry %s is damaged (%s): it is computed again", key, error)
             shutil.rmtree(folder, ignore_errors=True)
             return None
-        os.utime(folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder)
         return arrays
 
-    @contextmanager
+    @contextlib.contextmanager
     def writer(self, key: str) -> Iterator[EntryWriter]:
         """Open a new entry for writing; it appears when the block ends without an error."""
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.root / FEATURES))
@@ -114,8 +115,13 @@ class Cache:
         found = []
         for kind in (FEATURES, MODELS):
             for path in (self.root / kind).iterdir():
-                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-                found.append(Entry(kind, path.name, path, size, path.stat().st_mtime))
+                with contextlib.suppress(FileNotFoundError):  # another run may publish or prune meanwhile
+                    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                    entry = Entry(kind, path.name, path, size, path.stat().st_mtime)
+                    if (
+                        not path.name.startswith(".") or entry.last_used < time.time() - _DAY
+                    ):  # else being written
+                        found.append(entry)
         return sorted(found, key=lambda entry: (entry.last_used, entry.name))
 
     def prune(self, *, days: float) -> list[Entry]:

@@ -74,8 +74,6 @@ def run(
         return
     if not plan.suite.verified:
         _say(f"suite {plan.suite.name} is unverified: nobody has run it against the data it names")
-    if out is None and limit is not None:
-        out = Path("results") / f"{plan.suite.name}-limit-{limit}"
     result = run_plan(plan, registry, RunOptions(out=out, cache=cache, device=device, progress=True))
     _finish(result)
 
@@ -86,7 +84,7 @@ def leaderboard(
     format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
     metric: Annotated[str, typer.Option(help="The metric of the main columns and of the order.")] = "auroc",
     group: Annotated[
-        str, typer.Option(help="What is ordered and ranked by: near, far, csid or all.")
+        str, typer.Option(help="What is ordered by: near, far, csid or all. csid is never ranked.")
     ] = "all",
 ) -> None:
     """Print the leaderboard of one or several runs."""

@@ -126,16 +126,21 @@ def open_id(suite: Suite, registry: Registry) -> IdData:
 
     """
     entry = suite.id
-    test = _open_part("test", entry, entry.test, registry)
-    train = _open_part("train", entry, entry.train, registry) if entry.train else None
-    validation = None
+    parts = {"test": entry.test, "train": entry.train, "validation": entry.validation}
+    whole = {
+        name: _open_part(name, entry, part, registry)
+        for name, part in parts.items()
+        if part is not None and part.holdout is None
+    }
+    _require_one_numbering(entry, whole)
+    num_classes = max(selection.num_classes for selection in whole.values())
+    limited = {name: _limited(name, entry, parts[name], selection) for name, selection in whole.items()}
+    test, train = limited["test"], limited.get("train")
+    validation = limited.get("validation")
     if entry.validation is not None and entry.validation.holdout is not None and train is not None:
         train, validation = train.split(entry.validation.holdout, seed=entry.validation.seed)
         validation = validation.limited(entry.validation.limit, seed=entry.validation.seed)
         _require_samples("validation", entry.dataset, validation)
-    elif entry.validation is not None:
-        validation = _open_part("validation", entry, entry.validation, registry)
-    num_classes = max(part.num_classes for part in (test, train) if part is not None)
     if num_classes < 2:
         raise DatasetError(
             f"the ID dataset {entry.dataset!r} has one class only. A classifier needs two or more"
@@ -143,7 +148,7 @@ def open_id(suite: Suite, registry: Registry) -> IdData:
     return IdData(test, train, validation, num_classes)
 
 
-def open_set(entry: SetEntry, id_test: Selection, registry: Registry) -> Selection:
+def open_set(entry: SetEntry, id_data: IdData, registry: Registry) -> Selection:
     """Open one test set.
 
     Raises:
@@ -155,15 +160,18 @@ def open_set(entry: SetEntry, id_test: Selection, registry: Registry) -> Selecti
         split=entry.split,
         revision=entry.revision,
         data_root=data_root(),
-        base=id_test if entry.shifts_id else None,
+        base=id_data.test if entry.shifts_id else None,
     )
     selection = _open(entry.name, request, entry.params, registry)
     selection = selection.with_classes(entry.classes).limited(entry.limit)
     _require_samples(entry.name, entry.dataset, selection)
-    if entry.group == CSID and not entry.shifts_id and selection.num_classes != id_test.num_classes:
+    if (
+        entry.group == CSID
+        and not 0 <= selection.labels.min() <= selection.labels.max() < id_data.num_classes
+    ):
         raise DatasetError(
-            f"the shifted set {entry.name!r} has {selection.num_classes} classes where ID has {id_test.num_classes}. "
-            "Give it ID's labels, or list it under [[ood]]"
+            f"the shifted set {entry.name!r} has labels from {selection.labels.min()} to {selection.labels.max()} "
+            f"where ID has 0 to {id_data.num_classes - 1}. Give it ID's labels, or list it under [[ood]]"
         )
     return selection
 
@@ -172,14 +180,31 @@ def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Registry) -> S
     request = DatasetRequest.parse(
         entry.dataset, split=chosen.split, revision=entry.revision, data_root=data_root()
     )
-    opened = _open(f"id-{part}", request, entry.params, registry)
-    selection = opened.with_classes(entry.classes).limited(chosen.limit, seed=chosen.seed)
-    _require_samples(f"id.{part}", entry.dataset, selection)
+    selection = _open(f"id-{part}", request, entry.params, registry).with_classes(entry.classes)
     if (selection.labels < 0).any():
         raise DatasetError(
             f"the ID dataset {entry.dataset!r} has samples without a label. Give a labelled dataset"
         )
     return selection
+
+
+def _limited(name: str, entry: IdEntry, chosen: Part | None, selection: Selection) -> Selection:
+    limited = selection if chosen is None else selection.limited(chosen.limit, seed=chosen.seed)
+    _require_samples(f"id.{name}", entry.dataset, limited)
+    return limited
+
+
+def _require_one_numbering(entry: IdEntry, parts: Mapping[str, Selection]) -> None:
+    """Refuse parts that number their classes by different names, as folders with other subfolders do."""
+    names = {name: getattr(part.dataset, "class_names", None) for name, part in parts.items()}
+    known = {name: classes for name, classes in names.items() if classes is not None}
+    for name, classes in known.items():
+        first = next(iter(known))
+        if classes != known[first]:
+            raise DatasetError(
+                f"the ID dataset {entry.dataset!r} has classes {', '.join(known[first])} in {first} and "
+                f"{', '.join(classes)} in {name}, so its labels would not agree. Give both the same class folders"
+            )
 
 
 def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Registry) -> Selection:

@@ -117,7 +117,10 @@ def source_digest(builder: Callable[..., Any]) -> str:
     if module is None or origin is None:
         return digest("no source", repr(target))
     files = _package_files(module.__name__, Path(origin))
-    return digest({name: file_digest(path) for name, path in files.items()})
+    # The module's own name is left out: a plugin file may be loaded under another.
+    return digest(
+        {name if name != module.__name__ else "": file_digest(path) for name, path in files.items()}
+    )
 
 
 def _package_files(module: str, path: Path) -> dict[str, Path]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from harness import intervals, metrics, statistics
 from harness.data import CSID, SetEntry
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,9 +51,10 @@ def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:
     confidence, correct = torch.cat(confidences), torch.cat(hits)
     accuracy = float(correct.double().mean())
     low, high = intervals.wilson_interval(accuracy, len(correct))
+    error = metrics.calibration_error(confidence, correct)
     return {
         "accuracy": {"value": accuracy, "lo": low, "hi": high},
-        "ece": {"value": metrics.calibration_error(confidence, correct), "lo": None, "hi": None},
+        "ece": {"value": error if math.isfinite(error) else None, "lo": None, "hi": None},
     }
 
 
@@ -78,19 +81,15 @@ def paired_blocks(
         sets: the suite's sets. A scorer without scores for one of a group's sets is left out of that group.
 
     """
-    import torch
-
     blocks = []
     for group, weights in group_weights(sets).items():
         scorers = [label for label in id_scores if all(label in ood_scores.get(name, {}) for name in weights)]
         if not scorers:
             continue
-        shared = torch.stack([id_scores[label] for label in scorers])  # (S, m)
-        accumulator = statistics.MeanAccumulator()
-        for name, weight in weights.items():
-            of_set = torch.stack([ood_scores[name][label] for label in scorers])  # (S, n)
-            accumulator.add(statistics.placements(shared, of_set), weight)
-        mean = accumulator.estimate()
+        try:
+            mean = _group_mean(scorers, weights, id_scores, ood_scores)
+        except HarnessError:  # too few samples for a covariance, as the cells' own records say
+            continue
         blocks.append(
             {
                 "group": group,
@@ -104,3 +103,19 @@ def paired_blocks(
             }
         )
     return blocks
+
+
+def _group_mean(
+    scorers: Sequence[str],
+    weights: Mapping[str, float],
+    id_scores: Mapping[str, Tensor],
+    ood_scores: Mapping[str, Mapping[str, Tensor]],
+) -> statistics.MeanEstimate:
+    import torch
+
+    shared = torch.stack([id_scores[label] for label in scorers])  # (S, m)
+    accumulator = statistics.MeanAccumulator()
+    for name, weight in weights.items():
+        of_set = torch.stack([ood_scores[name][label] for label in scorers])  # (S, n)
+        accumulator.add(statistics.placements(shared, of_set), weight)
+    return accumulator.estimate()

@@ -128,6 +128,11 @@ class _FeatureSink:
                 self._arrays[name] = self._writer.array(name, (self._length, *value.shape[1:]), "<f4")
         stop = self._filled + len(images)
         for name, value in outputs.items():
+            broken = int(value.isnan().flatten(1).any(dim=1).sum())
+            if broken:
+                raise InputError(
+                    f"the model gives NaN in {name} for {broken} of {len(value)} images. Check its weights and dtype"
+                )
             self._arrays[name][self._filled : stop] = value.float().cpu().numpy()
         self._filled = stop
 
@@ -162,10 +167,14 @@ def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, 
     """Record the named modules' outputs as means over space (N, C, H, W) or tokens (N, L, C): (N, C)."""
     recorded: dict[str, Tensor] = {}
     modules = dict(module.named_modules())
+    channels_last = str(getattr(module, "output_fmt", "")) == "NHWC"  # timm says so of Swin and its kin
 
     def recorder(name: str) -> Callable[[object, object, Tensor], None]:
         def record(_module: object, _inputs: object, output: Tensor) -> None:
-            recorded[name] = output.mean(dim=1) if output.ndim == 3 else output.flatten(2).mean(2)
+            if output.ndim == 3:  # tokens
+                recorded[name] = output.mean(dim=1)
+            else:
+                recorded[name] = output.mean(dim=(1, 2)) if channels_last else output.flatten(2).mean(2)
 
         return record
 

@@ -37,6 +37,7 @@ class Board:
     frame: pd.DataFrame
     suite: str
     metric: str  # the metric of the main columns, and of the order
+    group: str  # what is ordered by: near, far, csid, or all, the mean of near and far
     fpr: str  # "fpr95_id" or "fpr95_ood"
     sets: dict[str, str]  # set: group, in the suite's order
     notes: list[str]
@@ -92,7 +93,10 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
     fpr = f"fpr95_{manifest.get('fpr', 'id')}"
     sets = _sets_in_order(scores, manifest)
     _require_known(metric, group, scores)
-    blocks = {_block_key(block): block for folder in folders for block in read_paired(folder)}
+    blocks: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for folder in folders:
+        for block in read_paired(folder):
+            blocks.setdefault(_block_key(block), []).append(block)
     accuracies = [
         record for record in records.values() if record["kind"] == "model" and record["ood"] is None
     ]
@@ -102,7 +106,7 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
         table = _Table(scores[0]["suite"], place, of_place, blocks, sets, accuracies)
         rows.extend(table.rows(metric, fpr, group))
         notes.extend(table.notes())
-    return Board(_ordered(rows, metric, group), scores[0]["suite"], metric, fpr, sets, notes)
+    return Board(_ordered(rows, metric, group), scores[0]["suite"], metric, group, fpr, sets, notes)
 
 
 @dataclass
@@ -112,7 +116,7 @@ class _Table:
     suite: str
     place: Place
     scorers: Mapping[str, _Row]
-    blocks: Mapping[tuple[Any, ...], dict[str, Any]]
+    blocks: Mapping[tuple[Any, ...], list[dict[str, Any]]]  # one a folder
     sets: Mapping[str, str]
     accuracies: Sequence[Record]
 
@@ -153,6 +157,8 @@ class _Table:
             failed = [r for seeds in row.by_set.values() for r in seeds.values() if r["error"]]
             if failed:
                 found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0]['error']}")
+        if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
+            found.append(f"{model}: its scorers were run in several folders; run them into one to rank them")
         if 1 < len(self.seeds) < statistics.FEWEST_SEEDS:
             found.append(
                 f"{model}: {len(self.seeds)} seeds decide no rank; {statistics.FEWEST_SEEDS} or more do"
@@ -174,9 +180,9 @@ class _Table:
     def _group_value(self, row: _Row, group: str, metric: str) -> Triple:
         """Average a metric over a group's sets; nothing where one of them is missing."""
         if metric == "auroc" and len(self.seeds) == 1:
-            block = self.blocks.get((*self.place, self.seeds[0], group))
-            if block is not None and row.scorer in block["scorers"]:
-                return _block_value(block, row.scorer)
+            for block in self.blocks.get((*self.place, self.seeds[0], group), ()):
+                if row.scorer in block["scorers"]:
+                    return _block_value(block, row.scorer)
         by_seed = [_mean_over_sets(row, seed, self.sets, group, metric) for seed in self.seeds]
         return (by_seed[0], math.nan, math.nan) if len(by_seed) == 1 else _over_seeds(by_seed)
 
@@ -184,10 +190,10 @@ class _Table:
         """Rank the scorers that are complete, aliases counted once: {scorer: (best, worst)}."""
         import numpy as np
 
-        blocks = [self.blocks.get((*self.place, seed, group)) for seed in self.seeds]
-        present = [block for block in blocks if block is not None]
-        if group not in RANKED or not present or len(present) < len(blocks):
+        found = [self.blocks.get((*self.place, seed, group), []) for seed in self.seeds]
+        if group not in RANKED or not found or any(len(of_seed) != 1 for of_seed in found):
             return {}
+        present = [block for (block,) in found]
         shared = set.intersection(*(set(block["scorers"]) for block in present))
         labels = [label for label in present[0]["scorers"] if label in shared and label not in self.aliases]
         values = np.array(

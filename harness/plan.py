@@ -65,6 +65,12 @@ class Plan:
     models: tuple[PlannedModel, ...]
     scorers: tuple[PlannedScorer, ...]
     sets: tuple[SetEntry, ...]
+    limit: int | None = None
+
+    @property
+    def folder_name(self) -> str:
+        """The run's folder below results/; a limited run has one of its own."""
+        return self.suite.name if self.limit is None else f"{self.suite.name}-limit-{self.limit}"
 
     def cells(self, model: PlannedModel) -> Iterator[Cell]:
         """Yield the cells of one model, set by set."""
@@ -86,7 +92,7 @@ class Plan:
         )
 
 
-def make_plan(suite: Suite, registry: Registry) -> Plan:
+def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> Plan:
     """Resolve every name and parameter of a suite before anything runs.
 
     Raises:
@@ -94,14 +100,16 @@ def make_plan(suite: Suite, registry: Registry) -> Plan:
         InputError: two models or scorers that would share a row.
 
     """
+    suite = suite.limited(limit)
     sets = set_entries(suite)
-    for dataset in (suite.id.dataset, *(entry.dataset for entry in sets)):
-        registry.get("dataset", dataset)
+    for dataset, params in [(suite.id.dataset, suite.id.params), *((e.dataset, e.params) for e in sets)]:
+        offered = registry.get("dataset", dataset)
+        checked_parameters(offered.spec.build, params, owner=f"dataset {dataset}", given=1)
     models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
     scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry.name, entry.params, registry)]
     _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
     _require_distinct("scorers", [scorer.label for scorer in scorers])
-    return Plan(suite, tuple(models), tuple(scorers), tuple(sets))
+    return Plan(suite, tuple(models), tuple(scorers), tuple(sets), limit)
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
@@ -121,7 +129,13 @@ def _scorers(name: str, params: Mapping[str, object], registry: Registry) -> Ite
                 continue  # two plugins offer it: the registry has reported it among its problems
         return
     offered = registry.get("scorer", name)
-    checked_parameters(offered.spec.build, params, owner=f"scorer {name}")
+    keywords = checked_parameters(offered.spec.build, params, owner=f"scorer {name}")
+    if params:
+        try:
+            offered.spec.build(**keywords)
+        except Exception as error:  # a stranger's builder may raise anything
+            given = ", ".join(f"{key}={value!r}" for key, value in params.items())
+            raise InputError(f"the scorer {name!r} does not take {given}: {error}") from error
     yield PlannedScorer(_with_params(name, params), offered, params)
 
 

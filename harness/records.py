@@ -111,6 +111,9 @@ class RunFolder:
 
     def finish(self) -> None:
         """Rewrite the journal with one line a cell, sorted, so that equal runs have equal bytes."""
+        self.records = {
+            record["cell_id"]: record for record in read_records(self.path)
+        }  # another run's as well
         ordered = sorted(self.records.values(), key=_sort_key)
         write_atomically(self.path / JOURNAL, "".join(_line(record) for record in ordered))
         sync(self.path)

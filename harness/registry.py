@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from harness import hookspecs
-from harness.digests import source_digest
+from harness.digests import digest, source_digest
 from harness.errors import InputError, PluginError, unknown_name
 from harness.specs import DatasetSpec, ModelSpec, ScorerSpec, SuiteSpec
 
@@ -83,8 +83,9 @@ class Registry:
             name = f"{distribution.name}:{entry_point.name}"
             if not refused & {name, entry_point.name}:
                 registry._load_entry_point(name, distribution.version, entry_point)
-        for path in files:
-            registry._add(f"file:{path.name}", "file", _import_file(path))
+        for path in {file.resolve(): file for file in files}.values():
+            name = f"file:{path.name}"
+            registry._add(f"file:{path}" if name in registry._versions else name, "file", _import_file(path))
         return registry
 
     def names(self, kind: str) -> list[str]:
@@ -211,6 +212,8 @@ def _import_file(path: Path) -> ModuleType:
             f"the plugin file {str(path)!r} is not there or no .py file. Give --plugin a Python file"
         )
     module_name = f"ood_harness_file_{path.stem}"
+    if getattr(sys.modules.get(module_name), "__file__", str(path.resolve())) != str(path.resolve()):
+        module_name += f"_{digest(str(path.resolve()))}"  # two files of one name
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"the plugin file {str(path)!r} cannot be imported. Give --plugin a Python file")

@@ -107,12 +107,14 @@ def as_terminal(board: Board, *, width: int) -> RenderableType:
 def legend(board: Board) -> list[str]:
     """Say how the board is read."""
     title = _title(board.metric)
+    shown = title if board.metric == board.fpr else f"{title} and FPR95"
+    interval = ", AUROC with its 95 % interval" if board.metric == "auroc" else ""
+    by = "the mean of the near and far means" if board.group == "all" else f"the {board.group} mean"
     lines = [
-        f"{title} and FPR95 in per cent, {title} with its 95 % interval. {FPR_HEADERS[board.fpr]}.",
-        "Order: mean of the near and far means; csid (shifted ID) is shown, never ranked.",
-        "Rank: the range that paired tests within a model leave, Holm-adjusted over all pairs; a dash in its place "
-        "means that a cell is missing.",
-        f"{ABSENT}: not applicable, or not measured.",
+        f"{shown} in per cent{interval}. {FPR_HEADERS[board.fpr]}.",
+        f"Order: {by}. csid, shifted ID, is shown and never ranked.",
+        "Rank: the range that paired tests of AUROC within a model leave, Holm-adjusted over all pairs.",
+        f"{ABSENT}: not applicable, not measured, or not ranked for want of a cell.",
     ]
     accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
     members = {group: [name for name, of in board.sets.items() if of == group] for group in GROUPS}

@@ -68,7 +68,7 @@ class RunResult:
 def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = ()) -> tuple[Plan, Registry]:
     """Load the plugins and a suite, and resolve all its names."""
     registry = Registry.load(plugins)
-    return make_plan(load_suite(suite, registry).limited(limit), registry), registry
+    return make_plan(load_suite(suite, registry), registry, limit=limit), registry
 
 
 def run_plan(plan: Plan, registry: Registry, options: RunOptions) -> RunResult:
@@ -80,7 +80,7 @@ class _Run:
     def __init__(self, plan: Plan, registry: Registry, options: RunOptions) -> None:
         self.plan, self.registry, self.options = plan, registry, options
         self.suite: Suite = plan.suite
-        self.folder = RunFolder(options.out or Path("results") / self.suite.name)
+        self.folder = RunFolder(options.out or Path("results") / plan.folder_name)
         self.folder.require_suite(self.suite.name, self.suite.digest)
         self.cache = Cache(options.cache or default_root())
         self.device = resolve_device(options.device)
@@ -135,7 +135,7 @@ class _Run:
         for entry in self.plan.sets:
             try:
                 streams[entry.name] = Stream.of(
-                    open_set(entry, self.id_data.test, self.registry), batch_size=batch_size
+                    open_set(entry, self.id_data, self.registry), batch_size=batch_size
                 )
             except Exception as error:  # a stranger's dataset may raise anything
                 logger.warning("set %s: %s", entry.name, describe(error))
@@ -192,14 +192,14 @@ class _Run:
                     f"{data.num_classes}. Give a model of the suite's classes, or set [id] classes"
                 )
             loaded = LoadedModel(built, self.device, self.suite.dtype, model.offered.source)
+            self.models[f"{model.label} (seed {model.seed})"] = {
+                "digest": loaded.digest,
+                "preprocessing": asdict(built.preprocessing),
+                "offers": sorted(loaded.offers),
+            }
         except Exception as error:  # a stranger's model may raise anything
             logger.warning("model %s: %s", model.label, describe(error))
             return Failure(describe(error))
-        self.models[f"{model.label} (seed {model.seed})"] = {
-            "digest": loaded.digest,
-            "preprocessing": asdict(built.preprocessing),
-            "offers": sorted(loaded.offers),
-        }
         return loaded
 
     def _data_digests(self) -> dict[str, str]:

@@ -120,15 +120,23 @@ def score_features(
 
     scores: dict[str, list[Tensor]] = {label: [] for label in scorers}
     failures: dict[str, Failure] = {}
-    with torch.inference_mode():
-        for chunk in features.chunks():
+    with torch.no_grad():  # inference mode keeps no versions, by which a change in place is noticed
+        for read in features.chunks():
+            chunk = read
             for label, (planned, scorer) in scorers.items():
-                if label not in failures:
-                    try:
-                        with clock.measure("score", scorer=label, on=on):
-                            scores[label].append(_score_chunk(planned, scorer, chunk))
-                    except Exception as error:  # a stranger's scorer may raise anything
-                        failures[label] = Failure(describe(error))
+                if label in failures:
+                    continue
+                before = _versions(chunk)
+                try:
+                    with clock.measure("score", scorer=label, on=on):
+                        scores[label].append(_score_chunk(planned, scorer, chunk))
+                except Exception as error:  # a stranger's scorer may raise anything
+                    failures[label] = Failure(describe(error))
+                if _versions(chunk) != before:
+                    failures[label] = Failure(
+                        "changed its features in place, which others read too. Copy them first"
+                    )
+                    chunk = features.take(read.ids.cpu().numpy())
     whole = {label: torch.cat(parts) for label, parts in scores.items() if label not in failures}
     return {**failures, **{label: checked_scores(value) for label, value in whole.items()}}
 
@@ -145,10 +153,21 @@ def checked_scores(scores: Tensor) -> Tensor | Failure:
     )
 
 
+def _versions(chunk: Features) -> list[int]:
+    """Count how often each of the chunk's tensors was written to."""
+    layers = chunk.layers.values() if "layers" in chunk.fields else ()
+    tensors = [getattr(chunk, name) for name in sorted(chunk.fields - {"layers"})]
+    return [tensor._version for tensor in (*tensors, *layers)]
+
+
 def _score_chunk(planned: PlannedScorer, scorer: Scorer, chunk: Features) -> Tensor:
     allowed = ((planned.needs & FEATURE_FIELDS) - _NEVER_SCORED_ON) | _IDENTITY
+    import torch
+
     scores = scorer.score(chunk.only(allowed))
-    shape = tuple(getattr(scores, "shape", ()))
+    if not isinstance(scores, torch.Tensor):
+        raise InputError(f"scores are a {type(scores).__name__}. Give a tensor, one score a sample")
+    shape = tuple(scores.shape)
     if shape != (len(chunk),):
         raise InputError(
             f"scores have shape {shape} where ({len(chunk)},) is expected. Give one score a sample"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 ALL_SCORERS = "*"
 Group = Literal["near", "far", "csid"]
 _MODEL_FAMILIES = ("recipe", "timm", "checkpoint")  # `timm = "x"` is short for `name = "timm:x"`
-_RESERVED_NAMES = frozenset({"near", "far", "csid", "all"})  # the leaderboard's group columns
+_RESERVED_NAMES = frozenset({"", "id", "near", "far", "csid", "all"})  # ID test, and the leaderboard's groups
 
 
 class _Table(BaseModel):
@@ -50,6 +51,14 @@ class IdEntry(_Table):
             part = getattr(self, name)
             if part is not None and part.holdout is not None:
                 raise ValueError(f"{name}.holdout is given, but only validation may be held out of train")
+        if (
+            self.validation is not None
+            and self.validation.holdout is not None
+            and self.validation.split is not None
+        ):
+            raise ValueError("validation has both split and holdout. Give one")
+        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
+            raise ValueError(f"classes {self.classes} are empty or name one twice. Give each class once")
         if self.validation is not None and self.validation.holdout is not None and self.train is None:
             raise ValueError("validation.holdout is given without train. Add train = { split = ... }")
         return self
@@ -83,19 +92,22 @@ class ShiftEntry(_Table):
 
     @model_validator(mode="after")
     def _one_of_two_forms(self) -> ShiftEntry:
-        corrupts = bool(self.corrupt and self.severity)
-        if corrupts == bool(self.name and self.dataset):
+        corrupts, named = (self.corrupt, self.severity), (self.name, self.dataset)
+        if not ((all(corrupts) and not any(named)) or (all(named) and not any(corrupts))):
             raise ValueError("give either corrupt and severity, or name and dataset")
         return self
 
 
 def _without_family_key(value: Any) -> Any:
-    if isinstance(value, dict):
-        for family in _MODEL_FAMILIES:
-            if family in value:
-                rest = {key: item for key, item in value.items() if key != family}
-                return {"name": f"{family}:{value[family]}", **rest}
-    return value
+    if not isinstance(value, dict):
+        return value
+    given = [key for key in ("name", *_MODEL_FAMILIES) if key in value]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} name two models. Give each an entry of its own")
+    if not given or given == ["name"]:
+        return value
+    rest = {key: item for key, item in value.items() if key != given[0]}
+    return {"name": f"{given[0]}:{value[given[0]]}", **rest}
 
 
 class ModelEntry(_Table):
@@ -133,9 +145,11 @@ class Suite(_Table):
     batch_size: Annotated[int, Field(gt=0)] = 256
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     fpr: Literal["id", "ood"] = "id"
-    scorers: list[Annotated[ScorerEntry, BeforeValidator(_named_scorer)]] = [ScorerEntry(name=ALL_SCORERS)]
+    scorers: Annotated[list[Annotated[ScorerEntry, BeforeValidator(_named_scorer)]], Field(min_length=1)] = [
+        ScorerEntry(name=ALL_SCORERS)
+    ]
     id: IdEntry
-    models: list[Annotated[ModelEntry, BeforeValidator(_without_family_key)]]
+    models: Annotated[list[Annotated[ModelEntry, BeforeValidator(_without_family_key)]], Field(min_length=1)]
     ood: Annotated[list[OodEntry], Field(min_length=1)]
     shift: list[ShiftEntry] = []
 
@@ -146,7 +160,7 @@ class Suite(_Table):
             if names.count(name) > 1:
                 raise ValueError(f"two datasets are named {name!r}. Give each its own name")
             if name in _RESERVED_NAMES:
-                raise ValueError(f"{name!r} is a group's name. Give the dataset another")
+                raise ValueError(f"{name!r} cannot name a dataset. Give it another")
         return self
 
     def limited(self, limit: int | None) -> Suite:
@@ -200,10 +214,20 @@ def load_suite(name_or_path: str, registry: Registry) -> Suite:
 
 def parse_suite(content: dict[str, Any], *, source: str) -> Suite:
     """Validate a suite's content; the first fault becomes one line that names the place and the fix."""
+    _require_finite(content, source)
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
         raise _one_line(error, source) from None
+
+
+def _require_finite(value: Any, source: str, place: str = "") -> None:
+    """Refuse TOML's nan and inf, which no key of a suite and no record can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{source}: at {place}: {value} is not a finite number")
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _require_finite(part, source, f"{place}.{key}" if place else str(key))
 
 
 def _one_line(error: ValidationError, source: str) -> HarnessError:

@@ -151,16 +151,29 @@ class Unit:
         )
         fitted = {}
         for label in labels:
-            outcome = fit_scorer(self.scorers[label], self.loaded, train, validation, self.means.clock)
+            outcome = self._fit_one(label, {"train": train, "validation": validation})
             if isinstance(outcome, Failure):
                 logger.warning("%s, scorer %s: %s", self.model.label, label, outcome.message)
             fitted[label] = outcome
         return fitted
 
-    def _fit_features(self, name: str, part: Selection | None) -> FeatureSet | None:
+    def _fit_one(self, label: str, parts: Mapping[str, FeatureSet | Failure | None]) -> AnyScorer | Failure:
+        scorer = self.scorers[label]
+        given: dict[str, FeatureSet | None] = {}
+        for name, features in parts.items():
+            if not isinstance(features, Failure):
+                given[name] = features
+            elif name in scorer.needs:
+                return Failure(f"ID {name}: {features.message}")
+        return fit_scorer(scorer, self.loaded, given.get("train"), given.get("validation"), self.means.clock)
+
+    def _fit_features(self, name: str, part: Selection | None) -> FeatureSet | Failure | None:
         if part is None:
             return None
-        return self._extract(name, Stream.of(part, batch_size=self._plan.suite.batch_size), {}).features
+        try:
+            return self._extract(name, Stream.of(part, batch_size=self._plan.suite.batch_size), {}).features
+        except Exception as error:  # a stranger's dataset or model may raise anything
+            return Failure(describe(error))
 
     def _visit(
         self, name: str, labels: list[str], fitted: Mapping[str, AnyScorer | Failure], *, describe_model: bool
@@ -240,12 +253,27 @@ class Unit:
         return self._folder.save_scores(scores.cpu().numpy())
 
     def _paired_blocks(self) -> list[dict[str, Any]]:
+        self._join_earlier_scorers()
         with self.means.clock.measure("ranks"):
             blocks = evaluation.paired_blocks(
                 _numbers(self._id_scores), self._numbers_by_set(), self._plan.sets
             )
         place = {"model": self.model.label, "seed": self.model.seed, "adapter": SOURCE, "protocol": SEPARATE}
         return [{**place, "cells": self._code_digest, **block} for block in blocks]
+
+    def _join_earlier_scorers(self) -> None:
+        """Restore what scorers of earlier runs into this folder gave, so that all are ranked together."""
+        for record in list(self._folder.records.values()):
+            same = (record["kind"], record["model"], record["seeds"]["model"]) == (
+                "score",
+                self.model.label,
+                self.model.seed,
+            )
+            label, name = record["scorer"], record["ood"]
+            if same and label not in self.scorers and record["scores"] and name in self._scores:
+                if label not in self._id_scores:
+                    self._restore(self._id_scores, label, record["scores"]["id"])
+                self._restore(self._scores[name], label, record["scores"]["ood"])
 
     def _numbers_by_set(self) -> dict[str, dict[str, Tensor]]:
         return {name: _numbers(outcomes) for name, outcomes in self._scores.items()}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import TOY_PLUGIN, TOY_SUITE
+from toys import TOY_PLUGIN, TOY_SUITE, toy_module
 
 from harness.registry import Registry
 
@@ -30,7 +29,7 @@ def toy_suite() -> dict[str, Any]:
 def toys() -> Any:
     """The toy plugin's module, as the registry loaded it, with its counters at zero."""
     Registry.load([TOY_PLUGIN], blocked=())
-    module = sys.modules["ood_harness_file_toy_plugin"]
+    module = toy_module()
     for counter in (module.DECODED, module.FORWARDED, module.FITTED):
         counter.clear()
     return module

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from harness.data import open_id
+from harness.errors import DatasetError
 from harness.plan import make_plan
 from harness.records import read_records
 from harness.registry import Registry
@@ -74,3 +76,12 @@ def test_the_board_is_that_of_the_digits_suite() -> None:
         assert scorer in board
     for name in ("digits-5-9", "letters", "patches-china", "patches-flower", "uniform", "gaussian"):
         assert name in board
+
+
+@pytest.mark.usefixtures("own_world")
+def test_folders_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos/train/bird", np.zeros((2, 20, 20, 3)))
+    (tmp_path / "mine.toml").write_text(block("toml", "my-model"))
+    registry = Registry.load()
+    with pytest.raises(DatasetError, match="cat, dog in test and bird, cat, dog in train"):
+        open_id(load_suite("mine.toml", registry), registry)

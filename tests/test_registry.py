@@ -220,3 +220,14 @@ def test_harness_scorer_builds_by_name_and_refuses_an_unknown_parameter() -> Non
         UnknownNameError, match=r"no parameter of scorer gen named 'gama'\. Did you mean 'gamma'\?"
     ):
         harness.scorer("gen", gama=0.5)
+
+
+def test_the_same_file_twice_is_one_plugin_and_two_files_of_one_name_are_two(tmp_path: Path) -> None:
+    for folder, name in (("a", "one"), ("b", "two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(SCORER.format(name=name))
+    first, second = tmp_path / "a/mine.py", tmp_path / "b/mine.py"
+    registry = Registry.load([first, second, first])
+    assert registry.get("scorer", "one").plugin == "file:mine.py"
+    assert registry.get("scorer", "two").plugin == f"file:{second}"
+    assert not registry.problems

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from toys import TOY_PLUGIN, as_toml, run_suite
+from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 
 import harness
 from harness.errors import DatasetError, InputError
@@ -26,7 +26,7 @@ def test_each_image_is_decoded_and_forwarded_exactly_once_for_all_scorers(
 ) -> None:
     result = run_suite(toy_suite, tmp_path / "out")
 
-    module = __import__("sys").modules["ood_harness_file_toy_plugin"]
+    module = toy_module()
     images = 5 * 40  # train, test and three OOD sets; nothing here needs validation
     assert result.counts.decoded == result.counts.forwarded == images
     assert sum(module.DECODED.values()) == sum(module.FORWARDED.values()) == images
@@ -270,3 +270,82 @@ def test_a_run_from_python_returns_the_leaderboard(toy_suite: dict[str, Any], tm
 
     assert set(frame["scorer"]) == {"level", "margin", "from_train"}
     assert frame["near_auroc"].between(0, 1).all()
+
+
+def test_a_scorer_that_changes_features_in_place_fails_alone(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    run_suite(toy_suite, tmp_path / "alone")
+    result = run_suite(toy_suite | {"scorers": ["in_place", *toy_suite["scorers"]]}, tmp_path / "beside")
+
+    alone, beside = records_of(tmp_path / "alone"), records_of(tmp_path / "beside")
+    assert result.failed == 3
+    assert "changed its features in place" in beside["in_place", "close"]["error"]
+    for key, record in alone.items():
+        assert beside[key]["scores"] == record["scores"]
+
+
+def test_a_model_that_gives_nan_fails_and_the_other_goes_on(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["models"].append({"name": "network", "label": "broken", "params": {"broken": True}})
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    errors = {(r["model"], r["error"]) for r in read_records(tmp_path / "out") if r["kind"] == "score"}
+    assert result.failed == 9
+    assert ("network", None) in errors
+    assert all("NaN in logits for 16 of 16 images" in error for model, error in errors if model != "network")
+
+
+def test_an_unreadable_training_image_fails_only_what_needs_training_data(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "toy_plugin.py"
+    reading = "        image = self._images[index]\n"
+    raising = "        if len(self) == 41:\n            raise OSError('truncated')\n"
+    text = TOY_PLUGIN.read_text().replace(reading, raising + reading)
+    text = text.replace("    return Levels(", "    count += request.split == 'train'\n    return Levels(")
+    plugin.write_text(text)
+    result = run_suite(toy_suite, tmp_path / "out", plugins=(plugin,))
+
+    errors = {scorer: record["error"] for (scorer, _), record in records_of(tmp_path / "out").items()}
+    assert result.failed == 3
+    assert errors == {"from_train": "ID train: OSError: truncated", "level": None, "margin": None}
+
+
+def test_one_sample_is_too_few_for_an_interval_and_no_crash(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["ood"][0]["limit"] = 1
+    result = run_suite(toy_suite, tmp_path / "out")
+
+    assert result.failed == 3
+    assert "1 OOD sample" in records_of(tmp_path / "out")["level", "bright"]["error"]
+    assert records_of(tmp_path / "out")["level", "close"]["error"] is None
+
+
+def test_a_limit_keeps_the_number_of_classes(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    toy_suite["id"]["params"] = {"classes": 6, "count": 60}
+    toy_suite["models"] = [{"name": "network", "params": {"outputs": 6}}]
+    for part in ("train", "test"):
+        toy_suite["id"][part]["limit"] = 3  # seed 0 draws none of the last class
+    assert run_suite(toy_suite, tmp_path / "out").succeeded
+
+
+def test_a_scorer_that_joins_a_folder_is_ranked_with_those_before_it(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    run_suite(toy_suite | {"scorers": ["level", "margin"]}, tmp_path / "out")
+    run_suite(toy_suite | {"scorers": ["from_train"]}, tmp_path / "out")
+    run_suite(toy_suite, tmp_path / "whole")
+
+    blocks = {
+        folder: json.loads((tmp_path / folder / "paired.json").read_text()) for folder in ("out", "whole")
+    }
+    aurocs = {
+        folder: {
+            block["group"]: dict(zip(block["scorers"], block["auroc"], strict=True)) for block in of_folder
+        }
+        for folder, of_folder in blocks.items()
+    }
+    assert aurocs["out"] == aurocs["whole"]

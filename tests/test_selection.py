@@ -103,8 +103,8 @@ def test_faulty_id_data_is_named(toy_suite: dict[str, Any], change: dict[str, An
 
 
 def test_a_shifted_set_without_ids_labels_is_refused(toy_suite: dict[str, Any]) -> None:
-    toy_suite["shift"] = [{"name": "other", "dataset": "levels", "params": {"classes": 2}}]
+    toy_suite["shift"] = [{"name": "other", "dataset": "levels", "params": {"classes": 5}}]
     suite, registry = parse_suite(toy_suite, source="toy.toml"), Registry.load([TOY_PLUGIN])
     entry = next(entry for entry in set_entries(suite) if entry.name == "other")
-    with pytest.raises(DatasetError, match="shifted set 'other' has 2 classes where ID has 3"):
-        open_set(entry, open_id(suite, registry).test, registry)
+    with pytest.raises(DatasetError, match="shifted set 'other' has labels from 0 to 4 where ID has 0 to 2"):
+        open_set(entry, open_id(suite, registry), registry)

@@ -47,6 +47,18 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
             r"at shift\.0: give either corrupt and severity, or name and dataset",
         ),
         ({"ood": []}, r"at ood: List should have at least 1 item"),
+        ({"models": []}, r"at models: List should have at least 1 item"),
+        ({"scorers": []}, r"at scorers: List should have at least 1 item"),
+        (
+            {"scorers": [{"name": "level", "sign": float("inf")}]},
+            r"at scorers\.0\.sign: inf is not a finite number",
+        ),
+        ({"models": [{"recipe": "a", "timm": "b"}]}, r"recipe and timm name two models"),
+        (
+            {"shift": [{"corrupt": ["fog"], "severity": [1], "name": "x"}]},
+            r"give either corrupt and severity, or",
+        ),
+        ({"ood": [{"name": "id", "dataset": "levels", "group": "far"}]}, r"'id' cannot name a dataset"),
         ({"name": "../up"}, r"at name: String should match pattern"),
     ],
 )
@@ -148,3 +160,23 @@ def test_a_file_that_is_no_toml_or_no_suite_is_named(tmp_path: Path, registry: R
         HarnessError, match=r"no suite named 'digts'\. Did you mean 'digits'\?.*path of a \.toml file"
     ):
         load_suite("digts", registry)
+
+
+def test_a_parameter_that_a_dataset_or_scorer_refuses_is_found_before_anything_runs(
+    toy_suite: dict[str, Any], registry: Registry
+) -> None:
+    with pytest.raises(
+        InputError, match=r"the scorer 'gen' does not take gamma=-1: gamma=-1.*Give gamma > 0"
+    ):
+        make_plan(parsed(toy_suite | {"scorers": [{"name": "gen", "gamma": -1}]}), registry)
+    toy_suite["ood"][0]["params"] = {"ofset": 1}
+    with pytest.raises(
+        UnknownNameError, match=r"no parameter of dataset levels named 'ofset'\. Did you mean 'offset'"
+    ):
+        make_plan(parsed(toy_suite), registry)
+
+
+def test_a_class_named_twice_is_refused(toy_suite: dict[str, Any]) -> None:
+    toy_suite["id"]["classes"] = [0, 1, 1]
+    with pytest.raises(InputError, match=r"classes \[0, 1, 1\] are empty or name one twice"):
+        parsed(toy_suite)

@@ -102,8 +102,11 @@ def network(
     classes: int | None = None,
     head: str = "linear",
     std: float = 1.0,
+    broken: bool = False,
 ) -> harness.Model:
     model = Network(outputs, shift=0.1 * request.seed)
+    if broken:
+        torch.nn.init.constant_(model.fc.bias, float("nan"))
     if head == "distance":
         model.fc = Distance()
     preprocessing = harness.Preprocessing(input_size=(1, 4, 4), std=(std,))
@@ -181,6 +184,8 @@ class Unruly:
             return features.logits
         if self.how == "undeclared":
             return features.penultimate[:, 0]
+        if self.how == "in_place":
+            return features.logits.zero_()[:, 0]
         if self.how == "infinite":
             return torch.where(features.logits[:, 0] > 0, torch.inf, -torch.inf)
         raise ZeroDivisionError("by design")
@@ -204,5 +209,5 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec("from_train", FromTrain, needs={"penultimate", "train"})
     yield harness.ScorerSpec("needs_linear", NeedsLinear, needs={"penultimate", "linear"})
     yield harness.ScorerSpec("gradient", Gradient, needs={"images", "gradients"})
-    for how in ("nan", "shape", "undeclared", "infinite", "raises"):
+    for how in ("nan", "shape", "undeclared", "infinite", "raises", "in_place"):
         yield harness.ScorerSpec(how, lambda how=how: Unruly(how))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ TOY_SUITE: dict[str, Any] = {
         {"name": "closer", "dataset": "levels", "group": "near", "params": {"offset": 8, "seed": 6}},
     ],
 }
+
+
+def toy_module() -> Any:
+    """The toy plugin's module, as the registry loaded it last."""
+    loaded = [
+        module
+        for module in list(sys.modules.values())
+        if getattr(module, "__file__", None) == str(TOY_PLUGIN)
+    ]
+    return loaded[-1]
 
 
 def run_suite(

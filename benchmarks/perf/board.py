@@ -98,7 +98,7 @@ def load(plan: Plan, registry: Registry, device: str) -> tuple[LoadedModel, list
         progress=True,
     )
     built = planned.offered.spec.build(request, **planned.params)
-    parts = [data.train, data.test, *(open_set(entry, data.test, registry) for entry in plan.sets)]
+    parts = [data.train, data.test, *(open_set(entry, data, registry) for entry in plan.sets)]
     streams = [Stream.of(part, batch_size=plan.suite.batch_size) for part in parts if part is not None]
     return LoadedModel(built, device, plan.suite.dtype, planned.offered.source), streams
 

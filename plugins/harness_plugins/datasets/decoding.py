@@ -38,9 +38,12 @@ class Source(Protocol):
 class EncodedDataset:
     """Images of a source, decoded on access; orientation tags (EXIF) are not applied."""
 
-    def __init__(self, source: Source, labels: NDArray[np.int64]) -> None:
+    def __init__(
+        self, source: Source, labels: NDArray[np.int64], class_names: tuple[str, ...] | None = None
+    ) -> None:
         self._source = source
         self._labels = labels
+        self.class_names = class_names  # by label, where the data say
 
     @cached_property
     def digest(self) -> str:

@@ -94,7 +94,9 @@ def open_image_folder(name: str, folder: Path, split: str | None) -> EncodedData
             f"the dataset {name!r} has no images in {root}. "
             f"Endings looked for: {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return EncodedDataset(ImageFiles(root, files), np.array(_labels(name, root, files), dtype=np.int64))
+    labels = np.array(_labels(name, root, files), dtype=np.int64)
+    class_names = tuple(_subfolders(root)) if labels.max() >= 0 else None
+    return EncodedDataset(ImageFiles(root, files), labels, class_names)
 
 
 def _root(name: str, folder: Path, split: str | None) -> Path:
