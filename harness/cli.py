@@ -225,6 +225,7 @@ def _described(plan: Plan, registry: Registry) -> str:
         "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
         "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
         "each set is decoded and forwarded once a model, where its features are not in the cache",
+        "no data were opened to say this",
     ]
     return "\n".join([*lines, *(str(problem) for problem in registry.problems)])
 

@@ -163,7 +163,9 @@ class FeatureSet:
 
     def take(self, indices: NDArray[np.int64]) -> Features:
         """Return the samples at the given positions, in that order, in memory."""
-        return self._features(indices)
+        import numpy as np
+
+        return self._features(np.asarray(indices, dtype=np.int64))
 
     def sample(self, n: int, seed: int) -> Features:
         """Return n samples drawn without replacement (all, in order, where n ≥ N); the same for the same seed."""
@@ -244,6 +246,10 @@ class FitData:
     @property
     def linear(self) -> LinearHead:
         """The head as weight (C, D) and bias (C,)."""
+        if self._head is not None and not isinstance(self._head, LinearHead):
+            raise InputError(
+                f"the head is a {type(self._head).__name__}. Give harness.LinearHead(weight, bias)"
+            )
         return _declared("linear", self._head if isinstance(self._head, LinearHead) else None)
 
 

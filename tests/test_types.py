@@ -61,7 +61,7 @@ def test_fit_data_gives_only_what_was_declared() -> None:
     with pytest.raises(NotDeclaredError, match="'train'"):
         _ = data.train
     with pytest.raises(NotDeclaredError, match="'linear'"):
-        _ = data.linear
+        _ = harness.FitData().linear
     assert data.head(torch.ones(1)).item() == 1
 
 
@@ -90,3 +90,9 @@ def test_the_documented_use_from_python_works() -> None:
     assert scores.shape == distances.shape == (30,)
     assert scores.dtype == distances.dtype == torch.float64
     assert harness.metrics.auroc(scores, scores) == 0.5
+
+
+def test_a_head_of_another_kind_is_named() -> None:
+    data = harness.FitData(head=torch.nn.Linear(2, 3))
+    with pytest.raises(InputError, match=r"the head is a Linear\. Give harness\.LinearHead"):
+        _ = data.linear
