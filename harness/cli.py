@@ -143,7 +143,7 @@ def cache(
     folder: CacheFolder = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what was not used lately.")] = False,
     days: Annotated[
-        float, typer.Option(help="With --prune: not used for so many days; 0 removes everything.")
+        float, typer.Option(min=0, help="With --prune: not used for so many days; 0 removes everything.")
     ] = 30,
 ) -> None:
     """Show the cache of features and trained models, or prune it."""
