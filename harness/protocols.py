@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,4 +84,3 @@ class ImageDataset(Protocol):
 
 
 AnyScorer = Scorer | FittableScorer | ImageScorer
-Parameters = dict[str, Any]

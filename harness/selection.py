@@ -89,11 +89,6 @@ class Selection:
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
 
-    def shared_with(self, other: Selection) -> int:
-        """Count the samples here that are the same image as one in the other selection."""
-        theirs = other.identities()
-        return sum(identity in theirs for identity in self.identities())
-
     def identities(self) -> set[bytes]:
         """Hash every selected sample by its content."""
         return {
