@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from harness.deferred import Deferred as Deferred
 from harness.errors import DatasetError as DatasetError
 from harness.errors import HarnessError as HarnessError
 from harness.errors import InputError as InputError
@@ -20,12 +21,16 @@ from harness.protocols import Classifier as Classifier
 from harness.protocols import FittableScorer as FittableScorer
 from harness.protocols import ImageDataset as ImageDataset
 from harness.protocols import ImageScorer as ImageScorer
+from harness.protocols import Objective as Objective
 from harness.protocols import Scorer as Scorer
+from harness.seeding import seeded as seeded
 from harness.specs import DatasetRequest as DatasetRequest
 from harness.specs import DatasetSpec as DatasetSpec
 from harness.specs import Model as Model
 from harness.specs import ModelRequest as ModelRequest
 from harness.specs import ModelSpec as ModelSpec
+from harness.specs import ObjectiveSpec as ObjectiveSpec
+from harness.specs import RecipeSpec as RecipeSpec
 from harness.specs import ScorerSpec as ScorerSpec
 from harness.specs import SuiteSpec as SuiteSpec
 from harness.specs import TrainingData as TrainingData
@@ -39,12 +44,22 @@ if TYPE_CHECKING:
     from harness import statistics as statistics
     from harness.api import run as run
     from harness.api import scorer as scorer
+    from harness.api import train as train
+    from harness.registry import Registry as Registry
     from harness.selection import Selection as Selection
+    from harness.training.checkpoint import load_checkpoint as load_checkpoint
+    from harness.training.checkpoint import opened as opened
+    from harness.training.store import build_recipe as build_recipe
 
 _LAZY = {
+    "Registry": "harness.registry",
     "Selection": "harness.selection",
+    "build_recipe": "harness.training.store",
+    "load_checkpoint": "harness.training.checkpoint",
+    "opened": "harness.training.checkpoint",
     "run": "harness.api",
     "scorer": "harness.api",
+    "train": "harness.api",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import InputError
 from harness.registry import Registry
 from harness.signatures import checked_parameters
 
@@ -23,6 +24,42 @@ def scorer(name: str, **parameters: object) -> Any:
     """
     offered = Registry.load().get("scorer", name)
     return offered.spec.build(**checked_parameters(offered.spec.build, parameters, owner=f"scorer {name}"))
+
+
+def train(
+    recipe: str,
+    *,
+    suite: str | None = None,
+    seeds: Sequence[int] = (),
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),
+    progress: bool = False,
+) -> list[Path]:
+    """Train a recipe, by name or path, for each seed, and return the checkpoints' folders.
+
+    The data are the suite's [id], or without a suite the recipe's [data]. What was trained before is found again.
+
+    Raises:
+        HarnessError: a recipe, suite or data that are not right, and a training that diverged.
+
+    """
+    from harness.trainer import TrainOptions, train_recipe
+
+    options = TrainOptions(
+        suite,
+        tuple(seeds),
+        out=Path(out) if out is not None else None,
+        cache=Path(cache) if cache is not None else None,
+        device=device,
+        progress=progress,
+    )
+    outcomes = list(train_recipe(recipe, options, plugins=[Path(file) for file in plugins]))
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise InputError(outcome.error)
+    return [outcome.folder for outcome in outcomes]
 
 
 def run(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.errors import HarnessError, unknown_name
+from harness.plots.command import plot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,6 +49,15 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     latex = "latex"
+
+
+class ContrastFormat(StrEnum):
+    """How a contrast is written."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
 
 
 @app.command()
@@ -105,8 +115,76 @@ def leaderboard(
 
 
 @app.command()
+def contrast(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="MODEL/SCORER, as the leaderboard names them.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="MODEL/SCORER, to be compared with A.")],
+    format: Annotated[
+        ContrastFormat, typer.Option("--format", help="How it is written.")
+    ] = ContrastFormat.table,
+) -> None:
+    """Say whether one model with a scorer beats another over the same seeds, by paired t tests."""
+    from harness import render
+    from harness.contrast import contrast as build
+
+    found = build(folders, a, b)
+    if format is ContrastFormat.table:
+        _draw(render.contrast_as_terminal(found))
+        return
+    writers = {
+        ContrastFormat.md: render.contrast_as_markdown,
+        ContrastFormat.csv: render.contrast_as_csv,
+        ContrastFormat.json: render.contrast_as_json,
+    }
+    typer.echo(writers[format](found), nl=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (see `plugins --kind recipe`) or a .toml file.")
+    ],
+    *,
+    suite: Annotated[
+        str | None, typer.Option(help="Train on this suite's [id]. Default: the recipe's [data].")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeatable. Default: the recipe's seeds.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the checkpoints go. Default: the cache, where suites find them."),
+    ] = None,
+    cache: CacheFolder = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Train a recipe, one checkpoint a seed. A training that was killed goes on where it stood."""
+    from harness.trainer import TrainOptions, train_recipe
+
+    options = TrainOptions(suite, tuple(seed or ()), out, cache, device, progress=True)
+    failed = 0
+    for outcome in train_recipe(recipe, options, plugins=plugin or []):
+        failed += outcome.error is not None
+        if outcome.error is not None:
+            _say(outcome.error)
+            continue
+        accuracy = outcome.validation_accuracy
+        shown = "no validation data" if accuracy is None else f"validation accuracy {100 * accuracy:.2f} %"
+        found = ", trained before" if outcome.found else ""
+        typer.echo(
+            f"{outcome.recipe}, seed {outcome.seed}: {shown} (epoch {outcome.epoch}){found}: {outcome.folder}"
+        )
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+app.command()(plot)
+
+
+@app.command()
 def plugins(
-    kind: Annotated[str | None, typer.Option(help="scorer, dataset, model or suite.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="scorer, dataset, model, suite, recipe or objective.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
     plugin: Plugins = None,
 ) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from harness.errors import DatasetError, HarnessError, InputError
 from harness.selection import Selection
 from harness.signatures import checked_parameters
-from harness.specs import DatasetRequest
+from harness.specs import DatasetRequest, TrainingData
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from harness.registry import Registry
+    from harness.protocols import Catalogue
     from harness.suite import IdEntry, Part, Suite
 
 DATA_ROOT = "OOD_HARNESS_DATA"
@@ -118,14 +118,13 @@ def set_entries(suite: Suite) -> list[SetEntry]:
     return entries
 
 
-def open_id(suite: Suite, registry: Registry) -> IdData:
+def open_id(entry: IdEntry, registry: Catalogue) -> IdData:
     """Open the ID parts, renumber their classes, and hold validation out of train where the suite says so.
 
     Raises:
         DatasetError: data that is missing, empty, without labels, or of one class only.
 
     """
-    entry = suite.id
     parts = {"test": entry.test, "train": entry.train, "validation": entry.validation}
     whole = {
         name: _open_part(name, entry, part, registry)
@@ -148,7 +147,39 @@ def open_id(suite: Suite, registry: Registry) -> IdData:
     return IdData(test, train, validation, num_classes)
 
 
-def open_set(entry: SetEntry, id_data: IdData, registry: Registry) -> Selection:
+def training_data(id_data: IdData, dataset: str) -> TrainingData:
+    """Take what a model may be trained on out of the ID parts: train and validation, never test.
+
+    Raises DatasetError where there is nothing to train on, and where two parts share images.
+    """
+    if id_data.train is None:
+        raise DatasetError(f"the ID dataset {dataset!r} has no train part. Add train = {{ split = ... }}")
+    id_data.check_disjoint()
+    return TrainingData(id_data.train, id_data.validation, id_data.num_classes)
+
+
+def open_dataset(
+    name: str,
+    dataset: str,
+    registry: Catalogue,
+    *,
+    split: str | None = None,
+    classes: Sequence[int] | None = None,
+    limit: int | None = None,
+    revision: str | None = None,
+    params: Mapping[str, object] | None = None,
+) -> Selection:
+    """Open a dataset by the name that a plugin gave it; `name` is what messages call it.
+
+    Raises DatasetError for data that is missing or empty.
+    """
+    request = DatasetRequest.parse(dataset, split=split, revision=revision, data_root=data_root())
+    selection = _open(name, request, params or {}, registry).with_classes(classes).limited(limit)
+    _require_samples(name, dataset, selection)
+    return selection
+
+
+def open_set(entry: SetEntry, id_data: IdData, registry: Catalogue) -> Selection:
     """Open one test set.
 
     Raises:
@@ -176,7 +207,7 @@ def open_set(entry: SetEntry, id_data: IdData, registry: Registry) -> Selection:
     return selection
 
 
-def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Registry) -> Selection:
+def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Catalogue) -> Selection:
     request = DatasetRequest.parse(
         entry.dataset, split=chosen.split, revision=entry.revision, data_root=data_root()
     )
@@ -207,7 +238,7 @@ def _require_one_numbering(entry: IdEntry, parts: Mapping[str, Selection]) -> No
             )
 
 
-def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Registry) -> Selection:
+def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Catalogue) -> Selection:
     offered = registry.get("dataset", request.name)
     keywords = checked_parameters(offered.spec.build, params, owner=f"dataset {request.name}", given=1)
     try:

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.deferred import Deferred
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 EXTRACTION_VERSION = 1  # bump when extraction changes a feature
-SCORING_VERSION = 1  # bump when a metric or an interval changes
+SCORING_VERSION = 2  # bump when a metric or an interval changes
 
 
 def digest(*parts: object) -> str:
@@ -110,8 +112,8 @@ def source_digest(builder: Callable[..., Any]) -> str:
     distributions counts by its version instead.
     """
     target = builder
-    while isinstance(target, functools.partial):
-        target = target.func
+    while isinstance(target, functools.partial | Deferred):
+        target = target.target if isinstance(target, Deferred) else target.func
     module = inspect.getmodule(target) or inspect.getmodule(type(target))
     origin = getattr(module, "__file__", None)
     if module is None or origin is None:

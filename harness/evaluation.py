@@ -22,7 +22,7 @@ ALL = "all"  # the mean of the near mean and the far mean
 
 
 def cell_metrics(id_scores: Tensor, ood_scores: Tensor) -> dict[str, MetricValue]:
-    """Compute every metric of one cell, with 95 % intervals for AUROC (DeLong, logit scale) and both FPR95."""
+    """Compute every metric of one cell, with 95 % intervals for AUROC (DeLong, logit scale), both FPR95 and TNR95."""
     values = metrics.all_metrics(id_scores, ood_scores)
     result: dict[str, MetricValue] = {
         name: {"value": value, "lo": None, "hi": None} for name, value in values.items()
@@ -34,6 +34,8 @@ def cell_metrics(id_scores: Tensor, ood_scores: Tensor) -> dict[str, MetricValue
         "fpr95_id": intervals.fpr95_interval(id_scores, ood_scores, positive="id"),
         "fpr95_ood": intervals.fpr95_interval(id_scores, ood_scores, positive="ood"),
     }
+    accepted_low, accepted_high = bounds["fpr95_id"]
+    bounds["tnr95_id"] = 1 - accepted_high, 1 - accepted_low
     for name, (low, high) in bounds.items():
         result[name] = {"value": values[name], "lo": low, "hi": high}
     return result

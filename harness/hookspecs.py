@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from harness.specs import DatasetSpec, ModelSpec, ScorerSpec, SuiteSpec
+    from harness.specs import DatasetSpec, ModelSpec, ObjectiveSpec, RecipeSpec, ScorerSpec, SuiteSpec
 
 NAME = "ood_harness"  # the pluggy project and the entry-point group
 
@@ -39,6 +39,18 @@ def harness_models() -> Iterable[ModelSpec]:
 @hookspec
 def harness_suites() -> Iterable[SuiteSpec]:
     """Offer suites."""
+    return ()
+
+
+@hookspec
+def harness_recipes() -> Iterable[RecipeSpec]:
+    """Offer recipes."""
+    return ()
+
+
+@hookspec
+def harness_objectives() -> Iterable[ObjectiveSpec]:
+    """Offer training objectives. Experimental: the protocol may still change."""
     return ()
 
 

@@ -99,10 +99,13 @@ class SeedSummary:
     interval: Interval | None
 
 
-def seed_interval(values: ArrayLike, confidence: float = 0.95) -> SeedSummary:
-    """Compute the mean of a metric over R seeds and its Student's t interval, clipped to 0..1.
+def seed_interval(
+    values: ArrayLike, confidence: float = 0.95, *, bounds: Interval = (0.0, 1.0)
+) -> SeedSummary:
+    """Compute the mean of a metric over R seeds and its Student's t interval, clipped to bounds.
 
-    mean ± t sd / sqrt(R), values (R,), df = R - 1. One seed has neither standard deviation nor interval.
+    mean ± t sd / sqrt(R), values (R,), df = R - 1. One seed has neither standard deviation nor interval. The
+    bounds are those of a share; differences of shares have (-1, 1).
     Raises InputError for no seeds, a wrong shape and NaN.
     """
     from scipy.special import stdtrit
@@ -115,7 +118,7 @@ def seed_interval(values: ArrayLike, confidence: float = 0.95) -> SeedSummary:
         return SeedSummary(mean, None, None)
     sd = float(runs.std(ddof=1))
     reach = float(stdtrit(seeds - 1, 1 - tail)) * sd / math.sqrt(seeds)
-    return SeedSummary(mean, sd, (max(mean - reach, 0.0), min(mean + reach, 1.0)))
+    return SeedSummary(mean, sd, (max(mean - reach, bounds[0]), min(mean + reach, bounds[1])))
 
 
 def fpr95_interval(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import intervals, statistics
 from harness.errors import InputError, RecordsError, unknown_name
+from harness.metrics import METRICS
 from harness.records import MANIFEST, Record, read_paired, read_records
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 GROUPS = ("near", "far", "csid")
 RANKED = ("near", "far", "all")
-LOWER_IS_BETTER = frozenset({"fpr95_id", "fpr95_ood"})
-FPR_HEADERS = {
-    "fpr95_id": "FPR95 (ID positive): share of OOD accepted when 95 % of ID is accepted",
-    "fpr95_ood": "FPR95 (OOD positive): share of ID flagged when 95 % of OOD is flagged",
-}
 
 Place = tuple[str, str, str]  # model, adapter, protocol
 Triple = tuple[float, float, float]  # value, lower, upper; NaN where there is none
@@ -51,35 +47,51 @@ class Board:
 
 
 @dataclass
-class _Row:
+class Row:
     """What the records of all seeds say of one scorer at one place."""
 
     scorer: str
     by_set: dict[str, dict[int, Record]] = field(default_factory=dict)  # set: seed: record
 
-    def signature(self) -> str:
-        """Say what the per-sample scores are: equal for scorers that are one under two names."""
+    def seeds(self) -> set[int]:
+        """Give the seeds of which it has a record, be it of a failure."""
+        return {seed for of_set in self.by_set.values() for seed in of_set}
+
+    def records(self) -> Iterator[Record]:
+        """Yield its records, set by set."""
+        for of_set in self.by_set.values():
+            yield from of_set.values()
+
+    def value(self, name: str, seed: int, metric: str) -> float:
+        """Give a metric of one set and seed; NaN where it was not measured."""
+        measured = self.by_set.get(name, {}).get(seed, {}).get("metrics", {}).get(metric)
+        return float(measured["value"]) if measured else math.nan
+
+    def signature(self) -> str | None:
+        """Say what the per-sample scores are: equal for scorers that are one under two names, None for a gap."""
+        if not self.by_set or not all(record["scores"] for record in self.records()):
+            return None
         scores = {
             name: {seed: r["scores"] for seed, r in seeds.items()} for name, seeds in self.by_set.items()
         }
         return json.dumps(scores, sort_keys=True)
 
-    def complete(self) -> bool:
-        return bool(self.by_set) and all(
-            record["scores"] for seeds in self.by_set.values() for record in seeds.values()
-        )
+
+@dataclass(frozen=True)
+class Runs:
+    """What the records of one or several runs of a suite say, gathered to be compared."""
+
+    suite: str
+    fpr: str  # "fpr95_id" or "fpr95_ood"
+    sets: dict[str, str]  # set: group, in the suite's order
+    rows: dict[Place, dict[str, Row]]  # by scorer; one that does not apply has a row without records
+    accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
 
 
-def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> Board:
-    """Build the leaderboard of one or several runs of a suite.
+def read_runs(folders: Sequence[Path]) -> Runs:
+    """Read runs of one suite; of a cell that several hold, the last one's record counts.
 
-    AUROC has its 95 % interval: of one checkpoint by DeLong on the logit scale, of several seeds by Student's t
-    across them. Ranks are ranges within one model, from Holm-adjusted paired tests over all pairs.
-
-    Raises:
-        RecordsError: folders without records, or with records that must not be compared.
-        UnknownNameError: a metric or group that is not there.
-
+    Raises RecordsError for folders without records, or with records that must not be compared.
     """
     records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
     scores = [record for record in records.values() if record["kind"] == "score"]
@@ -89,62 +101,69 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
         )
     _require_comparable(scores)
     manifests = [_manifest(folder) for folder in folders]
-    manifest = manifests[0]
-    fpr = f"fpr95_{manifest.get('fpr', 'id')}"
-    sets = _sets_in_order(scores, manifest)
-    _require_known(metric, group, scores)
+    accuracies: dict[Place, dict[int, dict[str, float]]] = {}
+    for r in records.values():
+        if r["kind"] == "model" and r["ood"] is None:
+            accuracies.setdefault(_place(r), {})[r["seeds"]["model"]] = r["metrics"]["accuracy"]
+    return Runs(
+        suite=scores[0]["suite"],
+        fpr=f"fpr95_{manifests[0].get('fpr', 'id')}",
+        sets=_sets_in_order(scores, manifests[0]),
+        rows=_by_place(scores, manifests),
+        accuracies=accuracies,
+    )
+
+
+def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> Board:
+    """Build the leaderboard of one or several runs of a suite.
+
+    AUROC has its 95 % interval: of one checkpoint by DeLong on the logit scale, of several seeds by Student's t
+    across them. Ranks are ranges within one model, from Holm-adjusted paired tests over all pairs. Raises
+    RecordsError as read_runs does, and UnknownNameError for a metric or group that is not there.
+    """
+    runs = read_runs(folders)
+    _require_known(metric, group, runs)
     blocks: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for folder in folders:
-        for block in read_paired(folder):
-            blocks.setdefault(_block_key(block), []).append(block)
-    accuracies = [
-        record for record in records.values() if record["kind"] == "model" and record["ood"] is None
-    ]
-    rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for place, of_place in _by_place(scores, manifests).items():
-        table = _Table(scores[0]["suite"], place, of_place, blocks, sets, accuracies)
-        rows.extend(table.rows(metric, fpr, group))
-        notes.extend(table.notes())
-    return Board(_ordered(rows, metric, group), scores[0]["suite"], metric, group, fpr, sets, notes)
+    for block in (block for folder in folders for block in read_paired(folder)):
+        blocks.setdefault(_block_key(block), []).append(block)
+    tables = [_Table(runs, place, blocks) for place in runs.rows]
+    rows = [row for table in tables for row in table.rows(metric, group)]
+    notes = [note for table in tables for note in table.notes()]
+    return Board(_ordered(rows, metric, group), runs.suite, metric, group, runs.fpr, runs.sets, notes)
 
 
 @dataclass
 class _Table:
     """The rows of one model under one adapter and protocol, which are ranked together."""
 
-    suite: str
+    runs: Runs
     place: Place
-    scorers: Mapping[str, _Row]
     blocks: Mapping[tuple[Any, ...], list[dict[str, Any]]]  # one a folder
-    sets: Mapping[str, str]
-    accuracies: Sequence[Record]
 
     def __post_init__(self) -> None:
-        self.seeds = sorted(
-            {s for row in self.scorers.values() for seeds in row.by_set.values() for s in seeds}
-        )
+        self.scorers = self.runs.rows[self.place]
+        self.seeds = sorted({seed for row in self.scorers.values() for seed in row.seeds()})
         self.aliases = _aliases(self.scorers)
 
-    def rows(self, metric: str, fpr: str, group: str) -> Iterator[dict[str, Any]]:
+    def rows(self, metric: str, group: str) -> Iterator[dict[str, Any]]:
         """Yield each scorer's columns."""
-        ranks = self._ranks(group)
+        ranks, fpr = self._ranks(group), self.runs.fpr
         for label, row in self.scorers.items():
             best, worst = ranks.get(self.aliases.get(label, label), (None, None))
             values = {
-                "suite": self.suite,
+                "suite": self.runs.suite,
                 **dict(zip(("model", "adapter", "protocol"), self.place, strict=True)),
                 "scorer": label,
                 "same_as": self.aliases.get(label),
                 "seeds": len(self.seeds),
                 "rank_best": best,
                 "rank_worst": worst,
-                **_columns("id_accuracy", self._accuracy()),
+                **_columns("id_accuracy", _summarised([*self.runs.accuracies.get(self.place, {}).values()])),
             }
             for name in (*GROUPS, "all"):
                 values |= _columns(f"{name}_{metric}", self._group_value(row, name, metric))
                 values[f"{name}_{fpr}"] = self._group_value(row, name, fpr)[0]
-            for name in self.sets:
+            for name in self.runs.sets:
                 for shown in dict.fromkeys((metric, fpr)):
                     values |= _columns(f"{name}_{shown}", self._set_value(row, name, shown))
             yield values
@@ -154,7 +173,7 @@ class _Table:
         model = self.place[0]
         found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
         for label, row in self.scorers.items():
-            failed = [r for seeds in row.by_set.values() for r in seeds.values() if r["error"]]
+            failed = [r for r in row.records() if r["error"]]
             if failed:
                 found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0]['error']}")
         if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
@@ -165,25 +184,17 @@ class _Table:
             )
         return found
 
-    def _accuracy(self) -> Triple:
-        found = [r for r in self.accuracies if _place(r) == self.place]
-        if len(found) == 1:
-            return _triple(found[0]["metrics"]["accuracy"])
-        return _over_seeds([r["metrics"]["accuracy"]["value"] for r in found])
-
-    def _set_value(self, row: _Row, name: str, metric: str) -> Triple:
+    def _set_value(self, row: Row, name: str, metric: str) -> Triple:
         measured = [r["metrics"].get(metric) for r in row.by_set.get(name, {}).values()]
-        if len(measured) != len(self.seeds) or None in measured:
-            return _NONE
-        return _triple(measured[0]) if len(measured) == 1 else _over_seeds([m["value"] for m in measured])
+        return _NONE if len(measured) != len(self.seeds) or None in measured else _summarised(measured)
 
-    def _group_value(self, row: _Row, group: str, metric: str) -> Triple:
+    def _group_value(self, row: Row, group: str, metric: str) -> Triple:
         """Average a metric over a group's sets; nothing where one of them is missing."""
         if metric == "auroc" and len(self.seeds) == 1:
             for block in self.blocks.get((*self.place, self.seeds[0], group), ()):
                 if row.scorer in block["scorers"]:
                     return _block_value(block, row.scorer)
-        by_seed = [_mean_over_sets(row, seed, self.sets, group, metric) for seed in self.seeds]
+        by_seed = [mean_over_sets(row, seed, self.runs.sets, group, metric) for seed in self.seeds]
         return (by_seed[0], math.nan, math.nan) if len(by_seed) == 1 else _over_seeds(by_seed)
 
     def _ranks(self, group: str) -> dict[str, tuple[int, int]]:
@@ -196,9 +207,8 @@ class _Table:
         present = [block for (block,) in found]
         shared = set.intersection(*(set(block["scorers"]) for block in present))
         labels = [label for label in present[0]["scorers"] if label in shared and label not in self.aliases]
-        values = np.array(
-            [[b["auroc"][b["scorers"].index(label)] for b in present] for label in labels]
-        )  # (S, R)
+        aurocs = [[b["auroc"][b["scorers"].index(label)] for b in present] for label in labels]
+        values = np.array(aurocs)  # (S, R)
         if len(present) == 1:
             chosen = [present[0]["scorers"].index(label) for label in labels]
             p_values = statistics.paired_p_values(
@@ -210,15 +220,15 @@ class _Table:
         return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(labels)}
 
 
-def _aliases(scorers: Mapping[str, _Row]) -> dict[str, str]:
+def _aliases(scorers: Mapping[str, Row]) -> dict[str, str]:
     """Find scorers that gave the very scores of another: {later name: first name}."""
     first: dict[str, str] = {}
     aliases: dict[str, str] = {}
     for label in sorted(scorers):
-        if scorers[label].complete():
-            known = first.setdefault(scorers[label].signature(), label)
-            if known != label:
-                aliases[label] = known
+        signature = scorers[label].signature()
+        known = label if signature is None else first.setdefault(signature, label)
+        if known != label:
+            aliases[label] = known
     return aliases
 
 
@@ -228,13 +238,14 @@ def _block_value(block: Mapping[str, Any], scorer: str) -> Triple:
     return (auroc, *intervals.logit_interval(auroc, variance, block["n_id"], block["n_ood"]))
 
 
-def _mean_over_sets(row: _Row, seed: int, sets: Mapping[str, str], group: str, metric: str) -> float:
+def mean_over_sets(row: Row, seed: int, sets: Mapping[str, str], group: str, metric: str) -> float:
+    """Average one seed's metric over a group's sets; `all` is the mean of the near mean and the far mean.
+
+    NaN where a set's metric is missing, and where the group has no sets.
+    """
+
     def mean(name: str) -> float:
-        members = [s for s, of in sets.items() if of == name]
-        records = [row.by_set.get(s, {}).get(seed) for s in members]
-        values = [
-            r["metrics"][metric]["value"] if r and metric in r["metrics"] else math.nan for r in records
-        ]
+        values = [row.value(member, seed, metric) for member, of in sets.items() if of == name]
         return math.fsum(values) / len(values) if values else math.nan
 
     if group != "all":
@@ -249,6 +260,10 @@ def _over_seeds(values: list[float]) -> Triple:
     summary = intervals.seed_interval(values)
     low, high = summary.interval or (math.nan, math.nan)
     return summary.mean, low, high
+
+
+def _summarised(measured: list[Any]) -> Triple:
+    return _triple(measured[0]) if len(measured) == 1 else _over_seeds([m["value"] for m in measured])
 
 
 def _triple(metric: Mapping[str, float | None]) -> Triple:
@@ -270,15 +285,15 @@ def _block_key(block: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _by_place(
     scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]]
-) -> dict[Place, dict[str, _Row]]:
+) -> dict[Place, dict[str, Row]]:
     """Gather the rows of each place; a scorer that does not apply there has a row without records."""
-    places: dict[Place, dict[str, _Row]] = {}
+    places: dict[Place, dict[str, Row]] = {}
     for record in scores:
-        row = places.setdefault(_place(record), {}).setdefault(record["scorer"], _Row(record["scorer"]))
+        row = places.setdefault(_place(record), {}).setdefault(record["scorer"], Row(record["scorer"]))
         row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
     for manifest in manifests:
         for absent in manifest.get("not_applicable", []):
-            places.setdefault(_place(absent), {}).setdefault(absent["scorer"], _Row(absent["scorer"]))
+            places.setdefault(_place(absent), {}).setdefault(absent["scorer"], Row(absent["scorer"]))
     return places
 
 
@@ -287,7 +302,7 @@ def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFram
     import pandas as pd
 
     frame = pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"}).copy()
-    value = frame[f"{group}_{metric}"] * (1 if metric in LOWER_IS_BETTER else -1)
+    value = frame[f"{group}_{metric}"] * (-1 if METRICS[metric].higher_is_better else 1)
     best_of_model = value.groupby([frame["model"], frame["adapter"]]).transform("min")
     keys = pd.DataFrame({"best": best_of_model, "value": value, **frame[["model", "adapter", "scorer"]]})
     order = keys.sort_values(["best", "model", "adapter", "value", "scorer"], na_position="last").index
@@ -318,8 +333,9 @@ def _require_comparable(scores: Sequence[Record]) -> None:
                 )
 
 
-def _require_known(metric: str, group: str, scores: Sequence[Record]) -> None:
-    metrics = {name for record in scores for name in record["metrics"]}
+def _require_known(metric: str, group: str, runs: Runs) -> None:
+    rows = [row for of_place in runs.rows.values() for row in of_place.values()]
+    metrics = {name for row in rows for r in row.records() for name in r["metrics"]}
     if metric not in metrics and metrics:
         raise unknown_name("metric", metric, metrics, valid_label="Measured")
     if group not in (*GROUPS, "all"):
@@ -329,7 +345,6 @@ def _require_known(metric: str, group: str, scores: Sequence[Record]) -> None:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except ValueError:
         raise InputError(f"{path} is damaged. Run the suite again: records are kept") from None
-    return manifest

@@ -41,7 +41,7 @@ class LoadedModel:
     @cached_property
     def digest(self) -> str:
         """Weights, architecture and the code that built them."""
-        return model_digest(self.module, self.builder_source)
+        return model_digest(self.module, self.builder_source + self.model.source)
 
     @cached_property
     def head(self) -> Head | None:

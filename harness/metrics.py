@@ -58,6 +58,24 @@ def fpr95_ood(id_scores: Scores, ood_scores: Scores) -> float:
     return float(_fpr95_ood(Ranking.of(id_scores, ood_scores)))
 
 
+def tnr95_id(id_scores: Scores, ood_scores: Scores) -> float:
+    """Compute the share of OOD rejected at the lowest threshold that accepts at least 95 % of ID.
+
+    1 - fpr95_id: the TNR at 95 % TPR of the IsoMax papers (Macêdo et al., IJCNN 2021). Higher is better.
+    """
+    return float(_tnr95_id(Ranking.of(id_scores, ood_scores)))
+
+
+def dtacc(id_scores: Scores, ood_scores: Scores) -> float:
+    """Compute detection accuracy: the largest mean of ID's accepted and OOD's rejected share, at any threshold.
+
+    Both sides weigh the same, whatever their sizes, and a threshold that accepts all or nothing counts, so
+    that it is ½ or more. Higher is better. Liang et al. (ICLR 2018) report 1 minus it, the detection error;
+    Lee et al. (NeurIPS 2018).
+    """
+    return float(_dtacc(Ranking.of(id_scores, ood_scores)))
+
+
 def aupr_in(id_scores: Scores, ood_scores: Scores) -> float:
     """Compute the trapezoid under precision-recall where ID is positive and ranked by low score.
 
@@ -172,6 +190,21 @@ def _fpr95_ood(ranking: Ranking) -> Tensor:
     return (ranking.ids >= threshold).double().mean()
 
 
+def _tnr95_id(ranking: Ranking) -> Tensor:
+    return 1 - _fpr95_id(ranking)
+
+
+def _dtacc(ranking: Ranking) -> Tensor:
+    """Look at the thresholds that are ID scores: between two of them, more OOD is accepted and no more ID.
+
+    The last one accepts all of ID and so is worth ½ or more, which is what accepting nothing is worth. The
+    sums are of whole numbers, so that the result is exact but for one division.
+    """
+    at_id, m, n = ranking.id_counts, len(ranking.ids), len(ranking.oods)
+    pairs = at_id.id_at_most * n + (n - at_id.ood_at_most) * m
+    return pairs.max().double() / (2 * m * n)
+
+
 def _precisions_in(ranking: Ranking) -> tuple[Tensor, Tensor]:
     """Give the precision at each ID sample's score, and at the curve's point just before it; (m,) each."""
     at_id = ranking.id_counts
@@ -227,6 +260,8 @@ METRICS: dict[str, Metric] = {
     "auroc": Metric(auroc, _auroc, "AUROC", higher_is_better=True),
     "fpr95_id": Metric(fpr95_id, _fpr95_id, "FPR95 (ID positive)", higher_is_better=False),
     "fpr95_ood": Metric(fpr95_ood, _fpr95_ood, "FPR95 (OOD positive)", higher_is_better=False),
+    "tnr95_id": Metric(tnr95_id, _tnr95_id, "TNR95 (ID positive)", higher_is_better=True),
+    "dtacc": Metric(dtacc, _dtacc, "DTACC", higher_is_better=True),
     "aupr_in": Metric(aupr_in, _aupr_in, "AUPR (ID positive)", higher_is_better=True),
     "aupr_out": Metric(aupr_out, _aupr_out, "AUPR (OOD positive)", higher_is_better=True),
     "ap_in": Metric(ap_in, _ap_in, "AP (ID positive)", higher_is_better=True),

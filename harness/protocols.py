@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -80,6 +82,35 @@ class ImageDataset(Protocol):
 
     def identity(self, index: int) -> bytes:
         """Return bytes that two samples share only if they are the same image, without decoding where possible."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A training loss, with the head that it needs."""
+
+    def head(self, num_features: int, num_classes: int) -> nn.Module | None:
+        """Return the last step from penultimate features (N, D) to logits (N, C); None keeps the network's own."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of logits (N, C) for classes (N,); -1 marks a sample of the auxiliary dataset."""
+        ...
+
+
+class Catalogue(Protocol):
+    """What the installed plugins offer. A model that is made of other plugins' parts finds them here."""
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return the `spec` that a kind's name stands for, with the `source` digest of its code."""
+        ...
+
+    def names(self, kind: str) -> list[str]:
+        """List the names of one kind, sorted."""
+        ...
+
+    def path(self, kind: str, name_or_path: str) -> Path:
+        """Return the TOML file of a suite or recipe, by name or as a path."""
         ...
 
 

@@ -14,18 +14,18 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from harness import hookspecs
 from harness.digests import digest, source_digest
-from harness.errors import InputError, PluginError, unknown_name
-from harness.specs import DatasetSpec, ModelSpec, ScorerSpec, SuiteSpec
+from harness.errors import HarnessError, InputError, PluginError, unknown_name
+from harness.specs import DatasetSpec, ModelSpec, ObjectiveSpec, RecipeSpec, ScorerSpec, SuiteSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
     from types import ModuleType
 
 BLOCK = "OOD_HARNESS_BLOCK"
@@ -34,6 +34,8 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "dataset": ("harness_datasets", DatasetSpec),
     "model": ("harness_models", ModelSpec),
     "suite": ("harness_suites", SuiteSpec),
+    "recipe": ("harness_recipes", RecipeSpec),
+    "objective": ("harness_objectives", ObjectiveSpec),
 }
 
 logger = logging.getLogger("ood_harness")
@@ -106,6 +108,16 @@ class Registry:
         if len(found) > 1:
             raise PluginError(_conflict(kind, name, found))
         return found[0]
+
+    def path(self, kind: str, name_or_path: str) -> Path:
+        """Return the TOML file of a suite or recipe, by the name that a plugin gave it or as a path."""
+        if name_or_path.endswith(".toml"):
+            return Path(name_or_path).expanduser()
+        try:
+            path: Path = self.get(kind, name_or_path).spec.path
+        except HarnessError as error:
+            raise type(error)(f"{error}. Or give the path of a .toml file") from None
+        return path
 
     def offers(self, kind: str) -> list[Offered]:
         """List every spec of one kind, in the order of names, contested ones included."""

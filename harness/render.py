@@ -1,4 +1,4 @@
-"""The leaderboard as text: Markdown, CSV, JSON, LaTeX, and tables for the terminal. Shares are shown in per cent."""
+"""Leaderboards and contrasts as text: Markdown, CSV, JSON, and tables for the terminal. Shares are in per cent."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
-from harness.leaderboard import FPR_HEADERS, GROUPS, Board, leaderboard
+from harness.leaderboard import GROUPS, Board, leaderboard
 from harness.records import read_records
+from harness.statistics import FEWEST_SEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from rich.console import RenderableType
     from rich.table import Table
 
+    from harness.contrast import Contrast
+
 ABSENT = "–"
+FPR_HEADERS = {
+    "fpr95_id": "FPR95 (ID positive): share of OOD accepted when 95 % of ID is accepted",
+    "fpr95_ood": "FPR95 (OOD positive): share of ID flagged when 95 % of OOD is flagged",
+}
+_SMALLEST_P = 0.001  # below it, a p-value is not written out
 _MEANS = "group means"
 _WIDTH_OF_NAMES = 48  # characters of the columns that name a row
 _WIDTH_OF_SET = 33  # characters of a set's two columns
@@ -25,6 +33,8 @@ _TITLES = {
     "auroc": "AUROC",
     "fpr95_id": "FPR95 (ID pos.)",
     "fpr95_ood": "FPR95 (OOD pos.)",
+    "tnr95_id": "TNR95 (ID pos.)",
+    "dtacc": "DTACC",
     "aupr_in": "AUPR-in",
     "aupr_out": "AUPR-out",
     "ap_in": "AP-in",
@@ -49,22 +59,18 @@ def as_csv(board: Board) -> str:
 
 def as_json(board: Board) -> str:
     """Write the rows as objects at full precision, with what the board says of itself."""
-    rows = [{key: None if _is_missing(value) else value for key, value in row.items()} for row in board.rows]
     head = {
         "suite": board.suite,
         "metric": board.metric,
         "fpr95": FPR_HEADERS[board.fpr],
         "notes": board.notes,
     }
-    return json.dumps({**head, "rows": rows}, indent=2, default=int) + "\n"
+    return _json(head, board.rows)
 
 
 def as_markdown(board: Board) -> str:
     """Write one table with every column, and below it what a reader must know."""
-    headers, rows = _whole_table(board)
-    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {line}" for line in legend(board))]) + "\n"
+    return _markdown(*_whole_table(board), legend(board))
 
 
 def as_latex(board: Board) -> str:
@@ -121,6 +127,117 @@ def legend(board: Board) -> list[str]:
     groups = [f"{group}: {', '.join(names)}." for group, names in members.items() if names]
     models = [f"{model}: ID accuracy {accuracy}." for model, accuracy in accuracies.items()]
     return lines + groups + models + board.notes
+
+
+def contrast_as_csv(contrast: Contrast) -> str:
+    """Write every comparison at full precision: shares, not per cent."""
+    return contrast.frame.to_csv(index=False, lineterminator="\n")
+
+
+def contrast_as_json(contrast: Contrast) -> str:
+    """Write the comparisons as objects at full precision, with the seeds and the verdicts."""
+    names = ("suite", "a", "b", "seeds", "left_out", "verdict", "accuracy_verdict")
+    head = {name: getattr(contrast, name) for name in names}
+    return _json(head | {"fpr95": FPR_HEADERS[contrast.fpr]}, contrast.rows)
+
+
+def contrast_as_markdown(contrast: Contrast) -> str:
+    """Write one table with both metrics side by side, and below it what a reader must know, the verdict last."""
+    tables = [_contrast_table(contrast, metric) for metric in ("auroc", contrast.fpr)]
+    (first, rows), (second, more) = tables
+    joined = [[*row, *other[1:]] for row, other in zip(rows, more, strict=True)]
+    return _markdown([*first, *second[1:]], joined, contrast_legend(contrast))
+
+
+def contrast_as_terminal(contrast: Contrast) -> RenderableType:
+    """Draw a table for each metric: the groups, then the sets; below them what a reader must know."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = []
+    groups = sum(row["level"] == "group" and row["metric"] == "auroc" for row in contrast.rows)
+    for metric in ("auroc", contrast.fpr):
+        table = Table(title=contrast.suite, title_justify="left", header_style="bold", padding=(0, 1))
+        headers, rows = _contrast_table(contrast, metric, separator="\n")
+        for header in headers:
+            table.add_column(header, no_wrap=header != "on", justify="left" if header == "on" else "right")
+        for number, row in enumerate(rows):
+            if number == groups:
+                table.add_section()
+            table.add_row(*row)
+        drawn.append(table)
+    return Group(*drawn, Text("\n".join(contrast_legend(contrast))))
+
+
+def contrast_legend(contrast: Contrast) -> list[str]:
+    """Say how a contrast is read, and what it decides."""
+    count = len(contrast.seeds)
+    inference = f"with Student's 95 % interval ({count - 1} degrees of freedom)"
+    if count < FEWEST_SEEDS:
+        inference = f"without interval and p: fewer than {FEWEST_SEEDS} seeds decide nothing"
+    others = [f"{_listed(seeds)} of {side.upper()}" for side, seeds in contrast.left_out.items() if seeds]
+    left_out = f" Left out: seeds {' and '.join(others)}." if others else ""
+    (accuracy,) = [row for row in contrast.rows if row["level"] == "id"]
+    return [
+        f"A: {contrast.a}. B: {contrast.b}.",
+        f"Seeds that both have: {count} ({_listed(contrast.seeds)}).{left_out}",
+        f"Means over these seeds in per cent; B − A in points, paired by seed, {inference}.",
+        f"{FPR_HEADERS[contrast.fpr]}.",
+        "p: paired t-test, two-sided. AUROC on all is the primary comparison: it is not adjusted, nor are the other "
+        "groups. The sets' p are Holm-adjusted over the sets, for each metric by itself.",
+        "all: the mean of the near and far means. csid, shifted ID, is shown and never part of it.",
+        f"ID accuracy: A {_points(accuracy['a'])}, B {_points(accuracy['b'])}, B − A {_difference(accuracy)}, "
+        f"p {_p_value(accuracy)}: {contrast.accuracy_verdict}.",
+        f"Verdict, by AUROC on all at the 5 % level: {contrast.verdict}.",
+    ]
+
+
+def _contrast_table(
+    contrast: Contrast, metric: str, *, separator: str = " "
+) -> tuple[list[str], list[list[str]]]:
+    title = _title(metric)
+    headers = ["on", *(f"{title}{separator}{what}" for what in ("A", "B", "B − A", "p"))]
+    rows = [
+        [row["on"], _points(row["a"]), _points(row["b"]), _difference(row), _p_value(row)]
+        for row in contrast.rows
+        if row["metric"] == metric
+    ]
+    return headers, rows
+
+
+def _points(share: float) -> str:
+    return ABSENT if _is_missing(share) else f"{100 * share:.2f}"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if _is_missing(row["difference"]):
+        return ABSENT
+    signed = f"{100 * row['difference']:+.2f}"
+    return signed if _is_missing(row["lo"]) else f"{signed} [{100 * row['lo']:+.2f}, {100 * row['hi']:+.2f}]"
+
+
+def _p_value(row: dict[str, Any]) -> str:
+    """Write the p-value of a row: of a set, the adjusted one."""
+    p_value = row["p_holm"] if row["level"] == "set" else row["p"]
+    if _is_missing(p_value):
+        return ABSENT
+    return f"{p_value:.3f}" if p_value >= _SMALLEST_P else f"<{_SMALLEST_P}"
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _markdown(headers: list[str], rows: list[list[str]], lines: list[str]) -> str:
+    table = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
+    table.insert(1, "|" + "---|" * len(headers))
+    return "\n".join([*table, "", *(f"- {line}" for line in lines)]) + "\n"
+
+
+def _json(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    known = [{key: None if _is_missing(value) else value for key, value in row.items()} for row in rows]
+    return json.dumps({**head, "rows": known}, indent=2, default=int) + "\n"
 
 
 def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:

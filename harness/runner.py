@@ -76,6 +76,46 @@ def run_plan(plan: Plan, registry: Registry, options: RunOptions) -> RunResult:
     return _Run(plan, registry, options).execute()
 
 
+def load_model(
+    model: PlannedModel,
+    id_data: IdData,
+    registry: Registry,
+    *,
+    device: str,
+    dtype: str,
+    store: Path,
+    progress: bool = False,
+) -> LoadedModel:
+    """Build a planned model, or train it where it is trained on first use, and put it on its device.
+
+    Raises:
+        InputError: a model of other classes than the suite's. A stranger's model may raise anything else.
+
+    """
+    training = (
+        TrainingData(id_data.train, id_data.validation, id_data.num_classes)
+        if id_data.train is not None
+        else None
+    )
+    request = ModelRequest(
+        name=model.name,
+        argument=model.name.partition(":")[2],
+        seed=model.seed,
+        data=training,
+        device=device,
+        store=store,
+        progress=progress,
+        catalogue=registry,
+    )
+    built = model.offered.spec.build(request, **model.params)
+    if built.num_classes != id_data.num_classes:
+        raise InputError(
+            f"the model {model.label!r} knows {built.num_classes} classes, the suite's ID data has "
+            f"{id_data.num_classes}. Give a model of the suite's classes, or set [id] classes"
+        )
+    return LoadedModel(built, device, dtype, model.offered.source)
+
+
 class _Run:
     def __init__(self, plan: Plan, registry: Registry, options: RunOptions) -> None:
         self.plan, self.registry, self.options = plan, registry, options
@@ -125,7 +165,7 @@ class _Run:
 
     @cached_property
     def id_data(self) -> IdData:
-        return open_id(self.suite, self.registry)
+        return open_id(self.suite.id, self.registry)
 
     @cached_property
     def streams(self) -> dict[str, Stream | Failure]:
@@ -171,31 +211,21 @@ class _Run:
         return blocks
 
     def _load(self, model: PlannedModel) -> LoadedModel | Failure:
-        data = self.id_data
-        training = (
-            TrainingData(data.train, data.validation, data.num_classes) if data.train is not None else None
-        )
-        request = ModelRequest(
-            name=model.name,
-            argument=model.name.partition(":")[2],
-            seed=model.seed,
-            data=training,
-            device=self.device,
-            store=self.cache.models,
-            progress=self.options.progress,
-        )
         try:
-            built = model.offered.spec.build(request, **model.params)
-            if built.num_classes != data.num_classes:
-                raise InputError(
-                    f"the model {model.label!r} knows {built.num_classes} classes, the suite's ID data has "
-                    f"{data.num_classes}. Give a model of the suite's classes, or set [id] classes"
-                )
-            loaded = LoadedModel(built, self.device, self.suite.dtype, model.offered.source)
+            loaded = load_model(
+                model,
+                self.id_data,
+                self.registry,
+                device=self.device,
+                dtype=self.suite.dtype,
+                store=self.cache.models,
+                progress=self.options.progress,
+            )
             self.models[f"{model.label} (seed {model.seed})"] = {
                 "digest": loaded.digest,
-                "preprocessing": asdict(built.preprocessing),
+                "preprocessing": asdict(loaded.model.preprocessing),
                 "offers": sorted(loaded.offers),
+                **loaded.model.facts,
             }
         except Exception as error:  # a stranger's model may raise anything
             logger.warning("model %s: %s", model.label, describe(error))

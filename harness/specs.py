@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from harness.preprocessing import Preprocessing
-    from harness.protocols import AnyScorer, Classifier, ImageDataset
+    from harness.protocols import AnyScorer, Catalogue, Classifier, ImageDataset, Objective
     from harness.selection import Selection
 
 NEEDS = frozenset(
@@ -29,6 +29,7 @@ NEEDS = frozenset(
         "gradients",
     }
 )
+AUXILIARY = "auxiliary"  # the only need of an objective
 FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
 
 
@@ -86,6 +87,8 @@ class Model:
     classifier: Classifier
     preprocessing: Preprocessing
     num_classes: int  # classes that it was trained for; it may have more outputs
+    source: str = ""  # digest of code in its forward pass that is not the builder's own
+    facts: Mapping[str, object] = field(default_factory=dict)  # how it was made, for run.json
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,24 @@ class ModelRequest:
     device: str = "cpu"
     store: Path | None = None  # a folder where trained models are kept; None keeps nothing
     progress: bool = False
+    catalogue: Catalogue | None = None  # the installed plugins, for a model made of their parts
+    num_outputs: int | None = None  # of an architecture: the logits that it shall have, C
+    input_size: tuple[int, int, int] | None = None  # of an architecture: channels, height, width
+    pretrained: bool = True  # of an architecture: whether it may start from weights of its own
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model, or a family of them (`timm:NAME`): `build(request, **params)` loads or trains it."""
+    """A model, or a family of them (`timm:NAME`): `build(request, **params)` loads or trains it.
+
+    An architecture can be built for any number of outputs and size of images, which makes it trainable by a recipe.
+    """
 
     name: str
     build: Callable[..., Model]
     cite: str = ""
     argument: str = ""
+    architecture: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,4 +139,31 @@ class SuiteSpec:
     path: Path
 
 
-Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec
+@dataclass(frozen=True)
+class RecipeSpec:
+    """A recipe that a distribution ships, as a TOML file: how to train a model."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """A training objective: its name, and what builds it from hyperparameters.
+
+    An objective that needs `auxiliary` data finds them in every batch, with the target -1.
+    """
+
+    name: str
+    build: Callable[..., Objective]
+    needs: Iterable[str] = frozenset()
+    cite: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for need in sorted(self.needs):
+            if need != AUXILIARY:
+                raise unknown_name("need", need, [AUXILIARY], valid_label="Valid")
+
+
+Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec | RecipeSpec | ObjectiveSpec

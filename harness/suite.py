@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from harness.digests import digest
-from harness.errors import HarnessError, InputError, unknown_name
+from harness.errors import InputError
+from harness.tables import Table, parse, read_toml
 
 if TYPE_CHECKING:
     from harness.registry import Registry
@@ -21,11 +19,7 @@ _MODEL_FAMILIES = ("recipe", "timm", "checkpoint")  # `timm = "x"` is short for 
 _RESERVED_NAMES = frozenset({"", "id", "near", "far", "csid", "all"})  # ID test, and the leaderboard's groups
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Part(_Table):
+class Part(Table):
     """Which samples of the ID dataset: a split, at most `limit` of it, or a share held out of train."""
 
     split: str | None = None
@@ -34,7 +28,7 @@ class Part(_Table):
     seed: int = 0
 
 
-class IdEntry(_Table):
+class IdEntry(Table):
     """The in-distribution data."""
 
     dataset: str
@@ -64,7 +58,7 @@ class IdEntry(_Table):
         return self
 
 
-class OodEntry(_Table):
+class OodEntry(Table):
     """One OOD dataset."""
 
     name: str
@@ -78,7 +72,7 @@ class OodEntry(_Table):
     params: dict[str, Any] = {}
 
 
-class ShiftEntry(_Table):
+class ShiftEntry(Table):
     """Covariate-shifted ID: corruptions of ID test at some severities, or a dataset of its own with ID's labels."""
 
     corrupt: list[str] = []
@@ -110,7 +104,7 @@ def _without_family_key(value: Any) -> Any:
     return {"name": f"{given[0]}:{value[given[0]]}", **rest}
 
 
-class ModelEntry(_Table):
+class ModelEntry(Table):
     """A model, and the seeds of its training."""
 
     name: str
@@ -119,7 +113,7 @@ class ModelEntry(_Table):
     params: dict[str, Any] = {}
 
 
-class ScorerEntry(_Table):
+class ScorerEntry(Table):
     """A scorer with hyperparameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -135,7 +129,7 @@ def _named_scorer(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class Suite(_Table):
+class Suite(Table):
     """All that decides what a run measures."""
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -197,52 +191,19 @@ def load_suite(name_or_path: str, registry: Registry) -> Suite:
         HarnessError: no such suite, a file that is no TOML, or an unknown or wrong key, each in one line.
 
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        try:
-            path = registry.get("suite", name_or_path).spec.path
-        except HarnessError as error:
-            raise type(error)(f"{error}. Or give the path of a .toml file") from None
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"the suite {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the suite {str(path)!r} is not valid TOML: {error}") from None
-    return parse_suite(content, source=path.name)
+    path = registry.path("suite", name_or_path)
+    return parse_suite(read_toml(path, "suite"), source=path.name)
 
 
 def parse_suite(content: dict[str, Any], *, source: str) -> Suite:
     """Validate a suite's content; the first fault becomes one line that names the place and the fix."""
-    _require_finite(content, source)
-    try:
-        return Suite.model_validate(content)
-    except ValidationError as error:
-        raise _one_line(error, source) from None
+    parts = {name: table.keys() for name, table in _TABLES.items()}
+    return parse(
+        Suite, content, source=source, parts={**parts, "models": [*parts["models"], *_MODEL_FAMILIES]}
+    )
 
 
-def _require_finite(value: Any, source: str, place: str = "") -> None:
-    """Refuse TOML's nan and inf, which no key of a suite and no record can hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{source}: at {place}: {value} is not a finite number")
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in parts:
-        _require_finite(part, source, f"{place}.{key}" if place else str(key))
-
-
-def _one_line(error: ValidationError, source: str) -> HarnessError:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "suite"
-    if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        unknown = unknown_name("key", key, _valid_keys(first["loc"][:-1]), valid_label="Valid")
-        return InputError(f"{source}: at {place}: {unknown}")
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
-    return InputError(f"{source}: at {place}: {message}{given}")
-
-
-_TABLES: dict[str, type[_Table]] = {
+_TABLES: dict[str, type[Table]] = {
     "id": IdEntry,
     "models": ModelEntry,
     "ood": OodEntry,
@@ -251,13 +212,6 @@ _TABLES: dict[str, type[_Table]] = {
     "validation": Part,
     "test": Part,
 }
-
-
-def _valid_keys(place: tuple[int | str, ...]) -> list[str]:
-    tables = [_TABLES[part] for part in place if isinstance(part, str) and part in _TABLES]
-    table = tables[-1] if tables else Suite
-    keys = [field.alias or name for name, field in table.model_fields.items()]
-    return keys + (list(_MODEL_FAMILIES) if table is ModelEntry else [])
 
 
 def _least(current: int | None, limit: int) -> int:

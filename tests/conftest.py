@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from toys import TOY_PLUGIN, TOY_SUITE, toy_module
+from training_data import bright_and_dark, digits_0_to_4
 
+import harness
+from harness import Selection
 from harness.registry import Registry
 
 
@@ -33,3 +36,21 @@ def toys() -> Any:
     for counter in (module.DECODED, module.FORWARDED, module.FITTED):
         counter.clear()
     return module
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Registry:
+    """What is installed."""
+    return Registry.load(blocked=())
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[Selection, Selection, Selection]:
+    """scikit-learn's digits 0-4: train, validation and test."""
+    return digits_0_to_4()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> harness.TrainingData:
+    """Two classes that brightness tells apart, 48 images of 8x8."""
+    return bright_and_dark()

@@ -15,12 +15,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from toys import run_suite
 
-from harness import metrics
+from harness import metrics, render
 from harness.errors import InputError
+from harness.evaluation import cell_metrics
+from harness.intervals import fpr95_interval
+from harness.leaderboard import leaderboard
 from harness.metrics import METRICS, all_metrics
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "isomax_metrics.json").read_text())
+# The same program's detection accuracy of the same scores, at the commit that the golden file names.
+ISOMAX_DTACC = {"untied": 0.72, "tied": 0.7071428571428571}
 
 PAIR_FUNCTIONS = [metric.function for metric in METRICS.values()]
 EXTREMES = [math.inf, -math.inf, 1e300, -1e300, 5e-324, -5e-324, 0.0, -0.0, 1e-300, 1.0]
@@ -41,6 +47,11 @@ def share_of_negatives(is_positive, ranks):
     return fpr[np.argmax(20 * hits >= 19 * positives)]
 
 
+def detection_accuracy(is_positive, ranks):
+    fpr, tpr, _ = roc_curve(is_positive, ranks, drop_intermediate=False)
+    return max((tpr + 1 - fpr) / 2)
+
+
 def area_under_precision_recall(is_positive, ranks):
     precision, recall, _ = precision_recall_curve(is_positive, ranks)
     return auc(recall, precision)
@@ -54,6 +65,8 @@ def by_scikit_learn(id_scores, ood_scores):
         "auroc": roc_auc_score(is_ood, ranks),
         "fpr95_id": share_of_negatives(~is_ood, -ranks),
         "fpr95_ood": share_of_negatives(is_ood, ranks),
+        "tnr95_id": 1 - share_of_negatives(~is_ood, -ranks),
+        "dtacc": detection_accuracy(~is_ood, -ranks),
         "aupr_in": area_under_precision_recall(~is_ood, -ranks),
         "aupr_out": area_under_precision_recall(is_ood, ranks),
         "ap_in": average_precision_score(~is_ood, -ranks),
@@ -65,6 +78,40 @@ def by_scikit_learn(id_scores, ood_scores):
 def test_every_metric_of_any_scores_is_the_one_of_scikit_learn(id_scores, ood_scores):
     ids, oods = np.array(id_scores), np.array(ood_scores)
     assert all_metrics(ids, oods) == pytest.approx(by_scikit_learn(ids, oods), abs=1e-12)
+
+
+def rates_at_every_threshold(id_scores, ood_scores):
+    """List the exact (TPR, TNR) of accepting what is at most t, for every t at which either may change."""
+    accepts = [lambda score, t=t: score <= t for t in {*id_scores, *ood_scores}]
+    accepts.append(lambda _: False)
+    return [
+        (
+            Fraction(sum(map(accept, id_scores)), len(id_scores)),
+            1 - Fraction(sum(map(accept, ood_scores)), len(ood_scores)),
+        )
+        for accept in accepts
+    ]
+
+
+def assert_best_of_every_threshold(id_scores, ood_scores):
+    rates = rates_at_every_threshold(id_scores, ood_scores)
+    ids, oods = np.array(id_scores), np.array(ood_scores)
+    # The lowest threshold that accepts enough of ID is the one that rejects most of OOD.
+    tnr = max(rejected for accepted, rejected in rates if accepted >= Fraction(19, 20))
+    assert metrics.tnr95_id(ids, oods) == pytest.approx(float(tnr), abs=1e-15)
+    assert metrics.dtacc(ids, oods) == float(max(map(sum, rates)) / 2)
+    assert metrics.dtacc(ids, oods) >= 0.5
+
+
+@given(any_scores, any_scores)
+def test_tnr95_and_detection_accuracy_are_the_best_of_every_threshold(id_scores, ood_scores):
+    assert_best_of_every_threshold(id_scores, ood_scores)
+
+
+@given(any_scores, any_scores)
+def test_detection_accuracy_is_the_same_whichever_side_is_positive(id_scores, ood_scores):
+    ids, oods = np.array(id_scores), np.array(ood_scores)
+    assert metrics.dtacc(ids, oods) == metrics.dtacc(-oods, -ids)
 
 
 @pytest.mark.parametrize("decimals", [15, 1, 0])
@@ -98,17 +145,71 @@ def test_no_metric_changes_under_a_strictly_increasing_map(id_scores, ood_scores
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
 def test_the_originals_example_gives_the_originals_numbers(case):
-    ids, oods = np.sin(1.7 * np.arange(50)) + 0.8, np.sin(2.3 * np.arange(70) + 1)
-    if case["name"] == "tied":
-        ids, oods = np.round(2 * ids) / 2, np.round(2 * oods) / 2
+    ids, oods = originals_scores(case["name"])
     found = all_metrics(-ids, -oods)
     assert found["auroc"] == pytest.approx(case["sklearn_auroc"], abs=1e-14)
     assert found["aupr_in"] == pytest.approx(case["rdl_aupr_in"], abs=1e-14)
     assert found["aupr_out"] == pytest.approx(case["rdl_aupr_out"], abs=1e-14)
-    # The original counts every tie as an error, and takes the threshold one OOD sample later.
+    # The original counts every tie as an error.
     ties = sum(float(ood == ids_) for ids_ in ids for ood in oods) / (50 * 70)
     assert found["auroc"] - case["isomax_auroc"] == pytest.approx(ties / 2, abs=ties / 2 + 1e-14)
-    assert 0 <= 1 - case["isomax_tnr"] - found["fpr95_id"] <= 1 / 70 + 1e-14
+
+
+@pytest.mark.parametrize(("name", "rejected"), [("untied", 31), ("tied", 29)])
+def test_the_originals_example_has_the_originals_tnr_but_for_the_step_that_its_walk_stops_short(
+    name, rejected
+):
+    """The original walks down the sorted scores and keeps the first point whose TPR is nearest to 95 %.
+
+    Of 50 ID samples that is the point that first accepts 48, the threshold right above the third lowest:
+    whatever OOD lies between the second and the third lowest is not rejected yet. Untied, that is one sample
+    of 70. Tied, the third lowest ID is in a group of sixteen, and nothing lies between.
+    """
+    ids, oods = originals_scores(name)
+    golden = next(case["isomax_tnr"] for case in GOLDEN["cases"] if case["name"] == name)
+    third = np.sort(ids)[2]  # 48 of 50 is the first share from 95 % on
+    skipped = np.sum((oods > np.sort(ids)[1]) & (oods < third))
+    assert np.sum(oods < third) == rejected
+    assert metrics.tnr95_id(-ids, -oods) == pytest.approx(rejected / 70, abs=1e-14)
+    assert metrics.tnr95_id(-ids, -oods) == pytest.approx(golden + skipped / 70, abs=1e-9)
+    assert_best_of_every_threshold((-ids).tolist(), (-oods).tolist())
+
+
+@pytest.mark.parametrize("name", ["untied", "tied"])
+def test_the_originals_example_has_the_originals_detection_accuracy(name):
+    """Within ties the original's walk takes ID first, through points worth less than the group's first one."""
+    ids, oods = originals_scores(name)
+    assert metrics.dtacc(-ids, -oods) == pytest.approx(ISOMAX_DTACC[name], abs=1e-9)
+
+
+def originals_scores(name):
+    ids, oods = np.sin(1.7 * np.arange(50)) + 0.8, np.sin(2.3 * np.arange(70) + 1)
+    return (np.round(2 * ids) / 2, np.round(2 * oods) / 2) if name == "tied" else (ids, oods)
+
+
+def test_detection_accuracy_weighs_both_sides_the_same():
+    ids, oods = np.zeros(99), np.array([-1.0, 0.0, 1.0, 1.0])
+    # All 99 ID are accepted at 0, and two of four OOD rejected: (1 + 1 / 2) / 2, not 101 of 103.
+    assert metrics.dtacc(ids, oods) == 3 / 4
+    assert metrics.dtacc(oods, ids) == (1 / 4 + 1) / 2
+
+
+def test_the_interval_of_tnr95_mirrors_that_of_fpr95():
+    rng = np.random.default_rng(0)
+    ids, oods = torch.tensor(rng.normal(size=300)), torch.tensor(rng.normal(2, 1, size=200))
+    found = cell_metrics(ids, oods)["tnr95_id"]
+    low, high = fpr95_interval(ids, oods)
+    assert found == {"value": 1 - metrics.fpr95_id(ids, oods), "lo": 1 - high, "hi": 1 - low}
+
+
+def test_a_board_can_be_ordered_by_tnr95(toy_suite, tmp_path):
+    folder = run_suite(toy_suite, tmp_path / "out").folder
+    board = leaderboard([folder], metric="tnr95_id")
+    assert board.frame["all_tnr95_id"].is_monotonic_decreasing
+    frame = board.frame
+    assert frame["close_tnr95_id"].tolist() == (1 - frame["close_fpr95_id"]).tolist()
+    assert frame["close_tnr95_id_lo"].notna().all()
+    assert "near TNR95 (ID pos.)" in render.as_markdown(board)
 
 
 def test_fpr95_of_each_convention_is_the_one_worked_out_by_hand():
@@ -141,11 +242,14 @@ def test_perfect_reversed_and_constant_scores_have_their_known_values():
     perfect = all_metrics(low, high)
     assert perfect == {name: float(metric.higher_is_better) for name, metric in METRICS.items()}
     assert all_metrics(high, low)["auroc"] == 0.0
+    assert all_metrics(high, low)["dtacc"] == 0.5
     assert all_metrics(low, constant) == pytest.approx(
         {
             "auroc": 0.5,
             "fpr95_id": 1.0,
             "fpr95_ood": 1.0,
+            "tnr95_id": 0.0,
+            "dtacc": 0.5,
             "aupr_in": (1 + 0.75) / 2,  # the straight line from (0, 1) to (1, 30 / 40)
             "aupr_out": (1 + 0.25) / 2,
             "ap_in": 0.75,
@@ -227,11 +331,12 @@ def test_a_gpu_gives_the_numbers_of_the_cpu():
     assert all_metrics(ids.cuda(), oods.cuda()) == pytest.approx(all_metrics(ids, oods), abs=1e-12)
 
 
-def test_a_header_that_says_fpr95_or_aupr_names_the_positive_class():
+def test_a_header_whose_metric_has_a_positive_class_names_the_positive_class():
     headers = {name: metric.header for name, metric in METRICS.items()}
     assert headers["fpr95_id"] == "FPR95 (ID positive)"
     assert headers["fpr95_ood"] == "FPR95 (OOD positive)"
-    assert all("positive" in header for name, header in headers.items() if name != "auroc")
+    assert headers["tnr95_id"] == "TNR95 (ID positive)"
+    assert all("positive" in header for name, header in headers.items() if name not in ("auroc", "dtacc"))
     assert len(set(headers.values())) == len(headers)
 
 

@@ -84,4 +84,4 @@ def test_folders_that_number_their_classes_differently_are_refused(tmp_path: Pat
     (tmp_path / "mine.toml").write_text(block("toml", "my-model"))
     registry = Registry.load()
     with pytest.raises(DatasetError, match="cat, dog in test and bird, cat, dog in train"):
-        open_id(load_suite("mine.toml", registry), registry)
+        open_id(load_suite("mine.toml", registry).id, registry)

@@ -71,7 +71,7 @@ def test_a_split_and_a_limit_follow_their_seed() -> None:
 
 def opened(suite: dict[str, Any]) -> Any:
     registry = Registry.load([TOY_PLUGIN])
-    return open_id(parse_suite(suite, source="toy.toml"), registry)
+    return open_id(parse_suite(suite, source="toy.toml").id, registry)
 
 
 def test_a_holdout_is_disjoint_from_train_by_content(toy_suite: dict[str, Any]) -> None:
@@ -107,4 +107,4 @@ def test_a_shifted_set_without_ids_labels_is_refused(toy_suite: dict[str, Any]) 
     suite, registry = parse_suite(toy_suite, source="toy.toml"), Registry.load([TOY_PLUGIN])
     entry = next(entry for entry in set_entries(suite) if entry.name == "other")
     with pytest.raises(DatasetError, match="shifted set 'other' has labels from 0 to 4 where ID has 0 to 2"):
-        open_set(entry, open_id(suite, registry), registry)
+        open_set(entry, open_id(suite.id, registry), registry)

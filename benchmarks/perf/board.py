@@ -85,7 +85,7 @@ def main() -> int:
 
 def load(plan: Plan, registry: Registry, device: str) -> tuple[LoadedModel, list[Stream]]:
     """Load the plan's model, trained now if it is not in the user's cache, and open what a run extracts."""
-    data = open_id(plan.suite, registry)
+    data = open_id(plan.suite.id, registry)
     (planned,) = plan.models
     training = TrainingData(data.train, data.validation, data.num_classes) if data.train else None
     request = ModelRequest(

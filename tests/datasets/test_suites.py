@@ -3,9 +3,9 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+from harness_plugins.suites import harness_suites
 
 from harness_plugins.datasets import corruptions, digits, hub, synthetic
-from harness_plugins.suites import harness_suites
 
 SUITES = {spec.name: tomllib.loads(spec.path.read_text()) for spec in harness_suites()}
 DATASETS = {

@@ -13,7 +13,6 @@ from timm.data.config import resolve_data_config
 
 import harness
 from harness_plugins.models.configuration import preprocessing_from
-from harness_plugins.models.seeding import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +28,18 @@ def create(name: str, arguments: Mapping[str, Any], *, stated: Mapping[str, Any]
     Weights that are not pretrained are drawn from the seed. Raises InputError for an unknown name.
     """
     refuse_unknown(name)
-    with seeded(seed):
+    with harness.seeded(seed):
         model: Any = timm.create_model(name, **arguments)
     config = resolve_data_config(  # type: ignore[no-untyped-call]
         pretrained_cfg={**model.pretrained_cfg, **stated}, model=model
     )
     return model, preprocessing_from(config, in_chans=arguments.get("in_chans")), int(model.num_classes)
+
+
+def has_fixed_size(name: str) -> bool:
+    """Say whether the architecture must be told the size of its images, as transformers with position tables must."""
+    config = timm.get_pretrained_cfg(name)
+    return bool(config is not None and config.fixed_input_size)
 
 
 def refuse_unknown(name: str) -> None:

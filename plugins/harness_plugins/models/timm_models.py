@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 import harness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 REACHABLE_SECONDS = 5.0
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# Arguments with which timm would read weights from elsewhere or wrap the model.
+FORBIDDEN_ARGUMENTS = frozenset(
+    {
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "features_only",
+    }
+)
 ON_THE_HUB = "hf-hub:"  # timm's own prefix for a repository that is no registered architecture
 
 
@@ -19,18 +30,20 @@ ON_THE_HUB = "hf-hub:"  # timm's own prefix for a repository that is no register
 def harness_models() -> Iterator[harness.ModelSpec]:
     """Offer `timm:NAME` and `checkpoint:PATH`."""
     yield harness.ModelSpec(
-        "timm", build_timm, cite="Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861", argument="NAME"
+        "timm",
+        build_timm,
+        cite="Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861",
+        argument="NAME",
+        architecture=True,
     )
     yield harness.ModelSpec("checkpoint", build_checkpoint, argument="PATH")
 
 
 def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
     """Load the folder with config.json and model.safetensors that the request's argument names."""
-    from harness_plugins.models.checkpoints import load_checkpoint
-
     if not request.argument:
         raise harness.InputError("checkpoint names no folder. Write checkpoint:PATH")
-    return load_checkpoint(Path(request.argument).expanduser(), device=request.device)
+    return _load(Path(request.argument).expanduser(), request)
 
 
 def build_timm(
@@ -41,7 +54,6 @@ def build_timm(
     `hf-hub:OWNER/REPOSITORY` is a checkpoint folder on the hub: its config.json and model.safetensors are fetched.
     Without `pretrained` the weights are drawn from the request's seed. `in_chans` = 1 is for grey images.
     """
-    from harness_plugins.models.checkpoints import load_checkpoint, opened
     from harness_plugins.models.timm_factory import create, refuse_unknown
 
     name = request.argument
@@ -50,15 +62,60 @@ def build_timm(
     if name.startswith(ON_THE_HUB):
         repository = name.removeprefix(ON_THE_HUB)
         files = [_download(name, repository, file) for file in (CONFIG, WEIGHTS)]
-        return load_checkpoint(files[0].parent, device=request.device)
+        return _load(files[0].parent, request)
     refuse_unknown(name)
-    arguments: dict[str, Any] = {"pretrained": pretrained}
+    wants_weights = pretrained and request.pretrained
+    arguments: dict[str, Any] = {"pretrained": wants_weights}
     if in_chans is not None:
         arguments["in_chans"] = in_chans
-    if pretrained:
+    if wants_weights:
         arguments["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
-    model, preprocessing, num_classes = create(name, arguments, stated={}, seed=request.seed)
-    return harness.Model(opened(model, request.device, name=name), preprocessing, num_classes)
+    model, preprocessing, num_classes = create(
+        name, arguments | _asked(request, name), stated={}, seed=request.seed
+    )
+    return harness.Model(harness.opened(model, request.device, name=name), preprocessing, num_classes)
+
+
+def _asked(request: harness.ModelRequest, name: str) -> dict[str, Any]:
+    """Say in timm's arguments what a recipe asks of an architecture."""
+    from harness_plugins.models.timm_factory import has_fixed_size
+
+    asked: dict[str, Any] = {}
+    if request.num_outputs is not None:
+        asked["num_classes"] = request.num_outputs
+    if request.input_size is not None:
+        asked["in_chans"] = request.input_size[0]
+        if has_fixed_size(name):
+            asked["img_size"] = request.input_size[1:]
+    return asked
+
+
+def _load(folder: Path, request: harness.ModelRequest) -> harness.Model:
+    return harness.load_checkpoint(
+        folder,
+        catalogue=request.catalogue or harness.Registry.load(),
+        device=request.device,
+        unmarked=_from_timm,
+    )
+
+
+def _from_timm(config: Mapping[str, Any]) -> harness.Model:
+    """Build the model that a config of timm's own form describes."""
+    from harness_plugins.models.timm_factory import create
+
+    arguments = dict(config.get("model_args") or {})
+    for key in sorted(FORBIDDEN_ARGUMENTS & arguments.keys()):
+        raise harness.InputError(f"model_args has {key!r}, which a checkpoint may not set. Remove it")
+    stated = config.get("pretrained_cfg") or {}
+    channels = stated.get("input_size", (3,))[0]
+    if channels != 3:
+        arguments.setdefault("in_chans", channels)
+    if "num_classes" in config:
+        arguments.setdefault("num_classes", config["num_classes"])
+    model, preprocessing, num_classes = create(config["architecture"], arguments, stated=stated)
+    return harness.Model(
+        harness.opened(model, "cpu", name=str(config["architecture"])), preprocessing, num_classes
+    )
 
 
 def _weights(name: str) -> Path:

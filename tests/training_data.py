@@ -1,3 +1,5 @@
+"""Small labelled data to train on, for the tests of training and of models."""
+
 from __future__ import annotations
 
 import hashlib
@@ -5,14 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
 import harness
 from harness import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 
@@ -43,15 +42,8 @@ def selected(images: NDArray[np.uint8], labels: Any, name: str) -> Selection:
     return Selection.all_of(name, ArrayDataset(images, np.asarray(labels, dtype=np.int64)))
 
 
-@pytest.fixture(scope="session")
-def selection_of() -> Callable[[NDArray[np.uint8], Any, str], Selection]:
-    """Make a selection of all images under the given labels, with a name."""
-    return selected
-
-
-@pytest.fixture(scope="session")
-def digits() -> tuple[Selection, Selection, Selection]:
-    """scikit-learn's digits 0-4: train, validation and test."""
+def digits_0_to_4() -> tuple[Selection, Selection, Selection]:
+    """Split scikit-learn's digits 0-4 into train, validation and test."""
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
@@ -62,9 +54,8 @@ def digits() -> tuple[Selection, Selection, Selection]:
     return train, validation, test
 
 
-@pytest.fixture(scope="session")
-def tiny() -> harness.TrainingData:
-    """Two classes that brightness tells apart, 48 images of 8x8."""
+def bright_and_dark() -> harness.TrainingData:
+    """Make two classes that brightness tells apart, 48 images of 8x8."""
     rng = np.random.default_rng(0)
     labels = np.arange(48) % 2
     images = (rng.integers(0, 100, (48, 8, 8)) + 100 * labels[:, None, None]).astype(np.uint8)

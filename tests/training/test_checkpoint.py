@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 import harness
-from harness_plugins.models.checkpoints import load_checkpoint, own_config, save_checkpoint
-from harness_plugins.models.networks import build_network
+from harness.registry import Registry
+from harness.training.assembly import Blueprint, Part
+from harness.training.checkpoint import describe, save_checkpoint
+from harness_plugins.models.timm_models import build_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,15 +21,28 @@ if TYPE_CHECKING:
 PREPROCESSING = harness.Preprocessing((3, 16, 16), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.9)
 
 
+def load_checkpoint(folder: Path) -> harness.Model:
+    """Load as a suite does."""
+    return build_checkpoint(
+        harness.ModelRequest("checkpoint", argument=str(folder), catalogue=Registry.load(blocked=()))
+    )
+
+
+def saved(folder: Path, objective: str = "cross_entropy", model: str = "cnn", **params: Any) -> Any:
+    """Save a network of five outputs for four classes, and return it."""
+    part = Part(model, params or {"width": 4})
+    blueprint = Blueprint(part, Part(objective, {}), 5, PREPROCESSING, Registry.load(blocked=()))
+    built = replace(blueprint.build(seed=3), num_classes=4)
+    network: Any = built.classifier
+    folder.mkdir()
+    save_checkpoint(folder, network.eval(), describe(blueprint, built))
+    return network
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> tuple[Path, Any]:
     """A folder with a network of this package, and the network."""
-    network = build_network("cnn", PREPROCESSING.input_size, 5, {"width": 4}).eval()
-    folder = tmp_path / "own"
-    folder.mkdir()
-    config = own_config("cnn", {"width": 4}, PREPROCESSING, network=network, num_classes=4)
-    save_checkpoint(folder, network, config)
-    return folder, network
+    return tmp_path / "own", saved(tmp_path / "own")
 
 
 @pytest.fixture
@@ -60,6 +76,20 @@ def test_a_network_of_ours_survives_the_round_trip(own: tuple[Path, Any]) -> Non
     assert not classifier.training
     with torch.inference_mode():
         assert torch.equal(classifier(images), network(images))
+
+
+@pytest.mark.parametrize("model", ["cnn", "timm:test_resnet", "timm:test_vit", "timm:test_efficientnet"])
+@pytest.mark.parametrize("objective", ["isomax", "isomaxplus"])
+def test_a_model_is_loaded_whatever_its_head(tmp_path: Path, model: str, objective: str) -> None:
+    params = {"width": 4} if model == "cnn" else {"pretrained": False}
+    network = saved(tmp_path / "saved", objective, model, **params)
+    loaded: Any = load_checkpoint(tmp_path / "saved").classifier
+    images = torch.rand(2, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), network(images))
+        penultimate = loaded.forward_head(loaded.forward_features(images), pre_logits=True)
+        assert torch.equal(loaded.get_classifier()(penultimate), network(images))
+    assert type(loaded.get_classifier()).__name__ in ("IsoMaxHead", "IsoMaxPlusHead")
 
 
 def test_a_timm_model_survives_the_round_trip_with_its_own_preprocessing(from_timm: tuple[Path, Any]) -> None:
@@ -109,12 +139,22 @@ def test_what_is_not_a_checkpoint_folder_is_refused(own: tuple[Path, Any], tmp_p
     ("changes", "message"),
     [
         (
-            {"network": "mlp"},
+            {"builder": "mlp", "builder_params": {}},
             "missing (stages.hidden1.0.bias, stages.hidden1.0.weight, stages.hidden2.0.bias, ...)",
         ),
         ({"num_outputs": 9}, "2 of another shape (fc.weight (5, 16) for (9, 16), fc.bias (5,) for (9,))"),
-        ({"network": "cnnn"}, "no network named 'cnnn'. Did you mean 'cnn'?"),
-        ({"builder": "os.system"}, "no builder named 'os.system'"),
+        ({"builder": "cnnn"}, "no model named 'cnnn'. Did you mean 'cnn'?"),
+        ({"builder": "os.system"}, "no model named 'os.system'"),
+        ({"builder": "checkpoint:/tmp/x"}, "'checkpoint:/tmp/x' is no architecture"),
+        ({"builder_params": {"widht": 4}}, "no parameter of model cnn named 'widht'. Did you mean 'width'?"),
+        (
+            {"objective": {"name": "isomx", "params": {}}},
+            "no objective named 'isomx'. Did you mean 'isomax'?",
+        ),
+        (
+            {"objective": {"name": "isomaxplus", "params": {}}},
+            "keys 2 missing (fc.distance_scale, fc.prototypes); 2",
+        ),
         ({"pretrained_cfg": {}}, "does not describe a model: KeyError: 'input_size'"),
         ({"weights_digest": "0" * 32}, "is damaged: its digest is not the one in config.json"),
     ],
@@ -123,7 +163,7 @@ def test_a_config_that_does_not_fit_our_weights_is_one_line(
     own: tuple[Path, Any], changes: dict[str, Any], message: str
 ) -> None:
     folder, _ = own
-    edit(folder, **{"network_params": {}, **changes} if changes.get("network") == "mlp" else changes)
+    edit(folder, **changes)
     with pytest.raises(harness.HarnessError) as caught:
         load_checkpoint(folder)
     assert message in str(caught.value)

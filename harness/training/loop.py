@@ -1,0 +1,343 @@
+"""The training loop. A step depends on its number, the seed and the weights before it, and on nothing else.
+
+Every random draw is seeded by (seed, what it is for, number), so that to resume takes weights, the optimiser's
+state and the number of the step, and a training that was killed ends with the bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.errors import HarnessError, InputError
+from harness.progress import progress_bar
+from harness.seeding import (
+    derived_seed,
+    library_seeds_restored,
+    one_thread,
+    repeatable_kernels,
+    reseed,
+    reseed_libraries,
+    seeded,
+)
+from harness.training.augmentation import Augmentation
+from harness.training.samples import Samples, require_labels, shuffled
+from harness.training.settings import autocast_dtype, make_optimizer, make_scheduler, require_known_optimizer
+from harness.training.state import Progress, StateFile, optimizer_state, restore_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from harness.preprocessing import Preprocessing
+    from harness.protocols import Objective
+    from harness.selection import Selection
+    from harness.specs import Model, TrainingData
+    from harness.training.recipe import Recipe
+
+EVALUATED_AT_ONCE = 1024
+SMALL_BATCH = 2**14  # pixels in a batch, below which a second thread costs more than it brings
+SECONDS_BETWEEN_SAVES = 30.0
+STEPS_BETWEEN_CHECKS = 16  # of the loss: to look at it makes a GPU wait
+
+_NETWORK, _KEPT = "network.", "kept."
+
+
+class DivergedError(HarnessError):
+    """The loss stopped being finite. Holds the weights of the last epoch that ended well, if any did."""
+
+    def __init__(self, message: str, weights: dict[str, Tensor] | None, epoch: int) -> None:
+        super().__init__(message)
+        self.weights, self.epoch = weights, epoch
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network in eval mode, and how it came to be."""
+
+    model: Model
+    epoch: int  # the epoch whose weights these are, from 1
+    validation_accuracy: float | None  # of these weights; None without validation data
+    history: list[dict[str, float | int | None]]  # loss, learning rate and validation accuracy of each epoch
+
+
+def train(
+    model: Model,
+    objective: Objective,
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    auxiliary: Selection | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    state: StateFile | None = None,
+    progress: bool = False,
+) -> Trained:
+    """Train a freshly built model on `data.train`; the same seed gives the same bits on the same machine.
+
+    Every so often, what there is goes into the state file, from which a later call goes on. Images are held in
+    memory where they fit (samples.py), else decoded as they are needed.
+
+    Raises InputError for labels out of range, an empty class, and settings that timm does not take, and
+    DivergedError where the loss stops being finite, naming the step.
+    """
+    require_known_optimizer(recipe)
+    sets = _Sets.of(recipe, data, auxiliary, model.preprocessing, seed=seed, device=device)
+    is_small = recipe.batch_size * math.prod(model.preprocessing.input_size) < SMALL_BATCH
+    with (
+        seeded(seed, device),
+        library_seeds_restored(),
+        repeatable_kernels(),
+        one_thread(wanted=is_small),
+    ):
+        return _Run(model, objective, recipe, sets, seed=seed, device=device).fit(state, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sets:
+    train: Samples
+    validation: Samples | None
+    outliers: Samples | None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        data: TrainingData,
+        auxiliary: Selection | None,
+        preprocessing: Preprocessing,
+        *,
+        seed: int,
+        device: str,
+    ) -> _Sets:
+        """Open what is trained and validated on, and refuse what cannot be."""
+        if recipe.select == "best" and data.validation is None:
+            raise InputError(
+                f"the recipe {recipe.name!r} selects the best epoch on validation data, and there are none. Give "
+                '[id] its validation, or write select = "last"'
+            )
+        augmentation = Augmentation(recipe.augmentation, preprocessing) if recipe.augmentation else None
+
+        def opened(selection: Selection, what: str) -> Samples:
+            changes, own = (None, 0) if what == "validation" else (augmentation, derived_seed(seed, what))
+            return Samples.of(selection, preprocessing, augmentation=changes, seed=own, device=device)
+
+        train_samples = opened(data.train, "train")
+        require_labels(train_samples, data.num_classes)
+        validation = opened(data.validation, "validation") if data.validation else None
+        return cls(train_samples, validation, opened(auxiliary, "outliers") if auxiliary else None)
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        recipe: Recipe,
+        sets: _Sets,
+        *,
+        seed: int,
+        device: str,
+    ) -> None:
+        self._model, self._objective, self._recipe = model, objective, recipe
+        self._samples, self._validation, self._outliers = sets.train, sets.validation, sets.outliers
+        self._seed, self._device = seed, device
+        classifier: Any = model.classifier
+        self._network: nn.Module = classifier.to(device).to(memory_format=torch.channels_last)
+        self._optimizer = make_optimizer(self._network, recipe)
+        self._steps = len(shuffled(len(self._samples), recipe.batch_size))  # in an epoch
+        self._scheduler = make_scheduler(self._optimizer, recipe, self._steps)
+        augmentation = self._samples.augmentation
+        self._erase = augmentation.erase if augmentation else None
+        self._autocast_dtype = autocast_dtype(recipe.precision, device)
+        self._progress = Progress()
+        self._kept: dict[str, Tensor] | None = None  # weights of the best epoch, where the best is wanted
+        self._good: tuple[dict[str, Tensor], int] | None = None  # weights of the last epoch that ended well
+        self._unchecked: list[Tensor] = []  # losses that nobody has looked at yet
+
+    def fit(self, state: StateFile | None, *, progress: bool) -> Trained:
+        """Run what is left of all epochs, and return the network with the weights that the recipe wants."""
+        if state is not None:
+            self._resume(state)
+        saved_at = time.monotonic()
+        total = self._recipe.epochs * self._steps
+        description = f"train {self._recipe.name} (seed {self._seed})"
+        with progress_bar(total=total, description=description, unit="step", enabled=progress) as bar:
+            bar.update(self._progress.step)
+            shown: dict[str, str] = {}
+            while self._progress.step < total:
+                for loss in self._epoch():
+                    if loss is not None:
+                        shown["loss"] = f"{loss:.4f}"
+                        bar.set_postfix(shown, refresh=False)
+                    bar.update()
+                    if state is not None and time.monotonic() - saved_at >= SECONDS_BETWEEN_SAVES:
+                        self._save(state)
+                        saved_at = time.monotonic()
+                self._end_epoch()
+                accuracy = self._progress.history[-1]["validation_accuracy"]
+                if accuracy is not None:
+                    shown["val_accuracy"] = f"{accuracy:.4f}"
+                    bar.set_postfix(shown, refresh=False)
+        return self._finished()
+
+    def _epoch(self) -> Iterator[float | None]:
+        """Take the steps that are left of the present epoch; yield the last loss that was looked at."""
+        epoch, done = divmod(self._progress.step, self._steps)
+        order = shuffled(len(self._samples), self._recipe.batch_size, self._seed, "order", epoch)[done:]
+        outliers = self._outlier_batches(self._progress.step, len(order))
+        self._network.train()
+        batches = zip(order, self._samples.batches(order, epoch=epoch), outliers, strict=True)
+        for chosen, images, extra in batches:
+            reseed(derived_seed(self._seed, "step", self._progress.step), self._device)  # dropout and its kin
+            self._step(images, self._samples.labels[chosen], extra)
+            is_last = self._progress.step % self._steps == 0
+            yield self._check() if is_last or len(self._unchecked) >= STEPS_BETWEEN_CHECKS else None
+
+    def _step(self, images: Tensor, labels: Tensor, extra: Tensor | None) -> None:
+        if extra is not None:
+            images = torch.cat([images, extra])
+            labels = torch.cat([labels, labels.new_full((len(extra),), -1)])
+        inputs = self._inputs(images)
+        if self._erase is not None:
+            reseed_libraries(derived_seed(self._seed, "erase", self._progress.step))
+            inputs = self._erase(inputs)
+        with self._autocast():
+            outputs = self._network(inputs)
+        loss = self._objective.loss(outputs.float(), labels.to(self._device, non_blocking=True))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._unchecked.append(loss.detach())
+        self._progress.step += 1
+        if self._scheduler is not None:
+            self._scheduler.step_update(self._progress.step)
+
+    def _check(self) -> float | None:
+        """Look at the losses since the last look: add them up, and stop at the first that is not finite."""
+        if not self._unchecked:
+            return None
+        losses = torch.stack(self._unchecked).double().tolist()
+        first = self._progress.step - len(losses) + 1
+        self._unchecked.clear()
+        for number, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                raise self._diverged(loss, number)
+            self._progress.loss_sum += loss
+        return float(losses[-1])
+
+    def _end_epoch(self) -> None:
+        progress = self._progress
+        epoch = progress.step // self._steps
+        accuracy = None if self._validation is None else self._accuracy(self._validation)
+        progress.history.append(
+            {
+                "epoch": epoch,
+                "loss": progress.loss_sum / self._steps,
+                "lr": self._optimizer.param_groups[0]["lr"],
+                "validation_accuracy": accuracy,
+            }
+        )
+        progress.loss_sum = 0.0
+        weights = self._remember_good(epoch)
+        best = progress.kept_accuracy
+        if self._recipe.select == "last":
+            progress.kept_epoch, progress.kept_accuracy = epoch, accuracy
+        elif accuracy is not None and (best is None or accuracy > best):
+            progress.kept_epoch, progress.kept_accuracy = epoch, accuracy
+            self._kept = weights
+
+    def _remember_good(self, epoch: int) -> dict[str, Tensor]:
+        """Copy the weights; where they are finite, they are what is left if training diverges."""
+        weights = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        if all(bool(value.isfinite().all()) for value in weights.values()):
+            self._good = (weights, epoch)
+        return weights
+
+    def _finished(self) -> Trained:
+        if self._kept is not None:
+            self._network.load_state_dict(self._kept)
+        self._network.to(memory_format=torch.contiguous_format).eval()
+        progress = self._progress
+        return Trained(self._model, progress.kept_epoch, progress.kept_accuracy, progress.history)
+
+    def _save(self, state: StateFile) -> None:
+        self._check()
+        tensors, values = optimizer_state(self._optimizer)
+        tensors |= {_NETWORK + name: value for name, value in self._network.state_dict().items()}
+        tensors |= {_KEPT + name: value for name, value in (self._kept or {}).items()}
+        state.save(tensors, {"progress": asdict(self._progress), "optimizer": values})
+
+    def _resume(self, state: StateFile) -> None:
+        found = state.load()
+        if found is None:
+            return
+        tensors, content = found
+        self._network.load_state_dict(_with_prefix(tensors, _NETWORK))
+        self._kept = {k: v.to(self._device) for k, v in _with_prefix(tensors, _KEPT).items()} or None
+        restore_optimizer(self._optimizer, tensors, content["optimizer"])
+        self._progress = Progress(**content["progress"])
+        self._remember_good(len(self._progress.history))
+        if self._scheduler is not None:
+            self._scheduler.step_update(self._progress.step)
+        if self._progress.step and self._progress.step % self._steps == 0 and not self._ended_last_epoch():
+            self._end_epoch()
+
+    def _ended_last_epoch(self) -> bool:
+        return len(self._progress.history) == self._progress.step // self._steps
+
+    def _accuracy(self, samples: Samples) -> float:
+        """Compute the share of samples whose largest logit is that of their label."""
+        self._network.eval()
+        order = torch.split(torch.arange(len(samples)), EVALUATED_AT_ONCE)
+        hits = 0
+        with torch.inference_mode(), self._autocast():
+            for chosen, images in zip(order, samples.batches(order), strict=True):
+                predicted = self._network(self._inputs(images)).argmax(dim=1)
+                hits += int((predicted.cpu() == samples.labels[chosen]).sum())
+        return hits / len(samples)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        moved = images.to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        return self._model.preprocessing.normalise(moved)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self._device).type, dtype=self._autocast_dtype)
+
+    def _outlier_batches(self, step: int, count: int) -> Iterator[Tensor | None]:
+        """Yield auxiliary images for `count` steps from number `step` on, going through the set again and again."""
+        outliers, table = self._outliers, self._recipe.auxiliary
+        if outliers is None or table is None:
+            yield from [None] * count
+            return
+        size = min(table.batch_size or self._recipe.batch_size, len(outliers))
+        rounds = len(outliers) // size  # whole batches only
+        while count > 0:
+            number, done = divmod(step, rounds)
+            order = shuffled(len(outliers), size, self._seed, "outliers", number)[
+                done : min(rounds, done + count)
+            ]
+            yield from outliers.batches(order, epoch=number)
+            step, count = step + len(order), count - len(order)
+
+    def _diverged(self, loss: float, step: int) -> DivergedError:
+        recipe = self._recipe
+        weights, epoch = self._good or (None, 0)
+        return DivergedError(
+            f"training {recipe.name!r} (seed {self._seed}): the loss became {loss} at step {step} (epoch "
+            f"{(step - 1) // self._steps + 1} of {recipe.epochs}). Lower the recipe's lr, which is {recipe.lr}",
+            weights,
+            epoch,
+        )
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,25 @@
+"""Offers this package's objectives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import harness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = "harness_plugins.objectives"
+
+
+@harness.hookimpl
+def harness_objectives() -> Iterator[harness.ObjectiveSpec]:
+    """Offer the objectives."""
+    for name, address, needs, cite in (
+        ("cross_entropy", "linear:CrossEntropy", (), ""),
+        ("logitnorm", "linear:LogitNorm", (), "Wei et al., LogitNorm, ICML 2022"),
+        ("outlier_exposure", "linear:OutlierExposure", ("auxiliary",), "Hendrycks et al., ICLR 2019"),
+        ("isomax", "isomax:IsoMax", (), "Macêdo et al., IsoMax, IJCNN 2021"),
+        ("isomaxplus", "isomax:IsoMaxPlus", (), "Macêdo et al., IsoMax+, arXiv 2105.14399"),
+    ):
+        yield harness.ObjectiveSpec(name, harness.Deferred(f"{PACKAGE}.{address}"), needs, cite)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from timm.optim import create_optimizer_v2
+
+import harness
+from harness.training.state import StateFile, optimizer_state, restore_optimizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def steps(network: torch.nn.Module, optimizer: torch.optim.Optimizer, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        inputs = torch.randn(8, 5, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        network(inputs).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "name", ["sgd", "momentum", "adam", "adamw", "radam", "nadamw", "lamb", "lion", "adafactor"]
+)
+def test_an_optimizer_goes_on_as_if_it_had_never_stopped(tmp_path: Path, name: str) -> None:
+    def made() -> tuple[torch.nn.Module, Any]:
+        with harness.seeded(0):
+            network = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
+        return network, create_optimizer_v2(network, opt=name, lr=0.01, weight_decay=0.01)
+
+    network, optimizer = made()
+    steps(network, optimizer, 0, 7)
+
+    half, first = made()
+    steps(half, first, 0, 4)
+    tensors, values = optimizer_state(first)
+    file = StateFile(tmp_path / "folder" / "state")
+    file.save({**tensors, **{f"net.{k}": v for k, v in half.state_dict().items()}}, {"optimizer": values})
+    loaded = file.load()
+    assert loaded is not None
+    again, second = made()
+    again.load_state_dict({k.removeprefix("net."): v for k, v in loaded[0].items() if k.startswith("net.")})
+    restore_optimizer(second, loaded[0], loaded[1]["optimizer"])
+    steps(again, second, 4, 3)
+    for key, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_file_is_replaced_as_a_whole_and_removed_with_its_folder(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "folder" / "state")
+    assert file.load() is None
+    for number in (1, 2):
+        file.save({"a": torch.full((2, 3), float(number))}, {"step": number})
+        loaded = file.load()
+        assert loaded is not None
+        assert loaded[1] == {"step": number}
+        assert loaded[0]["a"].tolist() == [[number] * 3] * 2
+    assert [path.name for path in file.path.parent.iterdir()] == ["state"]
+    file.remove()
+    assert not file.path.parent.exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "a pickle"])
+def test_a_damaged_file_is_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    file = StateFile(tmp_path / "state")
+    file.save({"a": torch.arange(100.0)}, {"step": 1})
+    content = bytearray(file.path.read_bytes())
+    content[-20] ^= 0x40
+    damaged = {"flipped": content, "truncated": content[:60], "a pickle": b"\x80\x04K\x01."}
+    file.path.write_bytes(damaged[damage])
+    with caplog.at_level(logging.WARNING, logger="ood_harness"):
+        assert file.load() is None
+    assert "training starts over" in caplog.text
+
+
+def test_an_optimizer_that_keeps_objects_is_refused() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer.state[parameter]["closure"] = object()
+    with pytest.raises(harness.InputError, match=r"SGD keeps a object \(closure\), which cannot be stored"):
+        optimizer_state(optimizer)
