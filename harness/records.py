@@ -95,7 +95,7 @@ class RunFolder:
 
         try:
             scores: NDArray[np.float64] = np.load(self.path / SCORES / f"{name}.npy", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
         return scores if array_digest(scores) == name else None
 

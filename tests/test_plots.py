@@ -20,9 +20,9 @@ from sklearn.metrics import roc_curve
 from toys import TOY_PLUGIN, as_toml, run_suite
 
 from harness import cli
-from harness.plots import drawing
 from harness.errors import InputError, RecordsError, UnknownNameError
 from harness.extract import Counts
+from harness.plots import drawing
 from harness.plots.curves import BINS, Choice, density, histograms, roc_points, rocs, shared_edges
 from harness.plots.gallery import KINDS, FeatureOptions, draw, project, scatters
 from harness.records import read_records
