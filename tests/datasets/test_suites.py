@@ -3,7 +3,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from harness_plugins.suites import harness_suites
+from harness_plugins.shipped import harness_suites
 
 from harness_plugins.datasets import corruptions, digits, hub, synthetic
 
@@ -26,6 +26,28 @@ def test_a_suite_bears_its_files_name_and_known_keys(name: str) -> None:
     assert {ood["group"] for ood in suite["ood"]} <= {"near", "far"}
     names = [ood["name"] for ood in suite["ood"]]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_everything_that_a_suite_names_is_installed(name: str, catalogue: Registry) -> None:
+    suite = load_suite(name, catalogue)
+    assert make_plan(suite, catalogue).suite.name == name
+    recipes = [model.name.removeprefix("recipe:") for model in suite.models if model.name.startswith("recipe:")]
+    for recipe in recipes:
+        assert load_recipe(recipe, catalogue).name == recipe
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "mnist", "cifar10"])
+def test_the_objectives_of_a_suite_differ_in_nothing_but_the_objective(dataset: str, catalogue: Registry) -> None:
+    suite = load_suite(f"{dataset}-objectives", catalogue)
+    recipes = [load_recipe(model.name.removeprefix("recipe:"), catalogue) for model in suite.models]
+    assert [recipe.objective for recipe in recipes] == ["cross_entropy", "isomax", "isomaxplus"]
+    said = [recipe.model_dump(exclude={"name", "description", "objective"}) for recipe in recipes]
+    assert said[0] == said[1] == said[2]
+    assert all(model.seeds == [0, 1, 2, 3, 4] for model in suite.models)
+    assert recipes[0].data is not None
+    assert recipes[0].data.train == suite.id.train
+    assert recipes[0].data.validation == suite.id.validation
 
 
 @pytest.mark.parametrize("name", SUITES)
