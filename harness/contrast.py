@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness import intervals, statistics
 from harness.errors import InputError, unknown_name
-from harness.leaderboard import GROUPS, RANKED, Place, Row, mean_over_sets, read_runs
+from harness.leaderboard import RANKED
+from harness.runs import GROUPS, Place, Row, mean_over_sets, read_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
-    from harness.leaderboard import Runs
+    from harness.runs import Runs
 
 ALPHA = 0.05
 EQUAL_WITHIN = 0.005  # half a point of accuracy

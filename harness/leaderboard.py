@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import intervals, statistics
-from harness.errors import InputError, RecordsError, unknown_name
+from harness.errors import unknown_name
 from harness.metrics import METRICS
-from harness.records import MANIFEST, Record, read_paired, read_records
+from harness.records import read_paired
+from harness.runs import GROUPS, Place, Row, Runs, mean_over_sets, place_of, read_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
 
-GROUPS = ("near", "far", "csid")
 RANKED = ("near", "far", "all")
 
-Place = tuple[str, str, str]  # model, adapter, protocol
 Triple = tuple[float, float, float]  # value, lower, upper; NaN where there is none
 _NONE: Triple = (math.nan, math.nan, math.nan)
 
@@ -44,74 +42,6 @@ class Board:
         return [
             {str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")
         ]
-
-
-@dataclass
-class Row:
-    """What the records of all seeds say of one scorer at one place."""
-
-    scorer: str
-    by_set: dict[str, dict[int, Record]] = field(default_factory=dict)  # set: seed: record
-
-    def seeds(self) -> set[int]:
-        """Give the seeds of which it has a record, be it of a failure."""
-        return {seed for of_set in self.by_set.values() for seed in of_set}
-
-    def records(self) -> Iterator[Record]:
-        """Yield its records, set by set."""
-        for of_set in self.by_set.values():
-            yield from of_set.values()
-
-    def value(self, name: str, seed: int, metric: str) -> float:
-        """Give a metric of one set and seed; NaN where it was not measured."""
-        measured = self.by_set.get(name, {}).get(seed, {}).get("metrics", {}).get(metric)
-        return float(measured["value"]) if measured else math.nan
-
-    def signature(self) -> str | None:
-        """Say what the per-sample scores are: equal for scorers that are one under two names, None for a gap."""
-        if not self.by_set or not all(record["scores"] for record in self.records()):
-            return None
-        scores = {
-            name: {seed: r["scores"] for seed, r in seeds.items()} for name, seeds in self.by_set.items()
-        }
-        return json.dumps(scores, sort_keys=True)
-
-
-@dataclass(frozen=True)
-class Runs:
-    """What the records of one or several runs of a suite say, gathered to be compared."""
-
-    suite: str
-    fpr: str  # "fpr95_id" or "fpr95_ood"
-    sets: dict[str, str]  # set: group, in the suite's order
-    rows: dict[Place, dict[str, Row]]  # by scorer; one that does not apply has a row without records
-    accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
-
-
-def read_runs(folders: Sequence[Path]) -> Runs:
-    """Read runs of one suite; of a cell that several hold, the last one's record counts.
-
-    Raises RecordsError for folders without records, or with records that must not be compared.
-    """
-    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
-    scores = [record for record in records.values() if record["kind"] == "score"]
-    if not scores:
-        raise RecordsError(
-            f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
-        )
-    _require_comparable(scores)
-    manifests = [_manifest(folder) for folder in folders]
-    accuracies: dict[Place, dict[int, dict[str, float]]] = {}
-    for r in records.values():
-        if r["kind"] == "model" and r["ood"] is None:
-            accuracies.setdefault(_place(r), {})[r["seeds"]["model"]] = r["metrics"]["accuracy"]
-    return Runs(
-        suite=scores[0]["suite"],
-        fpr=f"fpr95_{manifests[0].get('fpr', 'id')}",
-        sets=_sets_in_order(scores, manifests[0]),
-        rows=_by_place(scores, manifests),
-        accuracies=accuracies,
-    )
 
 
 def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> Board:
@@ -238,22 +168,6 @@ def _block_value(block: Mapping[str, Any], scorer: str) -> Triple:
     return (auroc, *intervals.logit_interval(auroc, variance, block["n_id"], block["n_ood"]))
 
 
-def mean_over_sets(row: Row, seed: int, sets: Mapping[str, str], group: str, metric: str) -> float:
-    """Average one seed's metric over a group's sets; `all` is the mean of the near mean and the far mean.
-
-    NaN where a set's metric is missing, and where the group has no sets.
-    """
-
-    def mean(name: str) -> float:
-        values = [row.value(member, seed, metric) for member, of in sets.items() if of == name]
-        return math.fsum(values) / len(values) if values else math.nan
-
-    if group != "all":
-        return mean(group)
-    means = [mean(name) for name in ("near", "far") if name in sets.values()]
-    return math.fsum(means) / len(means) if means else math.nan
-
-
 def _over_seeds(values: list[float]) -> Triple:
     if not values or any(math.isnan(value) for value in values):
         return _NONE
@@ -275,26 +189,8 @@ def _columns(name: str, triple: Triple) -> dict[str, float]:
     return {name: triple[0], f"{name}_lo": triple[1], f"{name}_hi": triple[2]}
 
 
-def _place(record: Mapping[str, Any]) -> Place:
-    return record["model"], record["adapter"], record["protocol"]
-
-
 def _block_key(block: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (*_place(block), block["seed"], block["group"])
-
-
-def _by_place(
-    scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]]
-) -> dict[Place, dict[str, Row]]:
-    """Gather the rows of each place; a scorer that does not apply there has a row without records."""
-    places: dict[Place, dict[str, Row]] = {}
-    for record in scores:
-        row = places.setdefault(_place(record), {}).setdefault(record["scorer"], Row(record["scorer"]))
-        row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
-    for manifest in manifests:
-        for absent in manifest.get("not_applicable", []):
-            places.setdefault(_place(absent), {}).setdefault(absent["scorer"], Row(absent["scorer"]))
-    return places
+    return (*place_of(block), block["seed"], block["group"])
 
 
 def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFrame:
@@ -309,30 +205,6 @@ def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFram
     return frame.loc[order].reset_index(drop=True)
 
 
-def _sets_in_order(scores: Sequence[Record], manifest: Mapping[str, Any]) -> dict[str, str]:
-    groups = {record["ood"]: record["group"] for record in scores}
-    known = [name for name in manifest.get("sets", []) if name in groups]
-    order = [*known, *sorted(set(groups) - set(known))]
-    return {name: groups[name] for group in GROUPS for name in order if groups[name] == group}
-
-
-def _require_comparable(scores: Sequence[Record]) -> None:
-    """Refuse to put on one board what was not measured alike, and say which."""
-    for key, what in (("suite", "suites"), ("suite_digest", "suite digests"), ("protocol", "protocols")):
-        found = sorted({record[key] for record in scores})
-        if len(found) > 1:
-            raise RecordsError(f"the records are of different {what}: {', '.join(found)}. Give one at a time")
-    for side in ("id", "ood"):
-        data: dict[str, str] = {}
-        for record in scores:
-            name, digest = record[side], record["data"][side]
-            if digest is not None and data.setdefault(name, digest) != digest:
-                raise RecordsError(
-                    f"records of {name!r} are of different data: {data[name][:8]} and {digest[:8]}. "
-                    "Give runs over the same data"
-                )
-
-
 def _require_known(metric: str, group: str, runs: Runs) -> None:
     rows = [row for of_place in runs.rows.values() for row in of_place.values()]
     metrics = {name for row in rows for r in row.records() for name in r["metrics"]}
@@ -340,11 +212,3 @@ def _require_known(metric: str, group: str, runs: Runs) -> None:
         raise unknown_name("metric", metric, metrics, valid_label="Measured")
     if group not in (*GROUPS, "all"):
         raise unknown_name("group", group, (*GROUPS, "all"), valid_label="Valid")
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except ValueError:
-        raise InputError(f"{path} is damaged. Run the suite again: records are kept") from None

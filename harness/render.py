@@ -7,8 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
-from harness.leaderboard import GROUPS, Board, leaderboard
+from harness.leaderboard import Board, leaderboard
 from harness.records import read_records
+from harness.runs import GROUPS
 from harness.statistics import FEWEST_SEEDS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"deferred", "errors", "preprocessing", "progress", "protocols", "seeding", "selection", "signatures", "specs",
      "tables", "types"},
-    {"cache", "digests", "hookspecs", "intervals", "metrics", "ranking", "records", "statistics"},
+    {"cache", "digests", "hookspecs", "intervals", "metrics", "ranking", "records", "runs", "statistics"},
     {"data", "extract", "image_scoring", "loaded", "plan", "registry", "streams", "suite"},
     {"evaluation", "manifest", "recorder", "scoring", "training"},
     {"contrast", "leaderboard", "render", "unit"},

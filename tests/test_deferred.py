@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from harness.signatures import checked_parameters
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package whose `one` and `two` are built from its module `offers`."""
     folder = tmp_path / "deferred_package"
     folder.mkdir()
@@ -22,7 +23,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "one.py").write_text("def build(size, *, width=3):\n    return size * width\n")
     (folder / "two.py").write_text("def build():\n    return 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    return folder
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("deferred_package")]:
+        del sys.modules[name]
 
 
 @pytest.mark.usefixtures("package")

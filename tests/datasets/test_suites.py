@@ -3,9 +3,13 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from harness_plugins.shipped import harness_suites
 
+from harness.plan import make_plan
+from harness.registry import Registry
+from harness.suite import load_suite
+from harness.training.recipe import load_recipe
 from harness_plugins.datasets import corruptions, digits, hub, synthetic
+from harness_plugins.shipped import harness_suites
 
 SUITES = {spec.name: tomllib.loads(spec.path.read_text()) for spec in harness_suites()}
 DATASETS = {
@@ -32,13 +36,17 @@ def test_a_suite_bears_its_files_name_and_known_keys(name: str) -> None:
 def test_everything_that_a_suite_names_is_installed(name: str, catalogue: Registry) -> None:
     suite = load_suite(name, catalogue)
     assert make_plan(suite, catalogue).suite.name == name
-    recipes = [model.name.removeprefix("recipe:") for model in suite.models if model.name.startswith("recipe:")]
+    recipes = [
+        model.name.removeprefix("recipe:") for model in suite.models if model.name.startswith("recipe:")
+    ]
     for recipe in recipes:
         assert load_recipe(recipe, catalogue).name == recipe
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "mnist", "cifar10"])
-def test_the_objectives_of_a_suite_differ_in_nothing_but_the_objective(dataset: str, catalogue: Registry) -> None:
+def test_the_objectives_of_a_suite_differ_in_nothing_but_the_objective(
+    dataset: str, catalogue: Registry
+) -> None:
     suite = load_suite(f"{dataset}-objectives", catalogue)
     recipes = [load_recipe(model.name.removeprefix("recipe:"), catalogue) for model in suite.models]
     assert [recipe.objective for recipe in recipes] == ["cross_entropy", "isomax", "isomaxplus"]
