@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import intervals, statistics
 from harness.errors import unknown_name
 from harness.metrics import METRICS
-from harness.records import read_paired
+from harness.records import TRAINED_ON, read_paired
 from harness.runs import GROUPS, Place, Row, Runs, mean_over_sets, place_of, read_runs
 
 if TYPE_CHECKING:
@@ -106,6 +106,12 @@ class _Table:
             failed = [r for r in row.records() if r["error"]]
             if failed:
                 found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0]['error']}")
+        known = {r["ood"] for row in self.scorers.values() for r in row.records() if TRAINED_ON in r["flags"]}
+        if known:
+            names = ", ".join(name for name in self.runs.sets if name in known)
+            found.append(
+                f"{model}: trained to reject the datasets of {names}, so its numbers there are training's"
+            )
         if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
             found.append(f"{model}: its scorers were run in several folders; run them into one to rank them")
         if 1 < len(self.seeds) < statistics.FEWEST_SEEDS:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import CSID
 from harness.plan import SEPARATE, SOURCE
+from harness.records import SATURATED, TRAINED_ON
 from harness.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from harness.data import IdData
     from harness.plan import Cell, Plan, PlannedModel
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from harness.scoring import Failure
 
 ID = "id"  # the ID test stream, among the names of sets
-
-
-SATURATED = "saturated"  # so near 0 or 1 that the interval says little
 _SATURATED_FROM = 0.999
 
 
@@ -36,8 +34,8 @@ class Recorder:
     measured: int = 0
     failed: int = 0
 
-    def cell(self, cell: Cell, code_id: str, **measured: Any) -> None:
-        """Record a cell's metrics, or its error.
+    def cell(self, cell: Cell, code_id: str, *, outliers: Sequence[str] = (), **measured: Any) -> None:
+        """Record a cell's metrics, or its error; `outliers` are the datasets that its model was trained to reject.
 
         Where the cell could not even be tried (its model or set did not open, so there is no code id), a number that
         the folder holds already is kept, and the failure only counted.
@@ -57,7 +55,10 @@ class Recorder:
             "plugin_version": cell.scorer.offered.version,
         }
         self._append(
-            cell.model, cell.entry.name, code_id, {**specific, **measured, "flags": _flags(measured)}
+            cell.model,
+            cell.entry.name,
+            code_id,
+            {**specific, **measured, "flags": _flags(measured, is_known=cell.entry.dataset in outliers)},
         )
 
     def model(self, model: PlannedModel, name: str, code_id: str, metrics: Mapping[str, object]) -> None:
@@ -108,6 +109,7 @@ class Recorder:
         self.notify(record)
 
 
-def _flags(measured: Mapping[str, Any]) -> list[str]:
+def _flags(measured: Mapping[str, Any], *, is_known: bool) -> list[str]:
     auroc = measured.get("metrics", {}).get("auroc", {}).get("value", 0.5)
-    return [SATURATED] if max(auroc, 1 - auroc) >= _SATURATED_FROM else []
+    is_saturated = max(auroc, 1 - auroc) >= _SATURATED_FROM
+    return [flag for flag, holds in ((SATURATED, is_saturated), (TRAINED_ON, is_known)) if holds]

@@ -29,6 +29,11 @@ JOURNAL = "records.jsonl"
 TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
+
+# Flags of a record.
+SATURATED = "saturated"  # so near 0 or 1 that the interval says little
+TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
+
 _ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "ood")
 
 

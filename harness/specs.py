@@ -89,6 +89,7 @@ class Model:
     num_classes: int  # classes that it was trained for; it may have more outputs
     source: str = ""  # digest of code in its forward pass that is not the builder's own
     facts: Mapping[str, object] = field(default_factory=dict)  # how it was made, for run.json
+    outliers: tuple[str, ...] = ()  # datasets that it was trained to reject
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ class Unit:
         if isinstance(measured, Failure):
             self._recorder.cell(cell, code_id, error=measured.message)
         else:
-            self._recorder.cell(cell, code_id, **measured)
+            self._recorder.cell(cell, code_id, outliers=self.loaded.model.outliers, **measured)
 
     def _measured(self, name: str, label: str) -> dict[str, object] | Failure:
         id_scores, ood_scores = self._id_scores[label], self._scores[name][label]

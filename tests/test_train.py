@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 import harness
 from harness.cli import app, main
+from harness.leaderboard import leaderboard
+from harness.records import read_records
 from harness.training import store
 
 RECIPE = """
@@ -159,3 +161,26 @@ def test_a_seed_that_diverges_is_told_and_the_next_goes_on(monkeypatch: pytest.M
     assert result.exit_code == 1
     assert "(seed 0): the loss became nan at step 3" in result.stderr
     assert "small, seed 1: validation accuracy" in result.stdout
+
+
+def test_outliers_that_are_a_test_set_as_well_are_flagged_and_noted() -> None:
+    exposed = (
+        RECIPE.replace('"isomaxplus"', '"outlier_exposure"')
+        + '[auxiliary]\ndataset = "letters"\nlimit = 200\n'
+    )
+    Path("small.toml").write_text(exposed)
+    others = 'group = "near" }, { name = "noise", dataset = "uniform", group = "far" }]'
+    Path("own.toml").write_text(
+        SUITE.replace('group = "near" }]', others).replace("seeds = [0, 1]", "seeds = [0]")
+    )
+    harness.run("own.toml", out="results", device="cpu")
+    flags = {
+        record["ood"]: record["flags"]
+        for record in read_records(Path("results"))
+        if record["kind"] == "score"
+    }
+    assert "trained_on" in flags["letters"]
+    assert "trained_on" not in flags["noise"]
+    assert any(
+        "trained to reject the datasets of letters" in note for note in leaderboard([Path("results")]).notes
+    )

@@ -40,7 +40,16 @@ BUILDING_ERRORS = (
     ValueError,
 )
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
-FACTS = ("objective", "recipe", "recipe_digest", "data_digest", "seed", "epoch", "validation_accuracy")
+FACTS = (
+    "objective",
+    "recipe",
+    "recipe_digest",
+    "data_digest",
+    "outliers",
+    "seed",
+    "epoch",
+    "validation_accuracy",
+)
 
 
 def load_checkpoint(
@@ -67,7 +76,8 @@ def load_checkpoint(
     weights = _read_weights(folder / WEIGHTS, config.get("weights_digest"))
     _fill(model.classifier, weights, folder / WEIGHTS)
     facts = {key: config[key] for key in FACTS if key in config}
-    return replace(model, classifier=opened(model.classifier, device, name=str(folder)), facts=facts)
+    classifier = opened(model.classifier, device, name=str(folder))
+    return replace(model, classifier=classifier, facts=facts, outliers=tuple(config.get("outliers", ())))
 
 
 def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> None:

@@ -149,6 +149,7 @@ class Training:
             "recipe_digest": self.recipe.digest,
             "data_digest": self.data.train.digest,
             "training_digest": self.digest,
+            "outliers": [self.recipe.auxiliary.dataset] if self.recipe.auxiliary else [],
             "seed": self.seed,
             "epoch": trained.epoch,
             "validation_accuracy": trained.validation_accuracy,
