@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import harness
+from harness.contrast import contrast
+from harness.runs import mean_over_sets, read_runs
 
 DOCS = Path(__file__).parents[1] / "docs"
 IMPORTS = "from dataclasses import dataclass\n\nfrom torch import Tensor, nn\n\nimport harness\n\n\n"
@@ -52,3 +54,29 @@ def test_every_key_of_a_recipe_is_explained() -> None:
     for table in (Recipe, AugmentationTable, PreprocessingTable):
         for key in set(table.keys()) - {"description"}:
             assert f"`{key}`" in text or f"`[{key}]`" in text, key
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "mnist"])
+def test_the_numbers_of_the_isomax_check_are_those_of_the_committed_boards(dataset: str) -> None:
+    text = (DOCS / "isomax-check.md").read_text()
+    folder = DOCS.parent / "results" / f"{dataset}-objectives"
+    runs = read_runs([folder])
+    scorers = ["entropic", "min_distance", "msp", "gen", "energy", "knn", "mahalanobis_pp", "dse"]
+    for (model, *_), rows in runs.rows.items():
+        means = {
+            (name, metric): 100
+            * np.mean([mean_over_sets(rows[name], s, runs.sets, "all", metric) for s in range(5)])
+            for name in scorers
+            for metric in ("auroc", "tnr95_id")
+        }
+        cells = [f"{means[name, 'auroc']:.1f} ({means[name, 'tnr95_id']:.0f})" for name in scorers]
+        title = {"softmax": "cross-entropy", "isomax": "IsoMax", "isomaxplus": "IsoMax+"}[model]
+        assert f"| {title} | {' | '.join(cells)} |" in text
+
+    found = contrast(folder, "softmax/entropic", "isomaxplus/min_distance")
+    row = next(r for r in found.rows if (r["on"], r["metric"]) == ("all", "auroc"))
+    assert {"fashion-mnist": "B is better", "mnist": "undecided"}[dataset] == found.verdict
+    assert found.accuracy_verdict.startswith("equal")
+    shown = f"{100 * row['a']:.1f} | {100 * row['b']:.1f} | +{100 * row['difference']:.1f} ["
+    assert shown in text
+    assert f"+{100 * row['hi']:.1f}] | {row['p']:.3f} |" in text
