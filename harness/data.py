@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DATA_ROOT = "OOD_HARNESS_DATA"
 CSID = "csid"
-_CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
+CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
 _TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
 
 
@@ -59,7 +59,7 @@ class IdData:
         """Count the images that two parts share, by content: {"train and test": n}. Empty where too large to check."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         parts = {name: part for name, part in named.items() if part is not None}
-        if sum(len(part) for part in parts.values()) > _CHECKED_FOR_OVERLAP:
+        if sum(len(part) for part in parts.values()) > CHECKED_FOR_OVERLAP:
             return {}
         identities = {name: part.identities() for name, part in parts.items()}
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,13 +64,15 @@ def train_recipe(
     registry = Registry.load(plugins)
     recipe = load_recipe(name_or_path, registry)
     device = resolve_device(options.device)
-    store = options.out or Cache(options.cache or default_root()).models
+    store = _writable(options.out) if options.out else Cache(options.cache or default_root()).models
     seeds = list(options.seeds) or recipe.seeds
     if len(set(seeds)) < len(seeds):
         raise InputError(f"the seeds {seeds} name one twice. Give each once")
+    if not all(0 <= seed < 2**63 for seed in seeds):
+        raise InputError(f"the seeds {seeds} reach beyond 0 to 2^63 - 1. Give smaller ones")
     data = _suite_data(options.suite, registry) if options.suite else recipe_data(recipe, registry)
-    for training in [Training.of(recipe, data, seed, registry) for seed in seeds]:
-        yield _train(training, store, device=device, progress=options.progress)
+    for training in [Training(recipe, data, seed, registry, device) for seed in seeds]:
+        yield _train(training, store, progress=options.progress)
 
 
 def _suite_data(suite: str, registry: Registry) -> TrainingData:
@@ -77,11 +80,22 @@ def _suite_data(suite: str, registry: Registry) -> TrainingData:
     return training_data(open_id(entry, registry), entry.dataset)
 
 
-def _train(training: Training, store: Path, *, device: str, progress: bool) -> Outcome:
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise InputError(
+            f"the folder {str(folder)!r} cannot be written: {error.strerror}. Name another with --out"
+        ) from None
+
+
+def _train(training: Training, store: Path, *, progress: bool) -> Outcome:
     recipe, seed, folder = training.recipe, training.seed, store / training.folder_name
     found = folder.exists()
     try:
-        kept_model(training, folder, device=device, progress=progress)
+        kept_model(training, folder, progress=progress)
     except DivergedError as error:
         return Outcome(recipe.name, seed, folder, error=str(error))
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -26,7 +26,9 @@ def parsed(content: dict[str, Any]) -> Suite:
 
 def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any]) -> None:
     toy_suite["ood"][1]["grup"] = toy_suite["ood"][1].pop("group")
-    with pytest.raises(InputError, match=r"^toy.toml: at ood\.1\.group: Field required"):
+    with pytest.raises(
+        InputError, match=r"^toy.toml: at ood\.1\.grup: no key named .grup.\. Did you mean .group.\?"
+    ):
         parsed(toy_suite)
     toy_suite["ood"][1]["group"] = "near"
     with pytest.raises(

@@ -125,6 +125,12 @@ def test_a_recipe_says_only_what_differs_from_its_base() -> None:
             "the seeds [1, 1] name one twice",
         ),
         (["train", "small.toml", "--suite", "digits", "--device", "tpu"], "the device 'tpu' is not there"),
+        (["train", "small.toml", "--suite", "digits", "--seed", str(2**63)], "reach beyond 0 to 2^63 - 1"),
+        (
+            ["train", "leak.toml", "--out", "small.toml"],
+            "the folder 'small.toml' cannot be written: File exists",
+        ),
+        (["train", "outliers.toml"], "[auxiliary] 'digits' shares"),
         (["train", "circle.toml"], "is based on itself: circle.toml → circle.toml"),
         (["train", "leak.toml"], "ID train and test share"),
     ],
@@ -134,6 +140,8 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     Path("small.toml").write_text(RECIPE)
     Path("circle.toml").write_text('schema = 1\nname = "circle"\nbase = "circle.toml"')
+    outliers = '[auxiliary]\ndataset = "digits"\nsplit = "train"\n'
+    Path("outliers.toml").write_text(RECIPE.replace('"isomaxplus"', '"outlier_exposure"') + outliers + DATA)
     Path("leak.toml").write_text(
         RECIPE + DATA.replace('test = { split = "test" }', 'test = { split = "train" }')
     )
@@ -184,3 +192,15 @@ def test_outliers_that_are_a_test_set_as_well_are_flagged_and_noted() -> None:
     assert any(
         "trained to reject the datasets of letters" in note for note in leaderboard([Path("results")]).notes
     )
+
+
+def test_a_suite_without_training_data_never_trains_on_the_recipes_own() -> None:
+    Path("small.toml").write_text(RECIPE + DATA)
+    Path("own.toml").write_text(
+        SUITE.replace('train = { split = "train" }\nvalidation = { split = "validation" }\n', "")
+    )
+    result = invoke("run", "own.toml", "--out", "results", "--device", "cpu")
+    assert result.exit_code == 1
+    errors = {record["error"] for record in read_records(Path("results"))}
+    assert len(errors) == 1
+    assert "the suite's [id] has no train" in errors.pop()

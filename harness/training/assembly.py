@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from harness.digests import digest
@@ -105,6 +106,29 @@ class Blueprint:
             if head is not None:
                 replace_classifier(classifier, head, name=name)
         return replace(model, preprocessing=self.preprocessing or model.preprocessing, source=self.source)
+
+
+def require_usable(model: Model, blueprint: Blueprint) -> None:
+    """Forward one image, and raise InputError where the network cannot, or where its logits are not its head's.
+
+    Some architectures add to their last layer's output that of another, which no objective reaches.
+    """
+    name, size = blueprint.architecture.name, model.preprocessing.input_size
+    classifier: Any = model.classifier
+    with torch.inference_mode():
+        try:
+            features = classifier.eval().forward_features(torch.rand(1, *size, generator=torch.Generator()))
+            logits = classifier.forward_head(features)
+            by_head = classifier.get_classifier()(classifier.forward_head(features, pre_logits=True))
+        except _BUILDING_ERRORS as error:
+            text = " ".join(str(error).split())
+            raise InputError(f"the model {name!r} cannot forward images of {size}: {text}") from None
+    fits = isinstance(logits, torch.Tensor) and logits.shape == (1, blueprint.num_outputs)
+    if not fits or not torch.allclose(logits, by_head, rtol=1e-4, atol=1e-5):
+        raise InputError(
+            f"the logits of the model {name!r} are not what its classifier makes of the penultimate features, so an "
+            "objective cannot train it. Choose another"
+        )
 
 
 def replace_classifier(classifier: nn.Module, head: nn.Module, *, name: str = "model") -> None:

@@ -34,10 +34,14 @@ class Augmentation:
         """Whether a random resized crop comes before all else, so that images may not be resized beforehand."""
         return self.table.scale != _WHOLE or self.table.ratio != _WHOLE
 
-    def changed(self, image: NDArray[np.uint8], seed: int) -> Tensor:
+    def __post_init__(self) -> None:
+        _ = self._transform  # so that what timm does not know is told before anything is decoded
+
+    def changed(self, image: NDArray[np.uint8], seed: int, *, is_fitted: bool = False) -> Tensor:
         """Change one decoded image, (H, W) or (H, W, 3): uint8 (channels, height, width).
 
-        Draws from the global generators, so call it within `seeded` and `library_seeds_restored`.
+        A fitted image has the model's size already. Draws from the global generators, so call it within
+        `seeded` and `library_seeds_restored`.
         """
         import numpy as np
         import torch
@@ -46,7 +50,7 @@ class Augmentation:
         reseed(seed)
         reseed_libraries(seed)
         channels = self.preprocessing.input_size[0]
-        if not self.crops_the_original:
+        if not (is_fitted or self.crops_the_original):
             fitted = self.preprocessing.batch([image])[0].numpy()
             image = fitted[0] if channels == 1 else fitted.transpose(1, 2, 0)
         picture = Image.fromarray(image).convert("L" if channels == 1 else "RGB")
@@ -71,7 +75,7 @@ class Augmentation:
 
         table, (_, height, width) = self.table, self.preprocessing.input_size
         try:
-            transform: Callable[[Any], Any] = create_transform(
+            first, second, last = create_transform(
                 self.preprocessing.input_size,
                 is_training=True,
                 mean=self.preprocessing.mean,  # what some of them fill borders with
@@ -83,15 +87,17 @@ class Augmentation:
                 auto_augment=table.auto_augment,
                 interpolation=self.preprocessing.interpolation,
                 use_prefetcher=True,  # ends with uint8, which leaves normalising to the device
+                separate=True,
             )
         except (AssertionError, KeyError, ValueError) as error:
             raise InputError(
                 f"auto_augment = {table.auto_augment!r} is nothing that timm knows ({error}). "
                 "Give one as in 'rand-m9-mstd0.5', 'augmix-m3' or 'original'"
             ) from None
-        if not table.crop_padding:
-            return transform
-        cropped: Callable[[Any], Any] = transforms.Compose(
-            [transforms.RandomCrop((height, width), padding=table.crop_padding), transform]
-        )
-        return cropped
+        cropped = []
+        if table.crop_padding:
+            cropped.append(transforms.RandomCrop((height, width), padding=table.crop_padding))
+        # timm's first transform is the random resized crop, which even of the whole would distort what is no square.
+        begin = first.transforms if self.crops_the_original else [*cropped, *first.transforms[1:]]
+        transform: Callable[[Any], Any] = transforms.Compose([*begin, *second.transforms, *last.transforms])
+        return transform

@@ -52,6 +52,10 @@ FACTS = (
 )
 
 
+class UnreadableError(InputError):
+    """A file that is there and could not be read, perhaps only this time."""
+
+
 def load_checkpoint(
     folder: Path,
     *,
@@ -156,7 +160,9 @@ def _refuse_unreadable(folder: Path) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UnreadableError(f"cannot read {path}: {_one_line(error)}") from None
+    except ValueError as error:
         raise InputError(f"cannot read {path}: {_one_line(error)}") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} holds a {type(config).__name__}. It must be a JSON object")
@@ -172,7 +178,9 @@ def _read_weights(path: Path, expected: str | None) -> dict[str, Tensor]:
         if expected is not None and _digest(content) != expected:
             raise InputError(f"{path} is damaged: its digest is not the one in {CONFIG}. Fetch it again")
         return load(content)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise UnreadableError(f"cannot read {path}: {_one_line(error)}") from None
+    except SafetensorError as error:
         raise InputError(f"cannot read {path}: {_one_line(error)}. Fetch it again") from None
 
 

@@ -46,7 +46,7 @@ SMALL_BATCH = 2**14  # pixels in a batch, below which a second thread costs more
 SECONDS_BETWEEN_SAVES = 30.0
 STEPS_BETWEEN_CHECKS = 16  # of the loss: to look at it makes a GPU wait
 
-_NETWORK, _KEPT = "network.", "kept."
+_NETWORK, _KEPT, _GOOD = "network.", "kept.", "good."
 
 
 class DivergedError(HarnessError):
@@ -158,7 +158,7 @@ class _Run:
         self._autocast_dtype = autocast_dtype(recipe.precision, device)
         self._progress = Progress()
         self._kept: dict[str, Tensor] | None = None  # weights of the best epoch, where the best is wanted
-        self._good: tuple[dict[str, Tensor], int] | None = None  # weights of the last epoch that ended well
+        self._good: dict[str, Tensor] | None = None  # weights of the last epoch that ended well
         self._unchecked: list[Tensor] = []  # losses that nobody has looked at yet
 
     def fit(self, state: StateFile | None, *, progress: bool) -> Trained:
@@ -216,6 +216,8 @@ class _Run:
         self._optimizer.step()
         self._unchecked.append(loss.detach())
         self._progress.step += 1
+        if self._progress.step == 1:
+            optimizer_state(self._optimizer)  # what cannot be stored is told now, not at the first save
         if self._scheduler is not None:
             self._scheduler.step_update(self._progress.step)
 
@@ -245,20 +247,15 @@ class _Run:
             }
         )
         progress.loss_sum = 0.0
-        weights = self._remember_good(epoch)
+        weights = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        if all(bool(value.isfinite().all()) for value in weights.values()):
+            self._good, progress.good_epoch = weights, epoch
         best = progress.kept_accuracy
         if self._recipe.select == "last":
             progress.kept_epoch, progress.kept_accuracy = epoch, accuracy
         elif accuracy is not None and (best is None or accuracy > best):
             progress.kept_epoch, progress.kept_accuracy = epoch, accuracy
             self._kept = weights
-
-    def _remember_good(self, epoch: int) -> dict[str, Tensor]:
-        """Copy the weights; where they are finite, they are what is left if training diverges."""
-        weights = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
-        if all(bool(value.isfinite().all()) for value in weights.values()):
-            self._good = (weights, epoch)
-        return weights
 
     def _finished(self) -> Trained:
         if self._kept is not None:
@@ -272,6 +269,7 @@ class _Run:
         tensors, values = optimizer_state(self._optimizer)
         tensors |= {_NETWORK + name: value for name, value in self._network.state_dict().items()}
         tensors |= {_KEPT + name: value for name, value in (self._kept or {}).items()}
+        tensors |= {_GOOD + name: value for name, value in (self._good or {}).items()}
         state.save(tensors, {"progress": asdict(self._progress), "optimizer": values})
 
     def _resume(self, state: StateFile) -> None:
@@ -283,7 +281,7 @@ class _Run:
         self._kept = {k: v.to(self._device) for k, v in _with_prefix(tensors, _KEPT).items()} or None
         restore_optimizer(self._optimizer, tensors, content["optimizer"])
         self._progress = Progress(**content["progress"])
-        self._remember_good(len(self._progress.history))
+        self._good = _with_prefix(tensors, _GOOD) or None
         if self._scheduler is not None:
             self._scheduler.step_update(self._progress.step)
         if self._progress.step and self._progress.step % self._steps == 0 and not self._ended_last_epoch():
@@ -330,12 +328,11 @@ class _Run:
 
     def _diverged(self, loss: float, step: int) -> DivergedError:
         recipe = self._recipe
-        weights, epoch = self._good or (None, 0)
         return DivergedError(
             f"training {recipe.name!r} (seed {self._seed}): the loss became {loss} at step {step} (epoch "
             f"{(step - 1) // self._steps + 1} of {recipe.epochs}). Lower the recipe's lr, which is {recipe.lr}",
-            weights,
-            epoch,
+            self._good,
+            self._progress.good_epoch,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from harness.digests import digest
 from harness.errors import InputError
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]
-Pair = Annotated[tuple[float, float], Field(strict=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError(f"{list(pair)} must be two numbers above 0, the lower first")
+    return pair
+
+
+Pair = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_increasing)]
 
 
 class _StrictTable(Table):
@@ -63,6 +72,15 @@ class AugmentationTable(_StrictTable):
     re_prob: Share = 0.0  # random erasing
     re_mode: Literal["const", "rand", "pixel"] = "const"
 
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        resizes = (self.scale, self.ratio) != ((1.0, 1.0), (1.0, 1.0))
+        if self.scale[1] > 1:
+            raise ValueError(f"scale {list(self.scale)} must be shares of the area, at most 1")
+        if self.crop_padding and resizes:
+            raise ValueError("crop_padding and scale or ratio are two random crops. Give one")
+        return self
+
 
 class AuxiliaryTable(_StrictTable):
     """The recipe's [auxiliary]: outliers to train on, for objectives that need them."""
@@ -98,7 +116,7 @@ class Recipe(_StrictTable):
     batch_size: PositiveInt
     select: Literal["last", "best"] = "last"  # best: the epoch of the highest validation accuracy
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]  # of `train`; a suite names its own
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]  # of `train`; a suite names its own
     preprocessing: PreprocessingTable | None = None  # None: the architecture's own
     augmentation: AugmentationTable | None = None
     auxiliary: AuxiliaryTable | None = None

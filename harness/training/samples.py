@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -67,20 +67,26 @@ class Samples:
             for chosen in order:
                 yield self.held[chosen]
             return
-        yield from DataLoader(
+        loader = DataLoader(
             _Images(self, epoch),
             batch_sampler=[chosen.tolist() for chosen in order],
             num_workers=self.workers,
             collate_fn=torch.stack,
             generator=torch.Generator(),  # else it draws from the global one
         )
+        try:
+            yield from loader
+        except HarnessError as error:  # of a worker it comes with that process's traceback before it
+            raise type(error)(str(error).strip().splitlines()[-1]) from None
 
     def image(self, position: int, *, epoch: int) -> Tensor:
         """Read one image: uint8 (channels, H, W), changed by a seed of its own in every epoch."""
         if self.augmentation is None:
             return self.preprocessing.batch(self.selection.images([position]))[0]
-        original = self.selection.images([position])[0] if self.held is None else _array(self.held[position])
-        return self.augmentation.changed(original, derived_seed(self.seed, "augment", epoch, position))
+        seed = derived_seed(self.seed, "augment", epoch, position)
+        if self.held is not None:
+            return self.augmentation.changed(_array(self.held[position]), seed, is_fitted=True)
+        return self.augmentation.changed(self.selection.images([position])[0], seed)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,11 +124,11 @@ def require_labels(samples: Samples, num_classes: int) -> None:
 def shuffled(size: int, batch_size: int, *what: object) -> Sequence[Tensor]:
     """Shuffle 0..size-1 by a seed of what it is for, and cut it into batches; the last may be smaller.
 
-    A last batch of one sample is left out: BatchNorm has no statistics of one.
+    Among larger batches, a last one of one sample is left out: BatchNorm has no statistics of one.
     """
     shuffler = torch.Generator().manual_seed(derived_seed(*what))
     batches = torch.split(torch.randperm(size, generator=shuffler), batch_size)
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+    return batches[:-1] if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1 else batches
 
 
 def _decoded(selection: Selection, preprocessing: Preprocessing) -> Tensor:

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 def require_known_optimizer(recipe: Recipe) -> None:
     """Raise HarnessError, with the nearest names, where timm has no optimiser of the recipe's name."""
-    from timm.optim import list_optimizers  # type: ignore[attr-defined]
+    from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
     valid = [str(name) for name in list_optimizers()]
     if recipe.optimizer not in valid:
         raise unknown_name("optimizer", recipe.optimizer, valid, valid_label="Valid")
+    if get_optimizer_info(recipe.optimizer).second_order:
+        raise InputError(
+            f"the optimizer {recipe.optimizer!r} needs second derivatives, which are not computed here. "
+            "Choose another, as in sgd, adam or adamw"
+        )
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
@@ -43,6 +48,10 @@ def make_scheduler(optimizer: Optimizer, recipe: Recipe, steps: int) -> Any:
     `steps` are those of one epoch.
     """
     if recipe.schedule == "constant":
+        if any("lr_scale" in group for group in optimizer.param_groups):
+            raise InputError(
+                "layer_decay is applied by a schedule, and the recipe's is constant. Name another, as in cosine"
+            )
         return None
     from timm.scheduler.scheduler_factory import create_scheduler_v2
 
@@ -72,5 +81,7 @@ def _settings_explained(kind: str, name: str, params: Mapping[str, Any]) -> Iter
 def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
     """Return the type in which the forward pass may compute, None for the parameters' own."""
     is_gpu = torch.device(device).type == "cuda"
-    wanted = precision == "bfloat16" or (precision == "auto" and is_gpu and torch.cuda.is_bf16_supported())
+    wanted = precision == "bfloat16" or (
+        precision == "auto" and is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
     return torch.bfloat16 if wanted else None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ood_harness")
 
+_TRIES = 3
 _ENTRY, _GROUP = "optimizer", "optimizer_group"  # what it keeps of a parameter, and of a group
 
 
@@ -38,6 +39,7 @@ class Progress:
     history: list[dict[str, float | int | None]] = field(default_factory=list)  # one entry an epoch
     kept_epoch: int = 0  # the epoch whose weights are kept so far
     kept_accuracy: float | None = None
+    good_epoch: int = 0  # the last epoch that ended with finite weights
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ class StateFile:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(content, sort_keys=True)
         data = save(plain, metadata={"content": text, "digest": _digest(plain, text)})
+        for _ in range(_TRIES):  # another process that ends the same training removes the folder
+            with contextlib.suppress(FileNotFoundError):
+                self._replace(data)
+                return
+
+    def _replace(self, data: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
@@ -121,11 +129,23 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors, values: Mapping[st
         if kind in found:
             index, _, name = rest.partition(".")
             found[kind].setdefault(int(index), {})[name] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, entries in found[_ENTRY].items():
+        found[_ENTRY][number] = {
+            name: _laid_out(value, parameters[number]) for name, value in entries.items()
+        }
     groups = [
         {**group, **found[_GROUP].get(number, {})}
         for number, group in enumerate(optimizer.state_dict()["param_groups"])
     ]
     optimizer.load_state_dict({"state": found[_ENTRY], "param_groups": groups})
+
+
+def _laid_out(value: Any, parameter: torch.Tensor) -> Any:
+    """Give a moment its parameter's memory layout: sums over another order would end in other bits."""
+    if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _changes(value: object) -> bool:

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING
 
 from harness import digests
 from harness.cache import sync
-from harness.data import open_dataset, open_id, training_data
+from harness.data import CHECKED_FOR_OVERLAP, open_dataset, open_id, training_data
 from harness.errors import HarnessError, InputError
 from harness.registry import Registry
-from harness.training.assembly import Blueprint, Part
-from harness.training.checkpoint import describe, load_checkpoint, opened, save_checkpoint
+from harness.training.assembly import Blueprint, Part, require_usable
+from harness.training.checkpoint import (
+    FACTS,
+    UnreadableError,
+    describe,
+    load_checkpoint,
+    opened,
+    save_checkpoint,
+)
 from harness.training.loop import DivergedError, Trained, train
 from harness.training.recipe import load_recipe
+from harness.training.settings import autocast_dtype
 from harness.training.state import StateFile
 
 if TYPE_CHECKING:
@@ -45,16 +53,10 @@ class Training:
     data: TrainingData
     seed: int
     catalogue: Catalogue
+    device: str = "cpu"
 
-    @classmethod
-    def of(cls, recipe: Recipe, data: TrainingData | None, seed: int, catalogue: Catalogue) -> Training:
-        """Resolve a recipe; its own [data] serve where none are given.
-
-        Raises HarnessError for a recipe without data, or whose data and parts do not go together.
-        """
-        training = cls(recipe, data or recipe_data(recipe, catalogue), seed, catalogue)
-        training._require_fit()
-        return training
+    def __post_init__(self) -> None:
+        self._require_fit()
 
     def _require_fit(self) -> None:
         recipe, classes = self.recipe, self.data.num_classes
@@ -86,13 +88,18 @@ class Training:
             self.catalogue,
         )
 
+    @property
+    def outliers(self) -> tuple[str, ...]:
+        """The datasets that the model is trained to reject."""
+        return (self.recipe.auxiliary.dataset,) if self.recipe.auxiliary else ()
+
     @cached_property
     def auxiliary(self) -> Selection | None:
-        """The outliers of the recipe's [auxiliary]."""
+        """The outliers of the recipe's [auxiliary]; InputError where images of ID are among them."""
         table = self.recipe.auxiliary
         if table is None:
             return None
-        return open_dataset(
+        outliers = open_dataset(
             "auxiliary",
             table.dataset,
             self.catalogue,
@@ -102,6 +109,13 @@ class Training:
             revision=table.revision,
             params=table.params,
         )
+        if len(outliers) + len(self.data.train) <= CHECKED_FOR_OVERLAP:
+            shared = len(outliers.identities() & self.data.train.identities())
+            if shared:
+                raise InputError(
+                    f"[auxiliary] {table.dataset!r} shares {shared} images with ID train. Outliers must be none of ID"
+                )
+        return outliers
 
     @cached_property
     def digest(self) -> str:
@@ -117,8 +131,9 @@ class Training:
             self.data.num_classes,
             self.seed,
             self.blueprint.source,
+            str(autocast_dtype(self.recipe.precision, self.device)),
             {name: digests.file_digest(Path(__file__).with_name(f"{name}.py")) for name in _DECISIVE},
-            [".".join(version(library).split(".")[:2]) for library in ("torch", "timm")],
+            [".".join(version(library).split(".")[:2]) for library in ("torch", "torchvision", "timm")],
         )
 
     @property
@@ -126,10 +141,11 @@ class Training:
         """The name of the trained model's folder."""
         return f"{self.recipe.name}-s{self.seed}-{self.digest[:16]}"
 
-    def run(self, *, device: str, state: StateFile | None = None, progress: bool = False) -> Trained:
+    def run(self, *, state: StateFile | None = None, progress: bool = False) -> Trained:
         """Train, from the state file on where there is one."""
         recipe = self.recipe
         model = self.blueprint.build(seed=self.seed, pretrained=recipe.pretrained)
+        require_usable(model, self.blueprint)
         return train(
             replace(model, num_classes=self.data.num_classes),
             self.blueprint.loss(),
@@ -137,7 +153,7 @@ class Training:
             self.data,
             auxiliary=self.auxiliary,
             seed=self.seed,
-            device=device,
+            device=self.device,
             state=state,
             progress=progress,
         )
@@ -149,7 +165,9 @@ class Training:
             "recipe_digest": self.recipe.digest,
             "data_digest": self.data.train.digest,
             "training_digest": self.digest,
-            "outliers": [self.recipe.auxiliary.dataset] if self.recipe.auxiliary else [],
+            "outliers": list(self.outliers),
+            "device": self.device,
+            "precision": str(autocast_dtype(self.recipe.precision, self.device) or "float32"),
             "seed": self.seed,
             "epoch": trained.epoch,
             "validation_accuracy": trained.validation_accuracy,
@@ -178,41 +196,53 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
     """
     catalogue = request.catalogue or Registry.load()
     recipe = load_recipe(name_or_path, catalogue)
-    training = Training.of(recipe, request.data, request.seed, catalogue)
+    if request.data is None:  # its own [data] may be this suite's test data
+        raise InputError(
+            f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train. "
+            "Add train = { split = ... }"
+        )
+    training = Training(recipe, request.data, request.seed, catalogue, request.device)
     if request.store is None:
-        return unkept_model(training, device=request.device, progress=request.progress)
-    folder = request.store / training.folder_name
-    return kept_model(training, folder, device=request.device, progress=request.progress)
+        return unkept_model(training, progress=request.progress)
+    return kept_model(training, request.store / training.folder_name, progress=request.progress)
 
 
-def kept_model(training: Training, folder: Path, *, device: str, progress: bool = False) -> Model:
+def kept_model(training: Training, folder: Path, *, progress: bool = False) -> Model:
     """Load the folder's model, or train it into the folder first; a damaged one is trained again."""
     if folder.exists():
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # so that it counts as used lately
         try:
-            return load_checkpoint(folder, catalogue=training.catalogue, device=device)
+            return load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
+        except UnreadableError:  # the disk's fault, perhaps for a moment, and no reason to throw a model away
+            raise
         except HarnessError as error:
             logger.warning("the stored model is damaged and is trained again: %s", error)
             _discard(folder)
-    _train_into(folder, training, device=device, progress=progress)
-    return load_checkpoint(folder, catalogue=training.catalogue, device=device)
+    _train_into(folder, training, progress=progress)
+    return load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
 
 
-def unkept_model(training: Training, *, device: str, progress: bool = False) -> Model:
+def unkept_model(training: Training, *, progress: bool = False) -> Model:
     """Train a model without keeping it."""
-    trained = training.run(device=device, progress=progress)
+    trained = training.run(progress=progress)
+    config = training.config(trained)
     return replace(
-        trained.model, classifier=opened(trained.model.classifier, device, name=training.recipe.name)
+        trained.model,
+        classifier=opened(trained.model.classifier, training.device, name=training.recipe.name),
+        facts={key: config[key] for key in FACTS},
+        outliers=training.outliers,
     )
 
 
-def _train_into(folder: Path, training: Training, *, device: str, progress: bool) -> None:
+def _train_into(folder: Path, training: Training, *, progress: bool) -> None:
     state = StateFile(folder.with_name(f".{folder.name}.training") / _STATE)
     try:
-        trained = training.run(device=device, state=state, progress=progress)
+        trained = training.run(state=state, progress=progress)
     except DivergedError as error:
         message = f"{error}. {_keep_last_good(folder, training, error)}"
         raise DivergedError(message, error.weights, error.epoch) from None
-    _write(folder, trained, training.config(trained))
+    _write(folder, trained.model, training.config(trained))
     state.remove()
 
 
@@ -225,18 +255,18 @@ def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> s
     model = replace(model, num_classes=training.data.num_classes)
     classifier = opened(model.classifier, "cpu", name=training.recipe.name)
     classifier.load_state_dict(error.weights)
-    trained = Trained(model, error.epoch, None, [])
+    config = {**training.config(Trained(model, error.epoch, None, [])), "diverged": str(error)}
     if kept.exists():
         _discard(kept)
-    _write(kept, trained, training.config(trained))
+    _write(kept, model, config)
     return f"The last good weights, of epoch {error.epoch}, are kept in {kept}"
 
 
-def _write(folder: Path, trained: Trained, config: dict[str, object]) -> None:
+def _write(folder: Path, model: Model, config: dict[str, object]) -> None:
     temporary = _beside(folder)
     temporary.mkdir(parents=True)
     try:
-        save_checkpoint(temporary, opened(trained.model.classifier, "cpu", name=folder.name), config)
+        save_checkpoint(temporary, opened(model.classifier, "cpu", name=folder.name), config)
         _move_into_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

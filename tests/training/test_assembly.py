@@ -8,7 +8,7 @@ from torch import nn
 
 import harness
 from harness.registry import Registry
-from harness.training.assembly import Blueprint, Part, replace_classifier
+from harness.training.assembly import Blueprint, Part, replace_classifier, require_usable
 
 GREY = harness.Preprocessing((1, 32, 32), mean=(0.2,), std=(0.3,))
 
@@ -98,3 +98,34 @@ def test_a_model_without_one_linear_classifier_is_refused() -> None:
 
     with pytest.raises(harness.InputError, match="'two' ends in tuple, not in one linear layer"):
         replace_classifier(Two(), nn.Identity(), name="two")
+
+
+def test_a_network_that_adds_to_its_heads_logits_is_refused(catalogue: Registry) -> None:
+    plan = blueprint("cnn", "isomax", catalogue, width=4)
+    model = plan.build(seed=0)
+    require_usable(model, plan)
+    network: Any = model.classifier
+    original = network.forward_head
+    network.forward_head = lambda features, pre_logits=False: (
+        original(features, pre_logits) + (0 if pre_logits else 1)
+    )
+    with pytest.raises(
+        harness.InputError, match="'cnn' are not what its classifier makes of the penultimate"
+    ):
+        require_usable(model, plan)
+
+
+def test_images_that_are_too_small_for_a_network_are_told_before_training(catalogue: Registry) -> None:
+    small = harness.Preprocessing((1, 8, 8))
+    plan = Blueprint(Part("timm:test_convnext", {}), Part("isomax", {}), 6, small, catalogue)
+    with pytest.raises(
+        harness.InputError, match=r"'timm:test_convnext' cannot forward images of \(1, 8, 8\)"
+    ):
+        require_usable(plan.build(seed=0), plan)
+
+
+def test_the_head_of_a_timm_model_is_not_drawn_from_the_networks_own_numbers(catalogue: Registry) -> None:
+    model: Any = blueprint("timm:test_resnet", "isomaxplus", catalogue).build(seed=3).classifier
+    with harness.seeded(3):
+        first = torch.randn(6, model.get_classifier().num_features)
+    assert not torch.equal(model.get_classifier().prototypes.detach(), first)

@@ -12,12 +12,16 @@ from training_data import selected
 
 import harness
 from harness.registry import Registry
+from harness.training import loop
 from harness.training.assembly import Blueprint, Part
 from harness.training.loop import DivergedError, Trained, train
 from harness.training.recipe import Recipe
 from harness.training.samples import shuffled
+from harness.training.state import StateFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness import Selection
 
 SETTINGS = {
@@ -134,7 +138,7 @@ class Exploding:
 def test_divergence_names_its_very_step_and_holds_the_last_good_epoch(
     tiny: harness.TrainingData, good_calls: int, epoch: int
 ) -> None:
-    settings = recipe(epochs=5)  # of three steps each
+    settings = recipe(epochs=5, schedule="constant")  # of three steps each
     model = Blueprint(
         Part("cnn", {"width": 4}), Part("cross_entropy", {}), 2, GREY, Registry.load(blocked=())
     )
@@ -143,9 +147,32 @@ def test_divergence_names_its_very_step_and_holds_the_last_good_epoch(
     assert caught.value.epoch == epoch
     assert (caught.value.weights is None) == (epoch == 0)
     if caught.value.weights is not None:
-        shorter = train(model.build(seed=0), Exploding(99), recipe(epochs=5, schedule="cosine"), tiny)
-        assert shorter.history[epoch - 1]["epoch"] == epoch
-        assert all(torch.isfinite(value).all() for value in caught.value.weights.values())
+        # A constant rate makes a shorter training the beginning of a longer one.
+        shorter = train(
+            model.build(seed=0), Exploding(99), settings.model_copy(update={"epochs": epoch}), tiny
+        )
+        network: Any = shorter.model.classifier
+        assert all(
+            torch.equal(value, caught.value.weights[key]) for key, value in network.state_dict().items()
+        )
+
+
+def test_after_a_resumption_the_last_good_epoch_is_still_the_last_good_epoch(
+    tiny: harness.TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
+    settings, state = recipe(epochs=5, schedule="constant"), StateFile(tmp_path / "folder" / "state")
+    model = Blueprint(
+        Part("cnn", {"width": 4}), Part("cross_entropy", {}), 2, GREY, Registry.load(blocked=())
+    )
+    kept = []
+    for good_calls in (5, 0):  # the second begins at step 5, where the first one left off
+        with pytest.raises(DivergedError) as caught:
+            train(model.build(seed=0), Exploding(good_calls), settings, tiny, state=state)
+        assert caught.value.epoch == 1
+        assert caught.value.weights is not None
+        kept.append({key: value.tolist() for key, value in caught.value.weights.items()})
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 1], [0, -1, 1, 1]])
@@ -247,6 +274,11 @@ def test_the_schedule_is_timms_by_steps(tiny: harness.TrainingData) -> None:
             {"optimizer": "sgd", "optimizer_params": {"momentun": 0.9}},
             "the optimizer 'sgd' cannot be made with optimizer_params = {'momentun': 0.9}:",
         ),
+        ({"optimizer": "adahessian"}, "the optimizer 'adahessian' needs second derivatives"),
+        (
+            {"optimizer_params": {"layer_decay": 0.5}, "schedule": "constant"},
+            "layer_decay is applied by a schedule, and the recipe's is constant",
+        ),
         (
             {"schedule_params": {"warm": 3}},
             "the schedule 'cosine' cannot be made with schedule_params = {'warm': 3}:",
@@ -277,6 +309,13 @@ def test_outliers_come_in_every_batch_with_the_target_minus_one(tiny: harness.Tr
     )
     train(blueprint.build(seed=0), Watching(0), settings, tiny, auxiliary=outliers)
     assert seen == [(16, 4), (16, 4), (8, 4)] * 2
+
+    seen.clear()
+    ones = settings.model_copy(update={"auxiliary": settings.auxiliary.model_copy(update={"batch_size": 1})})  # type: ignore[union-attr]
+    train(
+        blueprint.build(seed=0), Watching(0), ones.model_copy(update={"epochs": 5}), tiny, auxiliary=outliers
+    )
+    assert [outliers for _, outliers in seen] == [1] * 15, "ten outliers last for fifteen steps"
 
 
 def test_bfloat16_runs_and_ends_elsewhere_than_float32(tiny: harness.TrainingData) -> None:

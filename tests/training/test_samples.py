@@ -102,3 +102,34 @@ def test_random_erasing_erases_a_part_of_some_images() -> None:
     share = float((erased.flatten(1).min(dim=1).values == 0).double().mean())
     assert 0.35 < share < 0.65
     assert Augmentation(AugmentationTable(), GREY).erase is None
+
+
+def test_held_images_are_cropped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ramp = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (10, 32, 1))
+    inner = harness.Preprocessing((1, 16, 16), crop_pct=0.75)
+    fitted = read(Samples.of(selected(ramp, [0, 1] * 5, "x"), inner))
+    held = augmented(ramp, inner)
+    assert held.held is not None
+    assert torch.equal(read(held), fitted)
+    monkeypatch.setattr(module, "HELD_BYTES", 1)
+    assert torch.equal(read(augmented(ramp, inner)), fitted)
+
+
+def test_what_is_no_square_is_not_distorted() -> None:
+    wide = np.random.default_rng(2).integers(0, 256, (10, 8, 16), dtype=np.uint8)
+    found = read(augmented(wide, harness.Preprocessing((1, 8, 16)), hflip=1.0))
+    assert found[:, 0].tolist() == wide[:, :, ::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"scale": [0.5, 0.2]}, "must be two numbers above 0, the lower first"),
+        ({"ratio": [0.0, 1.0]}, "must be two numbers above 0, the lower first"),
+        ({"scale": [0.5, 2.0]}, "must be shares of the area, at most 1"),
+        ({"scale": [0.5, 1.0], "crop_padding": 2}, "are two random crops. Give one"),
+    ],
+)
+def test_crops_that_make_no_sense_are_refused(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AugmentationTable.model_validate(table)

@@ -5,6 +5,7 @@ Importing timm takes seconds, so this is imported where one of its models is bui
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 Parts = tuple["nn.Module", harness.Preprocessing, int]  # classifier, its preprocessing, number of classes
 
 
-def create(name: str, arguments: Mapping[str, Any], *, stated: Mapping[str, Any], seed: int = 0) -> Parts:
+def create(
+    name: str, arguments: Mapping[str, Any], *, stated: Mapping[str, Any], seed: int | None = 0
+) -> Parts:
     """Build timm's model of that name; `arguments` are timm's own, `stated` overrides its data configuration.
 
-    Weights that are not pretrained are drawn from the seed. Raises InputError for an unknown name.
+    Weights that are not pretrained are drawn from the seed; None goes on from the present random state.
+    Raises InputError for an unknown name.
     """
     refuse_unknown(name)
-    with harness.seeded(seed):
+    with contextlib.nullcontext() if seed is None else harness.seeded(seed):
         model: Any = timm.create_model(name, **arguments)
     config = resolve_data_config(  # type: ignore[no-untyped-call]
         pretrained_cfg={**model.pretrained_cfg, **stated}, model=model

@@ -60,6 +60,10 @@ def build_timm(
     if not name:
         raise harness.InputError("timm names no model. Write timm:NAME, as in timm:resnet18.a1_in1k")
     if name.startswith(ON_THE_HUB):
+        if request.num_outputs is not None:
+            raise harness.InputError(
+                f"{name!r} is a checkpoint of its own classes, not an architecture to train. Name the architecture"
+            )
         repository = name.removeprefix(ON_THE_HUB)
         files = [_download(name, repository, file) for file in (CONFIG, WEIGHTS)]
         return _load(files[0].parent, request)
@@ -71,7 +75,10 @@ def build_timm(
     if wants_weights:
         arguments["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
     model, preprocessing, num_classes = create(
-        name, arguments | _asked(request, name), stated={}, seed=request.seed
+        name,
+        arguments | _asked(request, name),
+        stated={},
+        seed=request.seed if request.num_outputs is None else None,
     )
     return harness.Model(harness.opened(model, request.device, name=name), preprocessing, num_classes)
 
