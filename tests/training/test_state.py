@@ -11,6 +11,7 @@ import harness
 from harness.training.state import StateFile, optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
