@@ -17,6 +17,7 @@ from harness.errors import InputError
 from harness.preprocessing import Preprocessing
 from harness.protocols import Classifier
 from harness.training.assembly import Blueprint, Part
+from harness.training.state import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,7 +89,7 @@ def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any])
     """Write the network and its config into an existing folder, flushed to the disk."""
     from safetensors.torch import save
 
-    weights = save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
+    weights = save(storable(network.state_dict()))
     described = {**config, "weights_digest": _digest(weights)}
     _write(folder / WEIGHTS, weights)
     _write(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())

@@ -52,7 +52,7 @@ class StateFile:
         """Write tensors and JSON values in place of what was there."""
         from safetensors.torch import save
 
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain = storable(tensors)
         text = json.dumps(content, sort_keys=True)
         data = save(plain, metadata={"content": text, "digest": _digest(plain, text)})
         for _ in range(_TRIES):  # another process that ends the same training removes the folder
@@ -94,6 +94,17 @@ class StateFile:
         self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
+
+
+def storable(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Bring tensors to the CPU, row by row; those that share memory get their own, as safetensors wants them."""
+    plain: Tensors = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        plain[name] = own.clone() if own.data_ptr() in taken else own
+        taken.add(own.data_ptr())
+    return plain
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:

@@ -76,6 +76,18 @@ def test_a_file_is_replaced_as_a_whole_and_removed_with_its_folder(tmp_path: Pat
     assert not file.path.parent.exists()
 
 
+def test_tensors_that_share_memory_are_stored_each_by_itself(tmp_path: Path) -> None:
+    one = torch.arange(6.0)
+    file = StateFile(tmp_path / "state")
+    file.save({"a": one, "b": one, "c": one.view(2, 3)}, {})
+    loaded = file.load()
+    assert loaded is not None
+    assert {name: tensor.flatten().tolist() for name, tensor in loaded[0].items()} == dict.fromkeys(
+        "abc", one.tolist()
+    )
+    assert loaded[0]["c"].shape == (2, 3)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "a pickle"])
 def test_a_damaged_file_is_named_and_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
