@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 from toys import TOY_PLUGIN, as_toml, run_suite
@@ -87,6 +87,7 @@ def test_the_area_below_every_drawn_curve_is_the_recorded_auroc(
         assert np.trapezoid(curve.ood_flagged, curve.id_flagged) == pytest.approx(recorded[key], abs=1e-12)
 
 
+@example([2.225073858507203e-309], 0, 0)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.integers(0, 3), st.integers(0, 3))
 def test_densities_are_counts_over_size_and_width_with_infinities_in_the_outermost_bins(
     finite: list[float], below: int, above: int
@@ -106,7 +107,7 @@ def test_bins_span_the_finite_scores_of_all_samples() -> None:
     np.testing.assert_allclose(np.diff(edges), 7 / BINS)
 
 
-@pytest.mark.parametrize("value", [0.0, -3.0, 1e17, 1e-30, np.inf])
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e17, 1e-30, 2.225e-309, np.inf])
 def test_scores_of_one_value_have_bins_too(value: float) -> None:
     scores = np.full(4, value)
     edges = shared_edges([scores])

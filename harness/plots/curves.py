@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 BINS = 40
+_NARROWEST = 1e-280  # a range whose bins still have a density that float64 can hold
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def shared_edges(samples: Sequence[Array], bins: int = BINS) -> Array:
     finite = scores[np.isfinite(scores)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     scale = max(abs(low), abs(high))
-    if high - low <= 1e-9 * scale:  # one value, which shall stand in the middle
+    if high - low <= max(1e-9 * scale, _NARROWEST):  # one value, which shall stand in the middle
         low, high = low - max(0.5, 1e-6 * scale), high + max(0.5, 1e-6 * scale)
     edges: Array = np.linspace(low, high, bins + 1)
     return edges
