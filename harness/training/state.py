@@ -90,8 +90,9 @@ class StateFile:
         return tensors, content
 
     def remove(self) -> None:
-        """Remove the file, and its folder where that is empty then."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, what killed writers left beside it, and its folder where that is empty then."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*")):
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
 

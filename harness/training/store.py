@@ -56,9 +56,6 @@ class Training:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        self._require_fit()
-
-    def _require_fit(self) -> None:
         recipe, classes = self.recipe, self.data.num_classes
         if (recipe.num_outputs or classes) < classes:
             raise InputError(
@@ -213,7 +210,9 @@ def kept_model(training: Training, folder: Path, *, progress: bool = False) -> M
         with contextlib.suppress(OSError):
             os.utime(folder)  # so that it counts as used lately
         try:
-            return load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
+            model = load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
+            _state_of(folder).remove()  # of a process that was killed once the model was there
+            return model
         except UnreadableError:  # the disk's fault, perhaps for a moment, and no reason to throw a model away
             raise
         except HarnessError as error:
@@ -236,7 +235,7 @@ def unkept_model(training: Training, *, progress: bool = False) -> Model:
 
 
 def _train_into(folder: Path, training: Training, *, progress: bool) -> None:
-    state = StateFile(folder.with_name(f".{folder.name}.training") / _STATE)
+    state = _state_of(folder)
     try:
         trained = training.run(state=state, progress=progress)
     except DivergedError as error:
@@ -244,6 +243,10 @@ def _train_into(folder: Path, training: Training, *, progress: bool) -> None:
         raise DivergedError(message, error.weights, error.epoch) from None
     _write(folder, trained.model, training.config(trained))
     state.remove()
+
+
+def _state_of(folder: Path) -> StateFile:
+    return StateFile(folder.with_name(f".{folder.name}.training") / _STATE)
 
 
 def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> str:

@@ -72,6 +72,7 @@ def test_a_file_is_replaced_as_a_whole_and_removed_with_its_folder(tmp_path: Pat
         assert loaded[1] == {"step": number}
         assert loaded[0]["a"].tolist() == [[number] * 3] * 2
     assert [path.name for path in file.path.parent.iterdir()] == ["state"]
+    file.path.with_name(".state.123.abc").write_bytes(b"of a writer that was killed")
     file.remove()
     assert not file.path.parent.exists()
 

@@ -199,6 +199,18 @@ def test_where_another_process_stores_first_its_model_is_used(
     assert len(stored(request_for)) == 1
 
 
+def test_a_state_that_outlived_its_training_is_removed_once_the_model_is_found(
+    request_for: harness.ModelRequest,
+) -> None:
+    built(request_for)
+    (folder,) = stored(request_for)
+    state = folder.with_name(f".{folder.name}.training") / "state.safetensors"
+    state.parent.mkdir()
+    state.write_bytes(b"left by a process that was killed at its very end")
+    built(request_for)
+    assert stored(request_for) == [folder]
+
+
 def test_a_failed_training_leaves_nothing_in_the_store(
     request_for: harness.ModelRequest, recipe: Path
 ) -> None:
