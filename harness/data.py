@@ -55,6 +55,11 @@ class IdData:
         parts = {"train": self.train, "validation": self.validation}
         return frozenset({"labels", *(name for name, part in parts.items() if part is not None)})
 
+    @property
+    def training(self) -> TrainingData | None:
+        """What a model may be trained on: train and validation, never test; None without train."""
+        return TrainingData(self.train, self.validation, self.num_classes) if self.train is not None else None
+
     def overlaps(self) -> dict[str, int]:
         """Count the images that two parts share, by content: {"train and test": n}. Empty where too large to check."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -152,10 +157,11 @@ def training_data(id_data: IdData, dataset: str) -> TrainingData:
 
     Raises DatasetError where there is nothing to train on, and where two parts share images.
     """
-    if id_data.train is None:
+    data = id_data.training
+    if data is None:
         raise DatasetError(f"the ID dataset {dataset!r} has no train part. Add train = {{ split = ... }}")
     id_data.check_disjoint()
-    return TrainingData(id_data.train, id_data.validation, id_data.num_classes)
+    return data
 
 
 def open_dataset(

@@ -96,13 +96,7 @@ class RunFolder:
 
     def load_scores(self, name: str) -> NDArray[np.float64] | None:
         """Return kept scores, or None where they are gone or damaged."""
-        import numpy as np
-
-        try:
-            scores: NDArray[np.float64] = np.load(self.path / SCORES / f"{name}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        return scores if array_digest(scores) == name else None
+        return read_scores(self.path, name)
 
     def write_manifest(self, manifest: Mapping[str, object]) -> None:
         """Write run.json."""
@@ -159,6 +153,26 @@ def read_records(folder: Path) -> list[Record]:
                 f"{path}: line {number} is damaged. Remove the line; its cell is run again"
             ) from None
     return list(records.values())
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read run.json; {} where there is none. Raises RecordsError for a damaged one."""
+    path = folder / MANIFEST
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (OSError, ValueError):
+        raise RecordsError(f"{path} is damaged. Run the suite again: records are kept") from None
+
+
+def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
+    """Read kept per-sample scores by the digest of their content; None where they are gone or damaged."""
+    import numpy as np
+
+    try:
+        scores: NDArray[np.float64] = np.load(folder / SCORES / f"{name}.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return scores if array_digest(scores) == name else None
 
 
 def read_paired(folder: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from harness.records import RunFolder
 from harness.registry import Registry
 from harness.render import write_boards
 from harness.scoring import Clock, Failure, describe
-from harness.specs import ModelRequest, TrainingData
+from harness.specs import ModelRequest
 from harness.streams import Stream
 from harness.suite import load_suite
 from harness.unit import Means, Unit
@@ -92,16 +92,11 @@ def load_model(
         InputError: a model of other classes than the suite's. A stranger's model may raise anything else.
 
     """
-    training = (
-        TrainingData(id_data.train, id_data.validation, id_data.num_classes)
-        if id_data.train is not None
-        else None
-    )
     request = ModelRequest(
         name=model.name,
         argument=model.name.partition(":")[2],
         seed=model.seed,
-        data=training,
+        data=id_data.training,
         device=device,
         store=store,
         progress=progress,
@@ -184,6 +179,7 @@ class _Run:
 
     @cached_property
     def recorder(self) -> Recorder:
+        """What writes the run's records."""
         return Recorder(
             self.plan,
             self.id_data,

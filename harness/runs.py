@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InputError, RecordsError
-from harness.records import MANIFEST, Record, read_records
+from harness.errors import RecordsError
+from harness.records import Record, read_manifest, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ def read_runs(folders: Sequence[Path]) -> Runs:
             f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
         )
     _require_comparable(scores)
-    manifests = [_manifest(folder) for folder in folders]
+    manifests = [read_manifest(folder) for folder in folders]
     accuracies: dict[Place, dict[int, dict[str, float]]] = {}
     for r in records.values():
         if r["kind"] == "model" and r["ood"] is None:
@@ -143,11 +143,3 @@ def _require_comparable(scores: Sequence[Record]) -> None:
                     f"records of {name!r} are of different data: {data[name][:8]} and {digest[:8]}. "
                     "Give runs over the same data"
                 )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except ValueError:
-        raise InputError(f"{path} is damaged. Run the suite again: records are kept") from None

@@ -32,9 +32,8 @@ from harness.loaded import LoadedModel, resolve_device
 from harness.manifest import device_name
 from harness.plan import Plan
 from harness.registry import Registry
-from harness.runner import RunOptions, prepare, run_plan
+from harness.runner import RunOptions, load_model, prepare, run_plan
 from harness.scoring import Clock, Failure, fit_scorer, score_features
-from harness.specs import ModelRequest, TrainingData
 from harness.streams import Stream
 from harness.types import FeatureSet
 
@@ -87,20 +86,11 @@ def load(plan: Plan, registry: Registry, device: str) -> tuple[LoadedModel, list
     """Load the plan's model, trained now if it is not in the user's cache, and open what a run extracts."""
     data = open_id(plan.suite.id, registry)
     (planned,) = plan.models
-    training = TrainingData(data.train, data.validation, data.num_classes) if data.train else None
-    request = ModelRequest(
-        name=planned.name,
-        argument=planned.name.partition(":")[2],
-        seed=planned.seed,
-        data=training,
-        device=device,
-        store=Cache(default_root()).models,
-        progress=True,
-    )
-    built = planned.offered.spec.build(request, **planned.params)
+    dtype, store = plan.suite.dtype, Cache(default_root()).models
+    model = load_model(planned, data, registry, device=device, dtype=dtype, store=store, progress=True)
     parts = [data.train, data.test, *(open_set(entry, data, registry) for entry in plan.sets)]
     streams = [Stream.of(part, batch_size=plan.suite.batch_size) for part in parts if part is not None]
-    return LoadedModel(built, device, plan.suite.dtype, planned.offered.source), streams
+    return model, streams
 
 
 def cut(stream: Stream) -> list[Stream]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from harness.data import CSID
-from harness.digests import array_digest
 from harness.errors import RecordsError, unknown_name
 from harness.leaderboard import leaderboard
 from harness.plan import SEPARATE, SOURCE
 from harness.plots import drawing
-from harness.records import MANIFEST, SCORES, Record, read_records
+from harness.records import SCORES, Record, read_manifest, read_records, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -77,14 +75,9 @@ class Scored:
         return self._read(kept["id"]), self._read(kept["ood"])
 
     def _read(self, name: str) -> Array:
-        import numpy as np
-
-        path = self.folder / SCORES / f"{name}.npy"
-        try:
-            scores: Array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            scores = np.empty(0)
-        if array_digest(scores) != name:
+        scores = read_scores(self.folder, name)
+        if scores is None:
+            path = self.folder / SCORES / f"{name}.npy"
             state = "are damaged" if path.exists() else "are gone, as of every board that was committed"
             raise RecordsError(
                 f"the scores {str(path)!r} {state}. Run the suite into a new folder and plot that: "
@@ -239,22 +232,6 @@ def chosen_sets(choice: Choice, groups: Mapping[str, str]) -> list[str]:
     """Return the sets that were named; without any, the OOD sets, or all where there is shifted ID alone."""
     ood = [name for name, group in groups.items() if group != CSID]
     return distinct(choice.sets) or ood or list(groups)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read run.json; {} where there is none.
-
-    Raises:
-        RecordsError: a damaged one.
-
-    """
-    path = folder / MANIFEST
-    try:
-        content = path.read_text(encoding="utf-8") if path.exists() else "{}"
-        manifest: dict[str, Any] = json.loads(content)
-    except (OSError, ValueError):
-        raise RecordsError(f"{path} is damaged. Run the suite again: records are kept") from None
-    return manifest
 
 
 def _in_order(models: set[str], manifest: Mapping[str, Any]) -> list[str]:

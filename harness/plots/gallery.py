@@ -14,9 +14,9 @@ from harness.extract import Counts, extract
 from harness.loaded import resolve_device
 from harness.plan import make_plan
 from harness.plots import drawing
-from harness.plots.curves import Choice, chosen_sets, histograms, one_of, read_manifest, rocs
+from harness.plots.curves import Choice, chosen_sets, histograms, one_of, rocs
 from harness.recorder import ID
-from harness.records import MANIFEST
+from harness.records import MANIFEST, read_manifest
 from harness.registry import Registry
 from harness.runner import load_model
 from harness.scoring import describe

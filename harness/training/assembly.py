@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from harness.preprocessing import Preprocessing
     from harness.protocols import Catalogue, Objective
 
-# What libraries raise for hyperparameters that make no sense.
-_BUILDING_ERRORS = (
+# What libraries raise for hyperparameters and configurations that make no sense.
+BUILDING_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -120,7 +119,7 @@ def require_usable(model: Model, blueprint: Blueprint) -> None:
             features = classifier.eval().forward_features(torch.rand(1, *size, generator=torch.Generator()))
             logits = classifier.forward_head(features)
             by_head = classifier.get_classifier()(classifier.forward_head(features, pre_logits=True))
-        except _BUILDING_ERRORS as error:
+        except BUILDING_ERRORS as error:
             text = " ".join(str(error).split())
             raise InputError(f"the model {name!r} cannot forward images of {size}: {text}") from None
     fits = isinstance(logits, torch.Tensor) and logits.shape == (1, blueprint.num_outputs)
@@ -151,10 +150,9 @@ def _linear(classifier: Any, name: str) -> nn.Linear:
 def _guarded(owner: str, build: Any, *arguments: Any, **params: Any) -> Any:
     """Call a plugin's builder; what it raises becomes one line."""
     try:
-        inspect.signature(build).bind(*arguments, **params)
         return build(*arguments, **params)
     except HarnessError:
         raise
-    except _BUILDING_ERRORS as error:
+    except BUILDING_ERRORS as error:
         text = " ".join(str(error).split())
         raise InputError(f"{owner} cannot be built: {type(error).__name__}: {text}") from None

@@ -16,7 +16,7 @@ from harness.cache import sync
 from harness.errors import InputError
 from harness.preprocessing import Preprocessing
 from harness.protocols import Classifier
-from harness.training.assembly import Blueprint, Part
+from harness.training.assembly import BUILDING_ERRORS, Blueprint, Part
 from harness.training.state import storable
 
 if TYPE_CHECKING:
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-# What timm, torch and a missing key raise for a configuration that makes no sense.
-BUILDING_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 FACTS = (
     "objective",

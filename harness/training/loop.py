@@ -250,19 +250,22 @@ class _Run:
         weights = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
         if all(bool(value.isfinite().all()) for value in weights.values()):
             self._good, progress.good_epoch = weights, epoch
-        best = progress.kept_accuracy
-        if self._recipe.select == "last":
-            progress.kept_epoch, progress.kept_accuracy = epoch, accuracy
-        elif accuracy is not None and (best is None or accuracy > best):
-            progress.kept_epoch, progress.kept_accuracy = epoch, accuracy
+        if self._recipe.select == "best" and self._chosen()["epoch"] == epoch:
             self._kept = weights
+
+    def _chosen(self) -> dict[str, Any]:
+        """Return the history's entry of the epoch that the recipe wants, of those so far."""
+        history = self._progress.history
+        if self._recipe.select == "last":
+            return history[-1]
+        return max(history, key=lambda entry: entry["validation_accuracy"] or 0.0)  # the first of the highest
 
     def _finished(self) -> Trained:
         if self._kept is not None:
             self._network.load_state_dict(self._kept)
         self._network.to(memory_format=torch.contiguous_format).eval()
-        progress = self._progress
-        return Trained(self._model, progress.kept_epoch, progress.kept_accuracy, progress.history)
+        chosen = self._chosen()
+        return Trained(self._model, chosen["epoch"], chosen["validation_accuracy"], self._progress.history)
 
     def _save(self, state: StateFile) -> None:
         self._check()

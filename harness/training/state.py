@@ -37,8 +37,6 @@ class Progress:
     step: int = 0  # steps taken
     loss_sum: float = 0.0  # over the steps of this epoch
     history: list[dict[str, float | int | None]] = field(default_factory=list)  # one entry an epoch
-    kept_epoch: int = 0  # the epoch whose weights are kept so far
-    kept_accuracy: float | None = None
     good_epoch: int = 0  # the last epoch that ended with finite weights
 
 
