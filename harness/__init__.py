@@ -18,10 +18,12 @@ from harness.hookspecs import hookimpl as hookimpl
 from harness.preprocessing import Preprocessing as Preprocessing
 from harness.progress import progress_bar as progress_bar
 from harness.protocols import Classifier as Classifier
+from harness.protocols import FittableProbe as FittableProbe
 from harness.protocols import FittableScorer as FittableScorer
 from harness.protocols import ImageDataset as ImageDataset
 from harness.protocols import ImageScorer as ImageScorer
 from harness.protocols import Objective as Objective
+from harness.protocols import Probe as Probe
 from harness.protocols import Scorer as Scorer
 from harness.seeding import seeded as seeded
 from harness.specs import DatasetRequest as DatasetRequest
@@ -30,6 +32,7 @@ from harness.specs import Model as Model
 from harness.specs import ModelRequest as ModelRequest
 from harness.specs import ModelSpec as ModelSpec
 from harness.specs import ObjectiveSpec as ObjectiveSpec
+from harness.specs import ProbeSpec as ProbeSpec
 from harness.specs import RecipeSpec as RecipeSpec
 from harness.specs import ScorerSpec as ScorerSpec
 from harness.specs import SuiteSpec as SuiteSpec
@@ -38,6 +41,7 @@ from harness.types import Features as Features
 from harness.types import FeatureSet as FeatureSet
 from harness.types import FitData as FitData
 from harness.types import LinearHead as LinearHead
+from harness.types import Measurement as Measurement
 
 if TYPE_CHECKING:
     from harness import metrics as metrics

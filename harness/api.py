@@ -74,6 +74,8 @@ def run(
 ) -> pd.DataFrame:
     """Run a suite, by name or path, and return its leaderboard; the run's folder holds everything else.
 
+    Of a suite that has probes and no scorers, the table of the probes is returned.
+
     Cells that `out` (default: results/SUITE) holds already are not run again. Cells that fail are missing values in
     the frame and records with their error in the folder.
 
@@ -82,6 +84,7 @@ def run(
 
     """
     from harness.leaderboard import leaderboard
+    from harness.probes.table import probe_table
     from harness.runner import RunOptions, prepare, run_plan
 
     plan, registry = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
@@ -91,4 +94,7 @@ def run(
         device=device,
         progress=progress,
     )
-    return leaderboard([run_plan(plan, registry, options).folder]).frame
+    folder = run_plan(plan, registry, options).folder
+    if plan.probes and not plan.scorers:
+        return probe_table([folder]).frame
+    return leaderboard([folder]).frame

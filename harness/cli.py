@@ -13,6 +13,7 @@ import typer
 
 from harness.errors import HarnessError, unknown_name
 from harness.plots.command import plot
+from harness.probes.command import probes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -178,12 +179,13 @@ def train(
 
 
 app.command()(plot)
+app.command()(probes)
 
 
 @app.command()
 def plugins(
     kind: Annotated[
-        str | None, typer.Option(help="scorer, dataset, model, suite, recipe or objective.")
+        str | None, typer.Option(help="scorer, dataset, model, suite, recipe, objective or probe.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
     plugin: Plugins = None,
@@ -250,10 +252,16 @@ def main() -> None:
 
 def _finish(result: RunResult) -> None:
     from harness.leaderboard import leaderboard as build
+    from harness.probes.table import probe_table
+    from harness.probes.text import as_terminal
+    from harness.records import read_records
 
     measured = result.measured - result.failed
-    if result.cells > result.failed:
+    records = read_records(result.folder)
+    if any(r["kind"] == "score" and not r["error"] for r in records):
         _print_board(build([result.folder]))
+    if any(r["kind"] == "probe" for r in records):
+        _draw(as_terminal(probe_table([result.folder])))
     _say(
         f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
         f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"
@@ -301,6 +309,7 @@ def _described(plan: Plan, registry: Registry) -> str:
         f"suite {plan.suite.name}: {len(plan.models)} models × {len(plan.scorers)} scorers × {len(plan.sets)} sets",
         "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
         "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
+        *(["probes: " + ", ".join(probe.label for probe in plan.probes)] if plan.probes else []),
         "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
         "each set is decoded and forwarded once a model, where its features are not in the cache",
         "no data were opened to say this",

@@ -99,6 +99,20 @@ def code_id(
     )
 
 
+def probe_code_id(
+    *,
+    features: str,
+    fit: Mapping[str, str],
+    probe: str,
+    params: Mapping[str, object],
+    source: str,
+    version: str,
+    libraries: Mapping[str, str],
+) -> str:
+    """Name all that a probe's number depends on."""
+    return digest("probe", SCORING_VERSION, features, fit, probe, params, source, version, libraries)
+
+
 def file_digest(path: Path) -> str:
     """Hash a file's content."""
     with path.open("rb") as file:

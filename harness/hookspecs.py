@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from harness.specs import DatasetSpec, ModelSpec, ObjectiveSpec, RecipeSpec, ScorerSpec, SuiteSpec
+    from harness.specs import (
+        DatasetSpec,
+        ModelSpec,
+        ObjectiveSpec,
+        ProbeSpec,
+        RecipeSpec,
+        ScorerSpec,
+        SuiteSpec,
+    )
 
 NAME = "ood_harness"  # the pluggy project and the entry-point group
 
@@ -51,6 +59,12 @@ def harness_recipes() -> Iterable[RecipeSpec]:
 @hookspec
 def harness_objectives() -> Iterable[ObjectiveSpec]:
     """Offer training objectives. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_probes() -> Iterable[ProbeSpec]:
+    """Offer probes. Experimental: the protocol may still change."""
     return ()
 
 

@@ -174,6 +174,31 @@ def wilson_interval(share: float, count: int, confidence: float = 0.95) -> Inter
     return min(centre - reach, share), max(centre + reach, share)
 
 
+def normal_interval(
+    value: float, standard_error: float | None, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Give value ± z standard errors; (None, None) of an exact value, which has no standard error."""
+    if standard_error is None:
+        return None, None
+    reach = _normal_quantile(confidence) * standard_error
+    return value - reach, value + reach
+
+
+def rank_correlation_interval(correlation: float, count: int, confidence: float = 0.95) -> Interval | None:
+    """Compute the interval of Spearman's correlation of count pairs on Fisher's scale.
+
+    The standard error is √((1 + ρ²/2) / (n - 3)) (Bonett & Wright, Psychometrika 2000). At ±1 the scale ends: there the
+    interval is that of the correlation half a swap of neighbours away, with ±1 as its end. None below 4 pairs.
+    """
+    if count < 4:
+        return None
+    half_a_swap = 6 / (count * (count**2 - 1))
+    inner = math.copysign(min(abs(correlation), 1 - half_a_swap), correlation)
+    reach = _normal_quantile(confidence) * math.sqrt((1 + inner**2 / 2) / (count - 3))
+    low, high = math.tanh(math.atanh(inner) - reach), math.tanh(math.atanh(inner) + reach)
+    return min(low, correlation), max(high, correlation)
+
+
 @lru_cache(maxsize=256)
 def _rank_range(count: int, confidence: float) -> Interval:
     """Give the real ranks l, u with P(U_(l) > 0.95) = P(U_(u) < 0.95) = the tail, of count uniform samples.

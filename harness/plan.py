@@ -37,6 +37,20 @@ class PlannedScorer:
 
 
 @dataclass(frozen=True)
+class PlannedProbe:
+    """A probe with its hyperparameters."""
+
+    label: str
+    offered: Offered
+    params: Mapping[str, object]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads."""
+        return frozenset(self.offered.spec.needs)
+
+
+@dataclass(frozen=True)
 class PlannedModel:
     """A model with one seed."""
 
@@ -66,6 +80,7 @@ class Plan:
     scorers: tuple[PlannedScorer, ...]
     sets: tuple[SetEntry, ...]
     limit: int | None = None
+    probes: tuple[PlannedProbe, ...] = ()
 
     @property
     def folder_name(self) -> str:
@@ -91,6 +106,10 @@ class Plan:
             ood=ood,
         )
 
+    def probe_id(self, model: PlannedModel, probe: PlannedProbe, name: str) -> str:
+        """Name the place of a probe's number on a set."""
+        return self.cell_id(model, f"probe {probe.label}", name)
+
 
 def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> Plan:
     """Resolve every name and parameter of a suite before anything runs.
@@ -107,9 +126,11 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
         checked_parameters(offered.spec.build, params, owner=f"dataset {dataset}", given=1)
     models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
     scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry.name, entry.params, registry)]
+    probes = [_probe(entry.name, entry.params, registry) for entry in suite.probes]
     _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
     _require_distinct("scorers", [scorer.label for scorer in scorers])
-    return Plan(suite, tuple(models), tuple(scorers), tuple(sets), limit)
+    _require_distinct("probes", [probe.label for probe in probes])
+    return Plan(suite, tuple(models), tuple(scorers), tuple(sets), limit, tuple(probes))
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
@@ -128,15 +149,24 @@ def _scorers(name: str, params: Mapping[str, object], registry: Registry) -> Ite
             except PluginError:
                 continue  # two plugins offer it: the registry has reported it among its problems
         return
-    offered = registry.get("scorer", name)
-    keywords = checked_parameters(offered.spec.build, params, owner=f"scorer {name}")
+    yield PlannedScorer(_with_params(name, params), _taking("scorer", name, params, registry), params)
+
+
+def _probe(name: str, params: Mapping[str, object], registry: Registry) -> PlannedProbe:
+    return PlannedProbe(_with_params(name, params), _taking("probe", name, params, registry), params)
+
+
+def _taking(kind: str, name: str, params: Mapping[str, object], registry: Registry) -> Offered:
+    """Find a plugin's offer that takes the parameters."""
+    offered = registry.get(kind, name)
+    keywords = checked_parameters(offered.spec.build, params, owner=f"{kind} {name}")
     if params:
         try:
             offered.spec.build(**keywords)
         except Exception as error:  # a stranger's builder may raise anything
             given = ", ".join(f"{key}={value!r}" for key, value in params.items())
-            raise InputError(f"the scorer {name!r} does not take {given}: {error}") from error
-    yield PlannedScorer(_with_params(name, params), offered, params)
+            raise InputError(f"the {kind} {name!r} does not take {given}: {error}") from error
+    return offered
 
 
 def _with_params(label: str, params: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from harness.types import Features, FitData
+    from harness.types import Features, FeatureSet, FitData, Measurement
 
 
 @runtime_checkable
@@ -98,6 +98,24 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class Probe(Protocol):
+    """Sums up the features of a whole set in one number."""
+
+    def measure(self, features: FeatureSet) -> Measurement:
+        """Return the number, with its standard error where it is an estimate."""
+        ...
+
+
+@runtime_checkable
+class FittableProbe(Protocol):
+    """A probe that must see the training features first."""
+
+    def fit(self, data: FitData) -> Probe:
+        """Return a new, fitted probe; hyperparameters stay as they are."""
+        ...
+
+
 class Catalogue(Protocol):
     """What the installed plugins offer. A model that is made of other plugins' parts finds them here."""
 
@@ -115,3 +133,4 @@ class Catalogue(Protocol):
 
 
 AnyScorer = Scorer | FittableScorer | ImageScorer
+AnyProbe = Probe | FittableProbe

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from harness.data import IdData
-    from harness.plan import Cell, Plan, PlannedModel
+    from harness.plan import Cell, Plan, PlannedModel, PlannedProbe
     from harness.records import Record, RunFolder
     from harness.scoring import Failure
 
@@ -74,6 +74,29 @@ class Recorder:
             "metrics": metrics,
         }
         self._append(model, name, code_id, specific)
+
+    def probe(
+        self, model: PlannedModel, probe: PlannedProbe, name: str, code_id: str, **measured: Any
+    ) -> None:
+        """Record a probe's number on a set, or its error; as for cells, a failure does not replace a number."""
+        self.measured += 1
+        self.failed += "error" in measured
+        cell_id = self.plan.probe_id(model, probe, name)
+        known = self.folder.records.get(cell_id)
+        if not code_id and known is not None and known["error"] is None:
+            return
+        groups = {entry.name: entry.group for entry in self.plan.sets}
+        specific = {
+            "kind": "probe",
+            "scorer": None,
+            "probe": probe.label,
+            "params": dict(probe.params),
+            "group": groups.get(name, ID),
+            "cell_id": cell_id,
+            "plugin": probe.offered.plugin,
+            "plugin_version": probe.offered.version,
+        }
+        self._append(model, name, code_id, {**specific, **measured})
 
     def _append(self, model: PlannedModel, name: str, code_id: str, specific: Record) -> None:
         suite = self.plan.suite

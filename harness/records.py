@@ -34,7 +34,7 @@ SCORES = "scores"
 SATURATED = "saturated"  # so near 0 or 1 that the interval says little
 TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
 
-_ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "ood")
+_ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "probe", "ood")
 
 
 class RunFolder:

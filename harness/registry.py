@@ -22,7 +22,7 @@ import pluggy
 from harness import hookspecs
 from harness.digests import digest, source_digest
 from harness.errors import HarnessError, InputError, PluginError, unknown_name
-from harness.specs import DatasetSpec, ModelSpec, ObjectiveSpec, RecipeSpec, ScorerSpec, SuiteSpec
+from harness.specs import DatasetSpec, ModelSpec, ObjectiveSpec, ProbeSpec, RecipeSpec, ScorerSpec, SuiteSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +36,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "suite": ("harness_suites", SuiteSpec),
     "recipe": ("harness_recipes", RecipeSpec),
     "objective": ("harness_objectives", ObjectiveSpec),
+    "probe": ("harness_probes", ProbeSpec),
 }
 
 logger = logging.getLogger("ood_harness")

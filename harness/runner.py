@@ -20,6 +20,7 @@ from harness.errors import InputError
 from harness.extract import Counts
 from harness.loaded import LoadedModel, resolve_device
 from harness.plan import Plan, PlannedModel, make_plan
+from harness.probes.text import write_probes
 from harness.recorder import ID, Recorder
 from harness.records import RunFolder
 from harness.registry import Registry
@@ -150,6 +151,7 @@ class _Run:
         }
         self.folder.write_manifest({**head, **tail})
         write_boards(self.folder.path)
+        write_probes(self.folder.path)
         self.registry.notify("harness_run_end", folder=self.folder.path)
         return self._finished()
 
@@ -194,17 +196,24 @@ class _Run:
             cells = list(self.plan.cells(model))
             for cell in cells:
                 self.recorder.cell(cell, "", error=f"model: {loaded.message}")
+            self._fail_probes(model, loaded)
             self.result.cells += len(cells)
             return []
         clock = Clock(self.device)
         unit = Unit(
             model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
         )
-        self.result.cells += len(unit.cells)
+        self.result.cells += len(unit.cells) + unit.probing.cells
         self.not_applicable.extend(unit.not_applicable())
         blocks = unit.run()
         self.folder.append_timings(clock.lines(model=model.label, seed=model.seed))
         return blocks
+
+    def _fail_probes(self, model: PlannedModel, failure: Failure) -> None:
+        for name in self.streams:
+            for probe in self.plan.probes:
+                self.recorder.probe(model, probe, name, "", error=f"model: {failure.message}")
+                self.result.cells += 1
 
     def _load(self, model: PlannedModel) -> LoadedModel | Failure:
         try:

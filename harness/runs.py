@@ -116,7 +116,7 @@ def _by_place(
         row = places.setdefault(place_of(record), {}).setdefault(record["scorer"], Row(record["scorer"]))
         row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
     for manifest in manifests:
-        for absent in manifest.get("not_applicable", []):
+        for absent in (a for a in manifest.get("not_applicable", []) if "scorer" in a):
             places.setdefault(place_of(absent), {}).setdefault(absent["scorer"], Row(absent["scorer"]))
     return places
 

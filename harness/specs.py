@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.preprocessing import Preprocessing
-    from harness.protocols import AnyScorer, Catalogue, Classifier, ImageDataset, Objective
+    from harness.protocols import AnyProbe, AnyScorer, Catalogue, Classifier, ImageDataset, Objective
     from harness.selection import Selection
 
 NEEDS = frozenset(
@@ -31,6 +31,7 @@ NEEDS = frozenset(
 )
 AUXILIARY = "auxiliary"  # the only need of an objective
 FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
+PROBE_NEEDS = FEATURE_FIELDS | {"train"}
 
 
 @dataclass(frozen=True)
@@ -167,4 +168,25 @@ class ObjectiveSpec:
                 raise unknown_name("need", need, [AUXILIARY], valid_label="Valid")
 
 
-Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec | RecipeSpec | ObjectiveSpec
+@dataclass(frozen=True)
+class ProbeSpec:
+    """A probe, which sums up the features of a set in one number: its name, what builds it, and what it reads.
+
+    A need is any of logits, penultimate, layers, labels (fields of Features) and train (for `fit`). A probe that needs
+    labels is measured where they are ID's: on ID test and on shifted ID.
+    """
+
+    name: str
+    build: Callable[..., AnyProbe]
+    needs: Iterable[str] = frozenset({"penultimate"})
+    cite: str = ""
+    unit: str = ""  # of the number, as in "bits"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for need in sorted(self.needs):
+            if need not in PROBE_NEEDS:
+                raise unknown_name("need", need, PROBE_NEEDS, valid_label="Valid")
+
+
+Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec | RecipeSpec | ObjectiveSpec | ProbeSpec

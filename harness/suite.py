@@ -113,19 +113,19 @@ class ModelEntry(Table):
     params: dict[str, Any] = {}
 
 
-class ScorerEntry(Table):
-    """A scorer with hyperparameters."""
+class PluginEntry(Table):
+    """A scorer or probe with hyperparameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
 
     @property
     def params(self) -> dict[str, Any]:
-        """The hyperparameters that differ from the scorer's defaults."""
+        """The hyperparameters that differ from the defaults."""
         return dict(self.model_extra or {})
 
 
-def _named_scorer(value: Any) -> Any:
+def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -139,13 +139,19 @@ class Suite(Table):
     batch_size: Annotated[int, Field(gt=0)] = 256
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     fpr: Literal["id", "ood"] = "id"
-    scorers: Annotated[list[Annotated[ScorerEntry, BeforeValidator(_named_scorer)]], Field(min_length=1)] = [
-        ScorerEntry(name=ALL_SCORERS)
-    ]
+    scorers: list[Annotated[PluginEntry, BeforeValidator(_named)]] = [PluginEntry(name=ALL_SCORERS)]
+    probes: list[Annotated[PluginEntry, BeforeValidator(_named)]] = []
     id: IdEntry
     models: Annotated[list[Annotated[ModelEntry, BeforeValidator(_without_family_key)]], Field(min_length=1)]
-    ood: Annotated[list[OodEntry], Field(min_length=1)]
+    ood: list[OodEntry] = []
     shift: list[ShiftEntry] = []
+
+    @model_validator(mode="after")
+    def _something_is_measured(self) -> Suite:
+        for name in ("scorers", "ood"):
+            if not getattr(self, name) and not self.probes:
+                raise ValueError(f"there are no {name}, and no probes either. Name some")
+        return self
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Suite:

@@ -36,6 +36,14 @@ class LinearHead:
         return penultimate @ self.weight.T + self.bias
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What a probe found: a number, and its standard error where the number is an estimate."""
+
+    value: float
+    standard_error: float | None = None
+
+
 class Features:
     """What a classifier computed for N samples, one row a sample.
 

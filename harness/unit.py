@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from harness.extract import extract
 from harness.loaded import libraries
 from harness.plan import SEPARATE, SOURCE
+from harness.probes.measure import Probing
 from harness.recorder import ID
 from harness.records import read_paired
 from harness.scoring import Failure, checked_scores, describe, fit_scorer, score_features
@@ -60,6 +61,7 @@ class Unit:
         self._folder, self._streams = means.recorder.folder, means.recorder.streams
         self._id_scores: Outcomes = {}
         self._scores: dict[str, Outcomes] = {entry.name: {} for entry in self._plan.sets}
+        self.probing = Probing(model, loaded, means.recorder, means.clock, self._train_features)
 
     @cached_property
     def scorers(self) -> dict[str, PlannedScorer]:
@@ -72,9 +74,13 @@ class Unit:
         cells = self._plan.cells(self.model)
         return {(c.entry.name, c.scorer.label): c for c in cells if c.scorer.label in self.scorers}
 
+    @property
+    def _needs(self) -> list[frozenset[str]]:
+        return [scorer.needs for scorer in self.scorers.values()] + [p.needs for p in self._plan.probes]
+
     def not_applicable(self) -> list[dict[str, object]]:
-        """List the scorers whose needs exceed what the model and the data offer, with what is missing."""
-        return [
+        """List the scorers and probes whose needs exceed what the model and the data offer, with what is missing."""
+        return self.probing.not_applicable() + [
             {
                 "model": self.model.label,
                 "seed": self.model.seed,
@@ -94,14 +100,19 @@ class Unit:
         }
         undescribed = {name for name in self._labelled_sets() if not self._is_described(name)}
         kept = [block for block in read_paired(self._folder.path) if block["cells"] == self._code_digest]
-        if not pending and not undescribed and kept:
+        unprobed = {name for name in self._streams if self.probing.pending(name)}
+        if not pending and not undescribed and not unprobed and (kept or not self.cells):
             return kept
         work = self._work(pending)
         fitted = self._fit(sorted({label for labels in work.values() for label in labels}))
-        self._id_scores |= self._visit(ID, work[ID], fitted, describe_model=ID in undescribed)
+        self._id_scores |= self._visit(
+            ID, work[ID], fitted, describe_model=ID in undescribed, probe=ID in unprobed
+        )
         for entry in self._plan.sets:
             name = entry.name
-            self._scores[name] |= self._visit(name, work[name], fitted, describe_model=name in undescribed)
+            self._scores[name] |= self._visit(
+                name, work[name], fitted, describe_model=name in undescribed, probe=name in unprobed
+            )
             for label in sorted(label for of_set, label in pending if of_set == name):
                 self._record(entry, label)
         return self._paired_blocks()
@@ -118,7 +129,9 @@ class Unit:
         return self._is_done(self._plan.cell_id(self.model, "", name), self._features_key(name, layers=False))
 
     def _labelled_sets(self) -> list[str]:
-        """List the sets whose labels are ID's: ID test and shifted ID."""
+        """List the sets on which the model's accuracy is known: ID test and shifted ID, none of an encoder."""
+        if "logits" not in self.loaded.offers:
+            return []
         shifted = [entry.name for entry in self._plan.sets if entry.group == CSID]
         return [name for name in (ID, *shifted) if isinstance(self._streams[name], Stream)]
 
@@ -145,7 +158,7 @@ class Unit:
 
     def _fit(self, labels: list[str]) -> dict[str, AnyScorer | Failure]:
         needs = frozenset[str]().union(*(self.scorers[label].needs for label in labels))
-        train = self._fit_features("train", self._id_data.train) if "train" in needs else None
+        train = self._train_features() if "train" in needs else None
         validation = (
             self._fit_features("validation", self._id_data.validation) if "validation" in needs else None
         )
@@ -167,6 +180,9 @@ class Unit:
                 return Failure(f"ID {name}: {features.message}")
         return fit_scorer(scorer, self.loaded, given.get("train"), given.get("validation"), self.means.clock)
 
+    def _train_features(self) -> FeatureSet | Failure | None:
+        return self._fit_features("train", self._id_data.train)
+
     def _fit_features(self, name: str, part: Selection | None) -> FeatureSet | Failure | None:
         if part is None:
             return None
@@ -176,13 +192,20 @@ class Unit:
             return Failure(describe(error))
 
     def _visit(
-        self, name: str, labels: list[str], fitted: Mapping[str, AnyScorer | Failure], *, describe_model: bool
+        self,
+        name: str,
+        labels: list[str],
+        fitted: Mapping[str, AnyScorer | Failure],
+        *,
+        describe_model: bool,
+        probe: bool,
     ) -> Outcomes:
-        """Extract one set, where anything is to be done on it, and score it with the given scorers."""
+        """Extract one set, where anything is to be done on it; score it with the given scorers, and probe it."""
         stream = self._streams[name]
-        if not labels and not describe_model:
+        if not labels and not describe_model and not probe:
             return {}
         if isinstance(stream, Failure):
+            self.probing.run(name, stream)
             return dict.fromkeys(labels, stream)
         outcomes: Outcomes = {label: f for label in labels if isinstance(f := fitted[label], Failure)}
         ready = {label: scorer for label in labels if not isinstance(scorer := fitted[label], Failure)}
@@ -191,10 +214,12 @@ class Unit:
             extraction = self._extract(name, stream, readers)
         except Exception as error:  # a stranger's dataset or model may raise anything
             logger.warning("%s, set %s: %s", self.model.label, name, describe(error))
+            self.probing.run(name, Failure(describe(error)))
             return dict.fromkeys(labels, Failure(describe(error)))
         if describe_model:
             metrics = evaluation.model_metrics(extraction.features)
             self._recorder.model(self.model, name, self._features_key(name, layers=False), metrics)
+        self.probing.run(name, extraction.features)
         scored = {label: self._image_scores(extraction, name, label) for label in readers}
         others: dict[str, Any] = {
             label: (self.scorers[label], s) for label, s in ready.items() if label not in readers
@@ -211,7 +236,7 @@ class Unit:
                 self.loaded,
                 stream,
                 self.means.cache,
-                layers=any("layers" in scorer.needs for scorer in self.scorers.values()),
+                layers=any("layers" in needs for needs in self._needs),
                 image_scorers=readers,
                 counts=self.means.counts,
                 progress=self.means.progress,

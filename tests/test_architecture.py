@@ -17,12 +17,12 @@ LEVELS = [
     {"cache", "digests", "hookspecs", "intervals", "metrics", "ranking", "records", "runs", "statistics"},
     {"data", "extract", "image_scoring", "loaded", "plan", "registry", "streams", "suite"},
     {"evaluation", "manifest", "recorder", "scoring", "training"},
-    {"contrast", "leaderboard", "render", "unit"},
+    {"contrast", "leaderboard", "probes", "render", "unit"},
     {"runner", "trainer"},
     {"plots"},
     {"__init__", "api", "cli"},
 ]  # fmt: skip
-PACKAGES = ("plots", "training")  # a level holds them as wholes; inside, no circles
+PACKAGES = ("plots", "probes", "training")  # a level holds them as wholes; inside, no circles
 
 
 def imports_of(path: Path) -> set[str]:

@@ -191,6 +191,56 @@ class Unruly:
         raise ZeroDivisionError("by design")
 
 
+@dataclass(frozen=True)
+class Mean:
+    """The mean of all penultimate features, plus a constant."""
+
+    plus: float = 0.0
+    standard_error: float | None = None
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        chunks = [chunk.penultimate.double() for chunk in features]
+        return harness.Measurement(torch.cat(chunks).mean().item() + self.plus, self.standard_error)
+
+
+class Labels:
+    """The mean label."""
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        return harness.Measurement(features.labels.double().mean().item())
+
+
+@dataclass(frozen=True)
+class FromTraining:
+    """The distance of the mean from that of the training features."""
+
+    centre: Tensor | None = None
+
+    def fit(self, data: harness.FitData) -> FromTraining:
+        FITTED["from_training"] += 1
+        return FromTraining(data.train.sample(len(data.train), 0).penultimate.mean(dim=0))
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        mean = torch.cat([chunk.penultimate for chunk in features]).mean(dim=0)
+        return harness.Measurement((mean - self.centre).norm().item())
+
+
+@dataclass(frozen=True)
+class UnrulyProbe:
+    """Misbehaves in one of several ways."""
+
+    how: str = "raises"
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        if self.how == "nan":
+            return harness.Measurement(float("nan"))
+        if self.how == "number":
+            return 1.0
+        if self.how == "undeclared":
+            return harness.Measurement(next(iter(features)).logits.mean().item())
+        raise ZeroDivisionError("by design")
+
+
 @harness.hookimpl
 def harness_datasets() -> Iterator[harness.DatasetSpec]:
     yield harness.DatasetSpec("levels", levels)
@@ -211,3 +261,11 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec("gradient", Gradient, needs={"images", "gradients"})
     for how in ("nan", "shape", "undeclared", "infinite", "raises", "in_place"):
         yield harness.ScorerSpec(how, lambda how=how: Unruly(how))
+
+
+@harness.hookimpl
+def harness_probes() -> Iterator[harness.ProbeSpec]:
+    yield harness.ProbeSpec("mean", Mean, unit="levels")
+    yield harness.ProbeSpec("labels", Labels, needs={"labels"})
+    yield harness.ProbeSpec("from_training", FromTraining, needs={"penultimate", "train"})
+    yield harness.ProbeSpec("unruly", UnrulyProbe)
