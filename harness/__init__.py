@@ -25,6 +25,7 @@ from harness.protocols import ImageScorer as ImageScorer
 from harness.protocols import Objective as Objective
 from harness.protocols import Probe as Probe
 from harness.protocols import Scorer as Scorer
+from harness.protocols import ViewObjective as ViewObjective
 from harness.seeding import seeded as seeded
 from harness.specs import DatasetRequest as DatasetRequest
 from harness.specs import DatasetSpec as DatasetSpec

@@ -140,12 +140,11 @@ class _FeatureSink:
         classifier = self._model.model.classifier
         with _recorded_layers(self._model.module, self._layers) as layers:
             last = classifier.forward_features(images)
-        penultimate = classifier.forward_head(last, pre_logits=True)
-        head = self._model.head
-        logits = (
-            classifier.get_classifier()(penultimate) if head is not None else classifier.forward_head(last)
-        )
-        outputs = {"logits": logits, "penultimate": penultimate}
+        outputs = {"penultimate": classifier.forward_head(last, pre_logits=True)}
+        if self._model.model.num_classes:
+            head = classifier.get_classifier() if self._model.head is not None else None
+            logits = classifier.forward_head(last) if head is None else head(outputs["penultimate"])
+            outputs = {"logits": logits, **outputs}
         for name, value in outputs.items():
             if value.ndim != 2 or len(value) != len(images):
                 raise InputError(
@@ -155,7 +154,8 @@ class _FeatureSink:
         return outputs | {f"layers/{name}": value for name, value in layers.items()}
 
     def _check_head(self, outputs: dict[str, Tensor]) -> None:
-        classes, outputs_given = self._model.model.num_classes, outputs["logits"].shape[1]
+        classes = self._model.model.num_classes
+        outputs_given = outputs["logits"].shape[1] if classes else 0  # an encoder gives none
         if outputs_given < classes:
             raise InputError(
                 f"the model has {outputs_given} outputs for {classes} classes. Give a model with {classes} or more"

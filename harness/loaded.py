@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.types import Head
 
 _UNADAPTED: Mapping[str, object] = {"name": "source"}  # the adapter that adapts nothing
-_BASIC_FIELDS = ("logits", "penultimate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +59,16 @@ class LoadedModel:
     @property
     def offers(self) -> frozenset[str]:
         """What cells may need of this model."""
-        offers = {"logits", "penultimate", "images", "gradients"}
+        offers = {*self._basic_fields, "images", "gradients"}
         if self.layer_names:
             offers.add("layers")
         if self.head is None:
             return frozenset(offers)
         return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))
+
+    @property
+    def _basic_fields(self) -> tuple[str, ...]:
+        return ("logits", "penultimate") if self.model.num_classes else ("penultimate",)
 
     @property
     def layer_names(self) -> list[str]:
@@ -82,7 +85,7 @@ class LoadedModel:
             stream=stream.digest,
             adapter=_UNADAPTED,
             dtype=self.dtype,
-            fields=(*_BASIC_FIELDS, *(f"layers/{name}" for name in self.layer_names if layers)),
+            fields=(*self._basic_fields, *(f"layers/{name}" for name in self.layer_names if layers)),
             libraries=libraries(),
         )
 

@@ -90,11 +90,35 @@ class Objective(Protocol):
     """A training loss, with the head that it needs."""
 
     def head(self, num_features: int, num_classes: int) -> nn.Module | None:
-        """Return the last step from penultimate features (N, D) to logits (N, C); None keeps the network's own."""
+        """Return the last step from penultimate features (N, D) to logits (N, C); None keeps the network's own.
+
+        torch's Identity makes the network an encoder: it gives penultimate features and no logits.
+        """
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of logits (N, C) for classes (N,); -1 marks a sample of the auxiliary dataset."""
+        ...
+
+
+@runtime_checkable
+class ViewObjective(Objective, Protocol):
+    """A training loss on several augmented views of each image, with the network around the encoder that it needs.
+
+    The network may have `after_step()`, called after every optimiser step; what that changes must be in its state.
+    """
+
+    @property
+    def views(self) -> int:
+        """The augmented views of each image in a batch, V."""
+        ...
+
+    def around(self, classifier: Classifier, num_features: int) -> nn.Module:
+        """Return the network that is trained: the classifier, a part of it, with what the loss needs beyond it.
+
+        It maps the images of all views, view after view (V n, channels, H, W), to one tensor, the loss's outputs. The
+        targets are the classes of the n images.
+        """
         ...
 
 

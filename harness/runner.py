@@ -104,7 +104,7 @@ def load_model(
         catalogue=registry,
     )
     built = model.offered.spec.build(request, **model.params)
-    if built.num_classes != id_data.num_classes:
+    if built.num_classes not in (0, id_data.num_classes):  # 0: an encoder fits any
         raise InputError(
             f"the model {model.label!r} knows {built.num_classes} classes, the suite's ID data has "
             f"{id_data.num_classes}. Give a model of the suite's classes, or set [id] classes"

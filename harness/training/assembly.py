@@ -86,7 +86,7 @@ class Blueprint:
         return objective
 
     def build(self, *, seed: int, pretrained: bool = False) -> Model:
-        """Build the network with weights drawn from the seed, on the CPU."""
+        """Build the network with weights drawn from the seed, on the CPU; an encoder has 0 classes."""
         name = self.architecture.name
         request = ModelRequest(
             name=name,
@@ -104,7 +104,12 @@ class Blueprint:
             head = self.loss().head(_linear(classifier, name).in_features, self.num_outputs)
             if head is not None:
                 replace_classifier(classifier, head, name=name)
-        return replace(model, preprocessing=self.preprocessing or model.preprocessing, source=self.source)
+        return replace(
+            model,
+            preprocessing=self.preprocessing or model.preprocessing,
+            num_classes=0 if isinstance(head, nn.Identity) else model.num_classes,
+            source=self.source,
+        )
 
 
 def require_usable(model: Model, blueprint: Blueprint) -> None:
@@ -122,7 +127,8 @@ def require_usable(model: Model, blueprint: Blueprint) -> None:
         except BUILDING_ERRORS as error:
             text = " ".join(str(error).split())
             raise InputError(f"the model {name!r} cannot forward images of {size}: {text}") from None
-    fits = isinstance(logits, torch.Tensor) and logits.shape == (1, blueprint.num_outputs)
+    outputs = blueprint.num_outputs if model.num_classes else by_head.shape[-1]
+    fits = isinstance(logits, torch.Tensor) and logits.shape == (1, outputs)
     if not fits or not torch.allclose(logits, by_head, rtol=1e-4, atol=1e-5):
         raise InputError(
             f"the logits of the model {name!r} are not what its classifier makes of the penultimate features, so an "

@@ -83,7 +83,7 @@ class Augmentation:
                 ratio=table.ratio,
                 hflip=table.hflip,
                 vflip=table.vflip,
-                color_jitter=table.color_jitter,
+                color_jitter=table.color_jitter or None,  # type: ignore[arg-type]
                 auto_augment=table.auto_augment,
                 interpolation=self.preprocessing.interpolation,
                 use_prefetcher=True,  # ends with uint8, which leaves normalising to the device

@@ -88,7 +88,8 @@ def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any])
 def describe(blueprint: Blueprint, model: Model) -> dict[str, Any]:
     """Describe a network with timm's keys and those that rebuild it.
 
-    `num_classes` counts the classes of the training data; `num_outputs`, the logits, may be more.
+    `num_classes` counts the classes of the training data, 0 for an encoder; `num_outputs`, what the architecture is
+    built with before the objective's head takes its place, may be more.
     """
     classifier: Any = model.classifier
     geometry = {key: getattr(model.preprocessing, key) for key in GEOMETRY}

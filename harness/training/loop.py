@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError
 from harness.progress import progress_bar
+from harness.protocols import ViewObjective
 from harness.seeding import (
     derived_seed,
     library_seeds_restored,
@@ -25,21 +26,21 @@ from harness.seeding import (
     reseed_libraries,
     seeded,
 )
-from harness.training.augmentation import Augmentation
-from harness.training.samples import Samples, require_labels, shuffled
+from harness.training.samples import shuffled
+from harness.training.sets import Sets
 from harness.training.settings import autocast_dtype, make_optimizer, make_scheduler, require_known_optimizer
 from harness.training.state import Progress, StateFile, optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
-    from harness.preprocessing import Preprocessing
     from harness.protocols import Objective
     from harness.selection import Selection
     from harness.specs import Model, TrainingData
     from harness.training.recipe import Recipe
+    from harness.training.samples import Samples
 
 EVALUATED_AT_ONCE = 1024
 SMALL_BATCH = 2**14  # pixels in a batch, below which a second thread costs more than it brings
@@ -63,7 +64,7 @@ class Trained:
 
     model: Model
     epoch: int  # the epoch whose weights these are, from 1
-    validation_accuracy: float | None  # of these weights; None without validation data
+    validation_accuracy: float | None  # of these weights; None without validation data or logits
     history: list[dict[str, float | int | None]]  # loss, learning rate and validation accuracy of each epoch
 
 
@@ -78,60 +79,32 @@ def train(
     device: str = "cpu",
     state: StateFile | None = None,
     progress: bool = False,
+    on_epoch: Callable[[int, Model], None] | None = None,
 ) -> Trained:
     """Train a freshly built model on `data.train`; the same seed gives the same bits on the same machine.
 
     Every so often, what there is goes into the state file, from which a later call goes on. Images are held in
     memory where they fit (samples.py), else decoded as they are needed.
 
+    `on_epoch` gets the model in eval mode, with 0 before the first step and with each epoch's number at its end, for
+    curves over a training. What it draws at random changes no weight. A training that is resumed does not call it
+    again for epochs that the state has behind it.
+
     Raises InputError for labels out of range, an empty class, and settings that timm does not take, and
     DivergedError where the loss stops being finite, naming the step.
     """
     require_known_optimizer(recipe)
-    sets = _Sets.of(recipe, data, auxiliary, model.preprocessing, seed=seed, device=device)
-    is_small = recipe.batch_size * math.prod(model.preprocessing.input_size) < SMALL_BATCH
+    views = objective.views if isinstance(objective, ViewObjective) else 1
+    sets = Sets.of(recipe, data, auxiliary, model, views=views, seed=seed, device=device)
+    is_small = views * recipe.batch_size * math.prod(model.preprocessing.input_size) < SMALL_BATCH
     with (
         seeded(seed, device),
         library_seeds_restored(),
         repeatable_kernels(),
         one_thread(wanted=is_small),
     ):
-        return _Run(model, objective, recipe, sets, seed=seed, device=device).fit(state, progress=progress)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sets:
-    train: Samples
-    validation: Samples | None
-    outliers: Samples | None
-
-    @classmethod
-    def of(
-        cls,
-        recipe: Recipe,
-        data: TrainingData,
-        auxiliary: Selection | None,
-        preprocessing: Preprocessing,
-        *,
-        seed: int,
-        device: str,
-    ) -> _Sets:
-        """Open what is trained and validated on, and refuse what cannot be."""
-        if recipe.select == "best" and data.validation is None:
-            raise InputError(
-                f"the recipe {recipe.name!r} selects the best epoch on validation data, and there are none. Give "
-                '[id] its validation, or write select = "last"'
-            )
-        augmentation = Augmentation(recipe.augmentation, preprocessing) if recipe.augmentation else None
-
-        def opened(selection: Selection, what: str) -> Samples:
-            changes, own = (None, 0) if what == "validation" else (augmentation, derived_seed(seed, what))
-            return Samples.of(selection, preprocessing, augmentation=changes, seed=own, device=device)
-
-        train_samples = opened(data.train, "train")
-        require_labels(train_samples, data.num_classes)
-        validation = opened(data.validation, "validation") if data.validation else None
-        return cls(train_samples, validation, opened(auxiliary, "outliers") if auxiliary else None)
+        run = _Run(model, objective, recipe, sets, seed=seed, device=device)
+        return run.fit(state, progress=progress, on_epoch=on_epoch)
 
 
 class _Run:
@@ -140,31 +113,44 @@ class _Run:
         model: Model,
         objective: Objective,
         recipe: Recipe,
-        sets: _Sets,
+        sets: Sets,
         *,
         seed: int,
         device: str,
     ) -> None:
         self._model, self._objective, self._recipe = model, objective, recipe
-        self._samples, self._validation, self._outliers = sets.train, sets.validation, sets.outliers
+        self._sets, self._samples, self._validation = sets, sets.train, sets.validation
         self._seed, self._device = seed, device
         classifier: Any = model.classifier
-        self._network: nn.Module = classifier.to(device).to(memory_format=torch.channels_last)
+        self._classifier: nn.Module = classifier
+        self._network = trained_network(model, objective, seed).to(device)  # the classifier, or that and more
+        self._network.to(memory_format=torch.channels_last)
         self._optimizer = make_optimizer(self._network, recipe)
         self._steps = len(shuffled(len(self._samples), recipe.batch_size))  # in an epoch
         self._scheduler = make_scheduler(self._optimizer, recipe, self._steps)
         augmentation = self._samples.augmentation
         self._erase = augmentation.erase if augmentation else None
         self._autocast_dtype = autocast_dtype(recipe.precision, device)
+        self._after_step: Callable[[], None] | None = getattr(self._network, "after_step", None)
+        self._on_epoch: Callable[[int, Model], None] | None = None
         self._progress = Progress()
         self._kept: dict[str, Tensor] | None = None  # weights of the best epoch, where the best is wanted
         self._good: dict[str, Tensor] | None = None  # weights of the last epoch that ended well
         self._unchecked: list[Tensor] = []  # losses that nobody has looked at yet
 
-    def fit(self, state: StateFile | None, *, progress: bool) -> Trained:
-        """Run what is left of all epochs, and return the network with the weights that the recipe wants."""
+    def fit(
+        self,
+        state: StateFile | None,
+        *,
+        progress: bool = False,
+        on_epoch: Callable[[int, Model], None] | None = None,
+    ) -> Trained:
+        """Run what is left of all epochs, and return the model with the weights that the recipe wants."""
+        self._on_epoch = on_epoch
         if state is not None:
             self._resume(state)
+        if not self._progress.step:
+            self._report(0)
         saved_at = time.monotonic()
         total = self._recipe.epochs * self._steps
         description = f"train {self._recipe.name} (seed {self._seed})"
@@ -191,9 +177,10 @@ class _Run:
         """Take the steps that are left of the present epoch; yield the last loss that was looked at."""
         epoch, done = divmod(self._progress.step, self._steps)
         order = shuffled(len(self._samples), self._recipe.batch_size, self._seed, "order", epoch)[done:]
-        outliers = self._outlier_batches(self._progress.step, len(order))
+        outliers = self._sets.outlier_batches(self._progress.step, len(order))
         self._network.train()
-        batches = zip(order, self._samples.batches(order, epoch=epoch), outliers, strict=True)
+        images_of = self._samples.batches(order, epoch=epoch, views=self._sets.views)
+        batches = zip(order, images_of, outliers, strict=True)
         for chosen, images, extra in batches:
             reseed(derived_seed(self._seed, "step", self._progress.step), self._device)  # dropout and its kin
             self._step(images, self._samples.labels[chosen], extra)
@@ -214,6 +201,8 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        if self._after_step is not None:
+            self._after_step()
         self._unchecked.append(loss.detach())
         self._progress.step += 1
         if self._progress.step == 1:
@@ -247,11 +236,17 @@ class _Run:
             }
         )
         progress.loss_sum = 0.0
-        weights = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        weights = {name: value.detach().clone() for name, value in self._classifier.state_dict().items()}
         if all(bool(value.isfinite().all()) for value in weights.values()):
             self._good, progress.good_epoch = weights, epoch
         if self._recipe.select == "best" and self._chosen()["epoch"] == epoch:
             self._kept = weights
+        self._report(epoch)
+
+    def _report(self, epoch: int) -> None:
+        if self._on_epoch is not None:
+            self._network.eval()
+            self._on_epoch(epoch, self._model)
 
     def _chosen(self) -> dict[str, Any]:
         """Return the history's entry of the epoch that the recipe wants, of those so far."""
@@ -262,8 +257,8 @@ class _Run:
 
     def _finished(self) -> Trained:
         if self._kept is not None:
-            self._network.load_state_dict(self._kept)
-        self._network.to(memory_format=torch.contiguous_format).eval()
+            self._classifier.load_state_dict(self._kept)
+        self._classifier.to(memory_format=torch.contiguous_format).eval()
         chosen = self._chosen()
         return Trained(self._model, chosen["epoch"], chosen["validation_accuracy"], self._progress.history)
 
@@ -295,12 +290,12 @@ class _Run:
 
     def _accuracy(self, samples: Samples) -> float:
         """Compute the share of samples whose largest logit is that of their label."""
-        self._network.eval()
+        self._classifier.eval()
         order = torch.split(torch.arange(len(samples)), EVALUATED_AT_ONCE)
         hits = 0
         with torch.inference_mode(), self._autocast():
             for chosen, images in zip(order, samples.batches(order), strict=True):
-                predicted = self._network(self._inputs(images)).argmax(dim=1)
+                predicted = self._classifier(self._inputs(images)).argmax(dim=1)
                 hits += int((predicted.cpu() == samples.labels[chosen]).sum())
         return hits / len(samples)
 
@@ -313,22 +308,6 @@ class _Run:
             return contextlib.nullcontext()
         return torch.autocast(torch.device(self._device).type, dtype=self._autocast_dtype)
 
-    def _outlier_batches(self, step: int, count: int) -> Iterator[Tensor | None]:
-        """Yield auxiliary images for `count` steps from number `step` on, going through the set again and again."""
-        outliers, table = self._outliers, self._recipe.auxiliary
-        if outliers is None or table is None:
-            yield from [None] * count
-            return
-        size = min(table.batch_size or self._recipe.batch_size, len(outliers))
-        rounds = len(outliers) // size  # whole batches only
-        while count > 0:
-            number, done = divmod(step, rounds)
-            order = shuffled(len(outliers), size, self._seed, "outliers", number)[
-                done : min(rounds, done + count)
-            ]
-            yield from outliers.batches(order, epoch=number)
-            step, count = step + len(order), count - len(order)
-
     def _diverged(self, loss: float, step: int) -> DivergedError:
         recipe = self._recipe
         return DivergedError(
@@ -337,6 +316,18 @@ class _Run:
             self._good,
             self._progress.good_epoch,
         )
+
+
+def trained_network(model: Model, objective: Objective, seed: int) -> nn.Module:
+    """Return what is optimised: the classifier, or what an objective on views puts around it, by the seed."""
+    classifier: Any = model.classifier
+    if not isinstance(objective, ViewObjective):
+        return classifier  # type: ignore[no-any-return]
+    with torch.inference_mode():
+        image = torch.zeros(1, *model.preprocessing.input_size)
+        features = classifier.eval().forward_head(classifier.forward_features(image), pre_logits=True)
+    reseed(derived_seed(seed, "around"))  # else its weights repeat the numbers of the encoder's
+    return objective.around(classifier, features.shape[1])
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -54,22 +54,26 @@ class Samples:
         if len(selection) == 0:
             raise InputError(f"the selection {selection.name!r} is empty, so nothing can be trained on it")
         fits = len(selection) * int(np.prod(preprocessing.input_size)) <= HELD_BYTES
-        is_held = fits and not (augmentation and augmentation.crops_the_original)
         labels = torch.as_tensor(selection.labels, dtype=torch.int64)
         # A CPU that trains has no time to spare for processes that decode.
         workers = 0 if device == "cpu" else min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
-        held = _decoded(selection, preprocessing) if is_held else None
+        wants_originals = augmentation is not None and augmentation.crops_the_original
+        read = _originals if wants_originals else _decoded
+        held = read(selection, preprocessing) if fits else None
         return cls(selection, preprocessing, augmentation, held, labels, seed, workers)
 
-    def batches(self, order: Sequence[Tensor], *, epoch: int = 0) -> Iterator[Tensor]:
-        """Yield the images at each of the positions (n,): uint8 (n, channels, H, W)."""
+    def batches(self, order: Sequence[Tensor], *, epoch: int = 0, views: int = 1) -> Iterator[Tensor]:
+        """Yield the images at each of the positions (n,), view after view: uint8 (views n, channels, H, W)."""
         if self.held is not None and self.augmentation is None:
             for chosen in order:
                 yield self.held[chosen]
             return
         loader = DataLoader(
             _Images(self, epoch),
-            batch_sampler=[chosen.tolist() for chosen in order],
+            batch_sampler=[
+                [(view, position) for view in range(views) for position in chosen.tolist()]
+                for chosen in order
+            ],
             num_workers=self.workers,
             collate_fn=torch.stack,
             generator=torch.Generator(),  # else it draws from the global one
@@ -79,11 +83,11 @@ class Samples:
         except HarnessError as error:  # of a worker it comes with that process's traceback before it
             raise type(error)(str(error).strip().splitlines()[-1]) from None
 
-    def image(self, position: int, *, epoch: int) -> Tensor:
-        """Read one image: uint8 (channels, H, W), changed by a seed of its own in every epoch."""
+    def image(self, position: int, *, epoch: int, view: int = 0) -> Tensor:
+        """Read one image: uint8 (channels, H, W), changed by a seed of its own in every epoch and view."""
         if self.augmentation is None:
             return self.preprocessing.batch(self.selection.images([position]))[0]
-        seed = derived_seed(self.seed, "augment", epoch, position)
+        seed = derived_seed(self.seed, "augment", epoch, position, *([view] if view else []))
         if self.held is not None:
             return self.augmentation.changed(_array(self.held[position]), seed, is_fitted=True)
         return self.augmentation.changed(self.selection.images([position])[0], seed)
@@ -97,8 +101,9 @@ class _Images(Dataset["Tensor"]):
     samples: Samples
     epoch: int
 
-    def __getitem__(self, position: int) -> Tensor:
-        return self.samples.image(position, epoch=self.epoch)
+    def __getitem__(self, item: tuple[int, int]) -> Tensor:
+        view, position = item
+        return self.samples.image(position, epoch=self.epoch, view=view)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -137,6 +142,19 @@ def _decoded(selection: Selection, preprocessing: Preprocessing) -> Tensor:
         stop = min(start + DECODED_AT_ONCE, len(selection))
         images[start:stop] = preprocessing.batch(selection.images(range(start, stop)))
     return images
+
+
+def _originals(selection: Selection, preprocessing: Preprocessing) -> Tensor | None:
+    """Decode the images where each has the model's shape already; None where one has not."""
+    channels, height, width = preprocessing.input_size
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    images = torch.empty((len(selection), height, width, channels), dtype=torch.uint8)
+    for position in range(len(selection)):
+        image = selection.images([position])[0]
+        if image.shape != shape:
+            return None
+        images[position] = torch.from_numpy(image.reshape(images.shape[1:]))
+    return images.permute(0, 3, 1, 2)
 
 
 def _array(image: Tensor) -> NDArray[np.uint8]:

@@ -33,6 +33,8 @@ from harness.training.settings import autocast_dtype
 from harness.training.state import StateFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.protocols import Catalogue
     from harness.selection import Selection
     from harness.specs import Model, ModelRequest, TrainingData
@@ -41,7 +43,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ood_harness")
 
 TRAINING_VERSION = 1  # bump when another module than these changes what a training gives
-_DECISIVE = ("augmentation", "loop", "samples", "settings")  # the modules whose code decides trained weights
+_DECISIVE = (
+    "augmentation",
+    "loop",
+    "samples",
+    "sets",
+    "settings",
+)  # modules whose code decides trained weights
 _STATE = "state.safetensors"
 
 
@@ -138,13 +146,19 @@ class Training:
         """The name of the trained model's folder."""
         return f"{self.recipe.name}-s{self.seed}-{self.digest[:16]}"
 
-    def run(self, *, state: StateFile | None = None, progress: bool = False) -> Trained:
-        """Train, from the state file on where there is one."""
+    def run(
+        self,
+        *,
+        state: StateFile | None = None,
+        progress: bool = False,
+        on_epoch: Callable[[int, Model], None] | None = None,
+    ) -> Trained:
+        """Train, from the state file on where there is one; `on_epoch` as in `train`."""
         recipe = self.recipe
         model = self.blueprint.build(seed=self.seed, pretrained=recipe.pretrained)
         require_usable(model, self.blueprint)
         return train(
-            replace(model, num_classes=self.data.num_classes),
+            self.of_its_classes(model),
             self.blueprint.loss(),
             recipe,
             self.data,
@@ -153,7 +167,12 @@ class Training:
             device=self.device,
             state=state,
             progress=progress,
+            on_epoch=on_epoch,
         )
+
+    def of_its_classes(self, model: Model) -> Model:
+        """Note the classes of the data in a model, which may have more outputs; an encoder keeps its 0."""
+        return replace(model, num_classes=self.data.num_classes) if model.num_classes else model
 
     def config(self, trained: Trained) -> dict[str, object]:
         """Describe the trained model for its config.json."""
@@ -254,8 +273,7 @@ def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> s
     if error.weights is None:
         return "No epoch had ended before, so nothing is kept"
     kept = folder.with_name(f"{folder.name}-diverged")
-    model = training.blueprint.build(seed=training.seed)
-    model = replace(model, num_classes=training.data.num_classes)
+    model = training.of_its_classes(training.blueprint.build(seed=training.seed))
     classifier = opened(model.classifier, "cpu", name=training.recipe.name)
     classifier.load_state_dict(error.weights)
     config = {**training.config(Trained(model, error.epoch, None, [])), "diverged": str(error)}

@@ -21,5 +21,8 @@ def harness_objectives() -> Iterator[harness.ObjectiveSpec]:
         ("outlier_exposure", "linear:OutlierExposure", ("auxiliary",), "Hendrycks et al., ICLR 2019"),
         ("isomax", "isomax:IsoMax", (), "Macêdo et al., IsoMax, IJCNN 2021"),
         ("isomaxplus", "isomax:IsoMaxPlus", (), "Macêdo et al., IsoMax+, arXiv 2105.14399"),
+        ("er", "er:EntropyReconstruction", (), "Rodríguez-Gálvez et al., ER, ICML 2023"),
+        ("infonce", "contrastive:InfoNCE", (), "van den Oord et al., 2018; Chen et al., SimCLR, ICML 2020"),
+        ("byol", "contrastive:BYOL", (), "Grill et al., BYOL, NeurIPS 2020"),
     ):
         yield harness.ObjectiveSpec(name, harness.Deferred(f"{PACKAGE}.{address}"), needs, cite)

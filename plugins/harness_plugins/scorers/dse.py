@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import harness
-from harness_plugins.scorers.moments import unit_vectors
+from harness_plugins.scorers.moments import gaussian, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE = 1024  # samples whose kernel rows are in memory at once
+WIDTHS = ("median", "neighbour")
+NEIGHBOUR = 10  # whose distance is the width "neighbour"
 
 
 def class_balanced(labels: NDArray[np.int64], size: int, *, seed: int) -> NDArray[np.int64]:
@@ -38,17 +40,6 @@ def class_balanced(labels: NDArray[np.int64], size: int, *, seed: int) -> NDArra
     return np.sort(order[by_turn[:size]])
 
 
-def squared_distances(left: Tensor, right: Tensor) -> Tensor:
-    """Compute squared Euclidean distances by one product, (N, D), (M, D) -> (N, M)."""
-    sizes = left.square().sum(dim=1)[:, None] + right.square().sum(dim=1)  # (N, M)
-    return sizes.addmm_(left, right.T, alpha=-2).clamp_(min=0)
-
-
-def kernel(left: Tensor, right: Tensor, *, sigma: float) -> Tensor:
-    """Compute G = exp(-‖x-y‖² / 2σ²), (N, D), (M, D) -> (N, M)."""
-    return squared_distances(left, right).mul_(-0.5 / sigma**2).exp_()
-
-
 def diffusion_modes(reference: Tensor, *, sigma: float, modes: int) -> Tensor:
     """Compute P (M, m), from reference (M, D), such that ‖G(x, reference) P‖² is what m modes express of x.
 
@@ -57,7 +48,7 @@ def diffusion_modes(reference: Tensor, *, sigma: float, modes: int) -> Tensor:
     """
     import torch
 
-    gram = kernel(reference, reference, sigma=sigma)  # (M, M)
+    gram = gaussian(reference, reference, sigma)  # (M, M)
     scale = gram.sum(dim=1).rsqrt()  # (M,)
     values, vectors = torch.linalg.eigh(scale[:, None] * gram * scale)  # ascending
     values, vectors = values[-modes:], vectors[:, -modes:]
@@ -65,39 +56,51 @@ def diffusion_modes(reference: Tensor, *, sigma: float, modes: int) -> Tensor:
     return torch.div(scale[:, None] * vectors[:, kept], values[kept].sqrt())
 
 
+def typical_distance(reference: Tensor, width: str) -> float:
+    """Return the median distance of two features of (M, D), or the median of those to the 10th neighbour."""
+    import torch
+
+    if width == "median":
+        return torch.pdist(reference).median().item()
+    nearest = torch.cdist(reference, reference).topk(min(NEIGHBOUR + 1, len(reference)), largest=False).values
+    return nearest[:, -1].median().item()
+
+
 @dataclass(frozen=True)
 class Dse:
     """Residual 1 - Σ_j (k̃ᵀu_j)² / λ_j, clipped to 0 to 1, with k̃ = G(f, R) / √degrees. Higher = more OOD.
 
-    R holds at most `size` L2-normalised training features, balanced over classes, drawn with `seed`; σ is
-    `scale` times their median distance; j runs over the leading `modes`. With as many modes as features in R
-    this is the variance of a Gaussian process without noise, 1 - kᵀG⁻¹k.
+    R holds at most `size` L2-normalised training features, balanced over classes, drawn with `seed`. σ is `scale` times
+    their median distance, or with the `width` "neighbour" times the median of their distances to the 10th neighbour; j
+    runs over the leading `modes`. With as many modes as features in R this is the variance of a Gaussian process
+    without noise, 1 - kᵀG⁻¹k.
     """
 
     modes: int = 50
     scale: float = 1.0
     size: int = 2000
     seed: int = 0
+    width: str = "median"
 
     def __post_init__(self) -> None:
+        if self.width not in WIDTHS:
+            raise harness.unknown_name("width", self.width, WIDTHS, valid_label="Valid")
         if self.modes < 1 or not self.scale > 0 or self.size < 2:
             given = f"modes={self.modes}, scale={self.scale}, size={self.size}"
             raise harness.InputError(f"{given}. Give modes ≥ 1, scale > 0 and size ≥ 2")
 
     def fit(self, data: harness.FitData) -> FittedDse:
         """Draw the reference and find its modes. Raises InputError where the median distance is 0."""
-        import torch
-
         chosen = class_balanced(data.train.labels.cpu().numpy(), self.size, seed=self.seed)
         if len(chosen) < 2:
             raise harness.InputError(f"{len(chosen)} labelled training samples. Give at least 2")
         reference = unit_vectors(data.train.take(chosen).penultimate)  # (M, D)
-        median = torch.pdist(reference).median().item()
-        if not median > 0:
+        distance = typical_distance(reference, self.width)
+        if not distance > 0:
             raise harness.InputError(
-                f"the median distance of {len(chosen)} training features is 0. Fit on features that differ"
+                f"the {self.width} distance of {len(chosen)} training features is 0. Fit on features that differ"
             )
-        sigma = self.scale * median
+        sigma = self.scale * distance
         modes = diffusion_modes(reference, sigma=sigma, modes=self.modes)
         return FittedDse(reference, modes, sigma)
 
@@ -117,7 +120,7 @@ class FittedDse:
         return torch.cat([self._residual(tile) for tile in torch.split(features.penultimate, TILE)])
 
     def _residual(self, penultimate: Tensor) -> Tensor:
-        rows = kernel(unit_vectors(penultimate), self.reference, sigma=self.sigma)  # (n, M)
+        rows = gaussian(unit_vectors(penultimate), self.reference, self.sigma)  # (n, M)
         return (1 - (rows @ self.modes).square().sum(dim=1)).clamp(0, 1)
 
 

@@ -21,6 +21,17 @@ def unit_vectors(features: Tensor) -> Tensor:
     return torch.div(features, norms.where(norms > 0, 1.0))
 
 
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Compute squared Euclidean distances by one product, (N, D), (M, D) -> (N, M)."""
+    sizes = left.square().sum(dim=1)[:, None] + right.square().sum(dim=1)  # (N, M)
+    return sizes.addmm_(left, right.T, alpha=-2).clamp_(min=0)
+
+
+def gaussian(left: Tensor, right: Tensor, sigma: float) -> Tensor:
+    """Compute G = exp(-‖x - y‖² / 2σ²), (N, D), (M, D) -> (N, M)."""
+    return squared_distances(left, right).mul_(-0.5 / sigma**2).exp_()
+
+
 def scatter_matrix(batches: Iterable[Tensor]) -> Tensor:
     """Add up xᵀx over all rows x, batches of (n, D) -> (D, D)."""
     return add_up(batch.T @ batch for batch in batches)

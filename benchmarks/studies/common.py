@@ -1,0 +1,147 @@
+"""What the studies share: Fashion-MNIST, features of a network, tables as CSV, and curves as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from harness.data import IdData, open_id
+from harness.loaded import resolve_device
+from harness.preprocessing import Preprocessing
+from harness.progress import progress_bar
+from harness.registry import Registry
+from harness.selection import Selection
+from harness.suite import IdEntry
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES, PICTURES = ROOT / "results" / "studies", ROOT / "docs" / "pictures"
+PREPROCESSING = Preprocessing((1, 28, 28), mean=(0.286,), std=(0.353,))  # Fashion-MNIST's own
+AT_ONCE = 1024
+COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e69f00", "#7a4fa3", "#00838f", "#6d4c41", "#444444")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a picture: columns of a table over another, a line for each value of `by`, a band over seeds."""
+
+    title: str
+    x: str
+    y: str
+    by: str
+    rows: Callable[[pd.DataFrame], pd.Series] | None = None  # which of the table's rows; None: all
+    x_label: str = ""
+    y_label: str = ""
+    log: bool = False
+    scatter: bool = False
+    lines: Sequence[float] = field(default_factory=tuple)  # horizontal guides
+
+
+def options(description: str | None, **defaults: int) -> argparse.Namespace:
+    """Read the command line: where tables and pictures go, the device, and the study's own whole numbers."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the CSV files")
+    parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder of the pictures")
+    parser.add_argument("--device", default="auto")
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    arguments = parser.parse_args()
+    arguments.device = resolve_device(arguments.device)
+    return arguments
+
+
+def fashion_mnist(*, train: int, test: int) -> IdData:
+    """Open Fashion-MNIST, with so many images of each part."""
+    entry = IdEntry.model_validate(
+        {
+            "dataset": "hf:fashion_mnist",
+            "train": {"split": "train", "limit": train},
+            "test": {"split": "test", "limit": test},
+        }
+    )
+    return open_id(entry, Registry.load())
+
+
+def pixels(selection: Selection) -> Tensor:
+    """Decode and normalise a selection, (N, 1, 28, 28)."""
+    return PREPROCESSING.normalise(PREPROCESSING.batch(selection.images(range(len(selection)))))
+
+
+def penultimate(classifier: Any, images: Tensor) -> Tensor:
+    """Forward images to penultimate features, (N, D) float64 on the CPU."""
+    device = next(classifier.parameters()).device
+    with torch.inference_mode():
+        parts = [
+            classifier.forward_head(classifier.forward_features(part.to(device)), pre_logits=True)
+            for part in images.split(AT_ONCE)
+        ]
+    return torch.cat(parts).double().cpu()
+
+
+def accuracy(classifier: Any, images: Tensor, labels: Tensor) -> float:
+    """Compute the share of images whose largest logit is that of their label."""
+    device = next(classifier.parameters()).device
+    with torch.inference_mode():
+        hits = [
+            classifier(part.to(device)).argmax(dim=1).cpu() == truth
+            for part, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+        ]
+    return float(torch.cat(hits).double().mean())
+
+
+def each(items: Sequence[Any], what: str) -> Any:
+    """Go through the runs of a study, with a bar."""
+    with progress_bar(total=len(items), description=what, unit="run", enabled=True) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> pd.DataFrame:
+    """Write rows as CSV, with six significant digits, and return them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(list(rows))
+    frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    print(f"{path}: {len(frame)} rows")
+    return frame
+
+
+def draw(frame: pd.DataFrame, panels: Sequence[Panel], path: Path, *, columns: int = 3) -> None:
+    """Draw panels: each line is a mean, its band goes from the lowest to the highest seed."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.7 * rows), layout="constrained")
+    for number, panel in enumerate(panels, start=1):
+        _draw_panel(figure.add_subplot(rows, columns, number), frame, panel)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
+    print(path)
+
+
+def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> None:
+    chosen = frame if panel.rows is None else frame[panel.rows(frame)]
+    for colour, (name, of_line) in zip(COLOURS * 3, chosen.groupby(panel.by, sort=False), strict=False):
+        if panel.scatter:
+            axes.plot(of_line[panel.x], of_line[panel.y], "o", color=colour, label=str(name), markersize=4)
+            continue
+        at = of_line.groupby(panel.x)[panel.y].agg(["mean", "min", "max"])
+        axes.plot(at.index, at["mean"], color=colour, label=str(name), marker="." if len(at) < 12 else None)
+        axes.fill_between(at.index, at["min"], at["max"], color=colour, alpha=0.2, linewidth=0)
+    for height in panel.lines:
+        axes.axhline(height, color="#999999", linewidth=0.8, linestyle="--")
+    if panel.log:
+        axes.set_xscale("log")
+    axes.set_title(panel.title, fontsize=9)
+    axes.set_xlabel(panel.x_label or panel.x, fontsize=8)
+    axes.set_ylabel(panel.y_label, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=7, frameon=False)

@@ -1,0 +1,121 @@
+"""How soon a batch-level detector notices drift: DSE of reference and batch, mean 10-NN, MMD, at rising shares of OOD.
+
+    OOD_HARNESS_DATA=... python benchmarks/studies/drift.py
+
+The convnets of the recipe fashion-mnist-softmax, 3 seeds; reference and mean ± sd from ID validation, disjoint batches
+of 100 from ID test, with 0, 5, 10, 25 and 50 % of MNIST. Writes drift.csv (AUROC of contaminated batches against clean
+ones) and drift.png.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from common import PREPROCESSING, Panel, draw, each, options, penultimate, write_table
+from torch import Tensor
+
+import harness
+from harness.cache import Cache, default_root
+from harness.data import open_dataset, open_id, training_data
+from harness.registry import Registry
+from harness.selection import Selection
+from harness.specs import ModelRequest
+from harness.suite import load_suite
+from harness.training.store import build_recipe
+from harness_plugins.probes.drift import DriftDetector
+
+RECIPE, SUITE = "fashion-mnist-softmax", "fashion-mnist-objectives"
+SHARES = (0, 5, 10, 25, 50)  # per cent of a batch that is OOD
+REFERENCE = 500
+DETECTORS = {
+    "|DSE - μ|/sd, σ = median/4": DriftDetector("dse", scale=0.25),
+    "|DSE - μ|/sd, σ = median/2": DriftDetector("dse", scale=0.5),
+    "|DSE - μ|/sd, σ = median": DriftDetector("dse"),
+    "mean 10-NN": DriftDetector("knn"),
+    "MMD": DriftDetector("mmd"),
+}
+
+
+def main() -> None:
+    arguments = options(__doc__, seeds=3, size=100, batches=40)
+    registry = Registry.load()
+    entry = load_suite(SUITE, registry).id
+    data = open_id(entry, registry)
+    ood = open_dataset("mnist", "hf:mnist", registry, split="test")
+    rows: list[dict[str, Any]] = []
+    for seed in each(range(arguments.seeds), "drift"):
+        request = ModelRequest(
+            name=f"recipe:{RECIPE}",
+            argument=RECIPE,
+            seed=seed,
+            data=training_data(data, entry.dataset),
+            device=arguments.device,
+            store=Cache(default_root()).models,
+            progress=True,
+            catalogue=registry,
+        )
+        network = build_recipe(RECIPE, request).classifier
+        assert data.validation is not None
+        held, clean, drifted = (features(network, part) for part in (data.validation, data.test, ood))
+        rows += compare(held, clean, drifted, seed, arguments)
+    frame = write_table(rows, arguments.tables / "drift.csv")
+    panel = Panel(
+        "Batches of 100: contaminated against clean", "percent", "auroc", "detector", x_label="OOD in a batch (%)",
+        y_label="AUROC", lines=(0.5,),
+    )  # fmt: skip
+    draw(frame[frame["percent"] > 0], [panel], arguments.pictures / "drift.png", columns=1)
+
+
+def features(network: Any, selection: Selection) -> Tensor:
+    """Forward a selection, piece by piece, (N, D)."""
+    pieces = []
+    for start in range(0, len(selection), 1000):
+        chosen = selection.images(range(start, min(start + 1000, len(selection))))
+        pieces.append(penultimate(network, PREPROCESSING.normalise(PREPROCESSING.batch(chosen))))
+    return torch.cat(pieces)
+
+
+def compare(held: Tensor, clean: Tensor, drifted: Tensor, seed: int, arguments: Any) -> list[dict[str, Any]]:
+    """Score clean and contaminated batches with every detector. No sample is in two batches of one comparison."""
+    size, count = arguments.size, arguments.batches
+    rng = np.random.default_rng(seed)
+    held, clean, drifted = (
+        part[torch.from_numpy(rng.permutation(len(part)))] for part in (held, clean, drifted)
+    )
+    reference, calibration = held[:REFERENCE], held[REFERENCE:].split(size)
+    calibration = [batch for batch in calibration if len(batch) == size]
+    first, rest = clean[: count * size].split(size), clean[count * size :]
+    rows = []
+    for name, detector in DETECTORS.items():
+        fitted = detector.fit(reference, calibration)
+        on_clean = [fitted.score(batch) for batch in first]
+        for percent in SHARES:
+            batches = contaminated(rest, drifted, percent, size, count)
+            scores = [fitted.score(batch) for batch in batches]
+            auroc = harness.metrics.auroc(on_clean, scores)
+            alarms = float(np.mean(np.array(scores) > 2))
+            rows.append(
+                {
+                    "detector": name,
+                    "seed": seed,
+                    "percent": percent,
+                    "auroc": auroc,
+                    "share_above_2_sd": alarms,
+                }
+            )
+    return rows
+
+
+def contaminated(clean: Tensor, drifted: Tensor, percent: int, size: int, count: int) -> list[Tensor]:
+    """Cut disjoint batches, so many per cent of each drifted."""
+    bad = size * percent // 100
+    good = size - bad
+    return [
+        torch.cat([clean[i * good : (i + 1) * good], drifted[i * bad : (i + 1) * bad]]) for i in range(count)
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Whether training by entropy and reconstruction is stable with small batches and fast teachers, as its paper claims.
+
+    OOD_HARNESS_DATA=... python benchmarks/studies/stability.py
+
+ER alone and with an EMA teacher, beside InfoNCE and BYOL of the same encoder and projector, at batch 32, 128 and 512
+(teachers at momentum 0.99), and at momentum 0.8, 0.99 and 0.996 (batch 128); 3 seeds. Shrunk for two cores: 4,000
+images of Fashion-MNIST, a convnet of 73,000 weights, 3 epochs instead of 100 and more. Writes stability.csv: accuracy
+of k nearest neighbours and of a linear probe on 3,000 test images, and the vMF entropy of the features; and
+stability.png.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from common import Panel, draw, fashion_mnist, options, penultimate, pixels, write_table
+from torch.nn import functional
+
+import harness
+from harness.errors import HarnessError
+from harness.progress import progress_bar
+from harness.registry import Registry
+from harness.training.recipe import load_recipe
+from harness.training.store import Training
+from harness_plugins.probes.accuracy import KnnAccuracy, LinearProbeAccuracy
+from harness_plugins.probes.er import vmf_entropy
+
+BATCHES, MOMENTA = (32, 128, 512), (0.8, 0.99, 0.996)
+ALONE = {
+    "ER": "fashion-mnist-er",
+    "ER, discrete": "fashion-mnist-er-discrete",
+    "InfoNCE": "fashion-mnist-infonce",
+}
+TAUGHT = {"ER + teacher": "fashion-mnist-er-ema", "BYOL": "fashion-mnist-byol"}
+BATCH, MOMENTUM = 128, 0.99  # where the other varies
+MEASURED = 2000  # features of the entropy
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training."""
+
+    method: str
+    recipe: str
+    batch: int
+    momentum: float | None
+    seed: int
+
+
+def settings(seeds: int) -> list[Setting]:
+    """List all trainings, the quick ones last."""
+    found = []
+    for seed in range(seeds):
+        for method, recipe in (ALONE | TAUGHT).items():
+            momentum = MOMENTUM if method in TAUGHT else None
+            found += [Setting(method, recipe, batch, momentum, seed) for batch in BATCHES]
+        for method, recipe in TAUGHT.items():
+            found += [Setting(method, recipe, BATCH, m, seed) for m in MOMENTA if m != MOMENTUM]
+    return sorted(found, key=lambda setting: setting.batch)
+
+
+def main() -> None:
+    arguments = options(__doc__, seeds=3, epochs=3, train=4000, test=3000, workers=os.cpu_count() or 1)
+    todo = settings(arguments.seeds)
+    rows = []
+    with (
+        ProcessPoolExecutor(arguments.workers) as pool,
+        progress_bar(total=len(todo), description="stability", unit="run", enabled=True) as bar,
+    ):
+        for done in as_completed([pool.submit(measure, setting, arguments) for setting in todo]):
+            rows.append(done.result())
+            bar.update()
+    rows.sort(key=lambda row: (row["method"], row["batch"], row["momentum"] or 0, row["seed"]))
+    frame = write_table(rows, arguments.tables / "stability.csv")
+    frame = frame.assign(momentum=frame["momentum"].astype(float))
+    draw(frame, panels(), arguments.pictures / "stability.png", columns=2)
+
+
+def measure(setting: Setting, arguments: Any) -> dict[str, Any]:
+    """Train one encoder and measure its frozen features."""
+    if arguments.workers > 1:
+        torch.set_num_threads(1)
+    data = fashion_mnist(train=arguments.train, test=arguments.test)
+    registry = Registry.load()
+    recipe = load_recipe(setting.recipe, registry)
+    params = dict(recipe.objective_params)
+    if setting.momentum is not None:
+        params["ema"] = setting.momentum
+    recipe = recipe.model_copy(
+        update={"epochs": arguments.epochs, "batch_size": setting.batch, "objective_params": params}
+    )
+    assert data.train is not None and data.training is not None
+    place = {
+        "method": setting.method,
+        "batch": setting.batch,
+        "momentum": setting.momentum,
+        "seed": setting.seed,
+    }
+    training = Training(recipe, data.training, setting.seed, registry, arguments.device)
+    try:
+        classifier = training.run().model.classifier
+    except HarnessError as error:  # it diverged, which is an answer
+        print(error)
+        return {**place, "knn": np.nan, "linear": np.nan, "entropy": np.nan}
+    train, test = (
+        harness.Features(
+            penultimate=penultimate(classifier, pixels(part)).float(), labels=torch.as_tensor(part.labels)
+        )
+        for part in (data.train, data.test)
+    )
+    given = harness.FitData(train=harness.FeatureSet.of(train))
+    probes = {"knn": KnnAccuracy(), "linear": LinearProbeAccuracy()}
+    found = {
+        name: probe.fit(given).measure(harness.FeatureSet.of(test)).value for name, probe in probes.items()
+    }
+    units = functional.normalize(test.penultimate[:MEASURED].double())
+    return {**place, **found, "entropy": vmf_entropy(units).item()}
+
+
+def panels() -> list[Panel]:
+    """Lay out the picture: accuracy over the batch, and over the teacher's momentum."""
+
+    def by_batch(frame: Any) -> Any:
+        return frame["momentum"].isna() | (frame["momentum"] == MOMENTUM)
+
+    def by_momentum(frame: Any) -> Any:
+        return frame["method"].isin(TAUGHT) & (frame["batch"] == BATCH)
+
+    shown = (("knn", "k nearest neighbours"), ("linear", "linear probe"))
+    over_batch = [
+        Panel(
+            f"{title}, momentum {MOMENTUM}", "batch", column, "method", by_batch, y_label="accuracy", log=True
+        )
+        for column, title in shown
+    ]
+    over_momentum = [
+        Panel(f"{title}, batch {BATCH}", "momentum", column, "method", by_momentum, y_label="accuracy")
+        for column, title in shown
+    ]
+    return over_batch + over_momentum
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Entropy and reconstruction, ER (Rodríguez-Gálvez et al., ICML 2023): a lower bound on what two views share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import nn
+from torch.nn import functional
+
+import harness
+from harness_plugins.objectives.views import VIEWS, TwoViews, check_above_zero, check_ema, check_sizes
+from harness_plugins.probes.er import (
+    REDUCTIONS,
+    discrete_entropy,
+    discrete_reconstruction,
+    vmf_entropy,
+    vmf_reconstruction,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUPPORTS = ("sphere", "discrete")
+
+
+@dataclass(frozen=True)
+class EntropyReconstruction:
+    """Reconstruction minus entropy: -ER of I(Z₁; Z₂) ≥ H(Z₂) + E[ln q(Z₂ | Z₁)] (eq. 2), symmetric in the views.
+
+    On the sphere, projections are unit vectors: their entropy is that of a von Mises-Fisher kernel density over each
+    view's n rows, and q a von Mises-Fisher density of concentration `kappa` around the other view. On a discrete
+    support they are softmax(projection / temperature), `dim` classes.
+
+    With `ema`, a teacher's projections, without gradient, are what the student reconstructs.
+    """
+
+    views: ClassVar[int] = VIEWS
+    support: str = "sphere"
+    kappa: float = 10.0
+    reduction: Literal["expectation", "average"] = "expectation"
+    temperature: float = 1.0
+    ema: float | None = None
+    hidden: int = 128
+    dim: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value, valid in (
+            ("support", self.support, SUPPORTS),
+            ("reduction", self.reduction, REDUCTIONS),
+        ):
+            if value not in valid:
+                raise harness.unknown_name(name, str(value), valid, valid_label="Valid")
+        check_above_zero("kappa", self.kappa)
+        check_above_zero("temperature", self.temperature)
+        check_ema(self.ema)
+        check_sizes(self.hidden, self.dim)
+
+    def head(self, num_features: int, num_classes: int) -> nn.Module:
+        """Train an encoder."""
+        return nn.Identity()
+
+    def around(self, classifier: harness.Classifier, num_features: int) -> nn.Module:
+        """Return the encoder with a projector, and with a teacher where `ema` is given."""
+        return TwoViews(classifier, num_features, hidden=self.hidden, dim=self.dim, ema=self.ema)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of the student's and the teacher's projections, (1, 2, n, d) or (2, 2, n, d)."""
+        if not bool(outputs.isfinite().all()):
+            return (
+                outputs.sum()
+            )  # what is not finite either, so that training ends with the number of the step
+        points = self._points(outputs)
+        (first, second), (first_target, second_target) = points[0], points[-1]
+        entropy = (self._entropy(first) + self._entropy(second)) / 2
+        if self.ema is None:
+            return self._reconstruction(first, second) - entropy
+        there, back = (
+            self._reconstruction(first, second_target),
+            self._reconstruction(second, first_target),
+        )
+        return (there + back) / 2 - entropy
+
+    def _points(self, outputs: Tensor) -> Tensor:
+        if self.support == "sphere":
+            return functional.normalize(outputs, dim=-1)
+        return (outputs / self.temperature).softmax(dim=-1)
+
+    def _entropy(self, points: Tensor) -> Tensor:
+        if self.support == "sphere":
+            return vmf_entropy(points, kappa=self.kappa, reduction=self.reduction)
+        return discrete_entropy(points, reduction=self.reduction)
+
+    def _reconstruction(self, first: Tensor, second: Tensor) -> Tensor:
+        if self.support == "sphere":
+            return vmf_reconstruction(first, second, kappa=self.kappa)
+        return discrete_reconstruction(first, second)

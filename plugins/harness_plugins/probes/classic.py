@@ -1,0 +1,104 @@
+"""What diffusion spectral entropy is compared with: binned Shannon entropy, and entropies of other matrices, in bits.
+
+As the authors of DSE define them in their comparison (arXiv 2312.04823); every probability has 2.2e-16 added.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import harness
+from harness_plugins.probes import spectrum
+from harness_plugins.probes.diffusion import (
+    CLUSTERS,
+    bits,
+    classes_of,
+    mutual_information,
+    points_of,
+    require_parameters,
+    resolve_width,
+    spectral_entropy,
+)
+from harness_plugins.scorers.moments import gaussian, squared_distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness_plugins.probes.diffusion import Array, Width
+
+
+def binned_entropy(x: Array, *, bins: int = 2) -> float:
+    """Compute Shannon's entropy of points (N, D) binned along every dimension, min to max: at most log2 N.
+
+    In many dimensions nearly every point has a cell of its own and the entropy is log2 N, whatever the points.
+    """
+    points = points_of(x)
+    if bins < 1:
+        raise harness.InputError(f"bins is {bins}. Give 1 or more")
+    low, spread = points.amin(dim=0), points.amax(dim=0) - points.amin(dim=0)
+    scaled = (points - low) / spread.where(spread > 0, 1.0)
+    edges = torch.from_numpy(np.linspace(0, 1, bins + 1)[1:-1]).to(points)
+    cells = torch.bucketize(scaled, edges, right=True)
+    # The largest value of a dimension would open a bin of its own at 1; it belongs to the last.
+    return bits(torch.unique(cells, dim=0, return_counts=True)[1].double())
+
+
+def binned_mutual_information(
+    z: Array, y: Array, *, bins: int = 2, seed: int = 0, clusters: int = CLUSTERS
+) -> float:
+    """Compute DSMI's difference of entropies with the binned entropy in its place; y as there."""
+    points = points_of(z)
+    classes = classes_of(y, len(points), clusters)
+    return mutual_information(lambda rows: binned_entropy(points[rows], bins=bins), classes, seed=seed)
+
+
+def matrix_entry_entropy(x: Array, *, sigma: Width = 10.0) -> float:
+    """Compute the entropy of all N² entries of the row-normalised diffusion matrix, x (N, D): at most 2 log2 N."""
+    points = points_of(x)
+    require_parameters(sigma=sigma)
+    matrix = spectrum.diffusion_matrix(points, sigma=resolve_width(points, sigma))
+    return bits(matrix.div_(matrix.sum(dim=1, keepdim=True)).flatten())
+
+
+def matrix_entry_mutual_information(
+    z: Array, y: Array, *, sigma: Width = 10.0, seed: int = 0, clusters: int = CLUSTERS
+) -> float:
+    """Compute DSMI's difference of entropies with the matrix-entry entropy in its place; y as there."""
+    points = points_of(z)
+    width = resolve_width(points, sigma)
+    classes = classes_of(y, len(points), clusters)
+    return mutual_information(
+        lambda rows: matrix_entry_entropy(points[rows], sigma=width), classes, seed=seed
+    )
+
+
+def adjacency_spectral_entropy(
+    x: Array, *, sigma: Width = 10.0, anisotropic: bool = False, neighbours: int | None = None
+) -> float:
+    """Compute the entropy of the absolute eigenvalues of a graph's adjacency matrix over points (N, D).
+
+    The matrix is the Gaussian kernel G; `anisotropic`, D^-½ G D^-½; with `neighbours`, a 1 for each point's that many
+    nearest, itself among them, else 0: not symmetric, so that eigenvalues may be complex.
+    """
+    points = points_of(x)
+    require_parameters(sigma=sigma)
+    if neighbours is not None:
+        return spectral_entropy(torch.linalg.eigvals(_nearest(points, neighbours)))
+    width = resolve_width(points, sigma)
+    matrix = (
+        spectrum.diffusion_matrix(points, sigma=width) if anisotropic else gaussian(points, points, width)
+    )
+    return spectral_entropy(torch.linalg.eigvalsh(matrix))
+
+
+def _nearest(points: Tensor, neighbours: int) -> Tensor:
+    if not 1 <= neighbours <= len(points):
+        raise harness.InputError(
+            f"neighbours is {neighbours} of {len(points)} points. Give 1 to {len(points)}"
+        )
+    distances = squared_distances(points, points).fill_diagonal_(0.0)
+    furthest = distances.kthvalue(neighbours, dim=1, keepdim=True).values
+    return (distances <= furthest).double()

@@ -1,0 +1,305 @@
+"""Diffusion spectral entropy and mutual information (Liao et al., arXiv 2312.04823), in bits.
+
+The authors' published code is followed where it defines the measures. Not followed are its Chebyshev approximation,
+which is off by half, and its cache of eigenvalues, which rounds to float16 and ignores new input: spectrum.py takes
+their place.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import harness
+from harness_plugins.probes import spectrum
+from harness_plugins.probes.spectrum import EXACT_ROWS, Estimate
+from harness_plugins.scorers.moments import gaussian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = Tensor | NDArray[Any]
+
+Width = float | str  # a number, "median" or "neighbour"
+NEIGHBOUR = 10  # whose distance is the width "neighbour"
+REPETITIONS = 5  # random subsets of each class's size
+CLUSTERS = 10
+TOLERANCE = 5e-4  # of an estimate's standard error, relative
+EPS = float(np.finfo(float).eps)  # is added to every probability
+_WIDTH_ROWS = 2000  # of which a data-driven width is computed
+
+
+def diffusion_spectral_entropy(
+    x: Array,
+    *,
+    sigma: Width = 10.0,
+    t: float = 1,
+    alpha: float = 0.0,
+    size: int | None = None,
+    seed: int = 0,
+    exact_rows: int = EXACT_ROWS,
+) -> float:
+    """Compute the entropy of a point cloud's diffusion spectrum, x (N, D), from 0 to log2 N bits.
+
+    DSE = -Σ q log2 q with q = |λ|^t / Σ |λ|^t + 2.2e-16, λ the eigenvalues of K = D^-½ G D^-½ and G the Gaussian
+    kernel of width σ (equations 1 to 4). Above `exact_rows` it is estimated; estimate_entropy tells how well.
+
+    Args:
+        x: points, one a row. Computed in float64, on the device of a tensor.
+        sigma: the width; "median", the median distance of two points, or "neighbour", that to the 10th neighbour.
+        t: diffusion time, above 0.
+        alpha: of the density normalisation; 0 is the reference, 1 is free of the sampling density.
+        size: at most so many rows, drawn as the authors do with Python's random.Random(seed).
+        seed: of that draw, and of the estimate's random vectors.
+        exact_rows: up to here all eigenvalues are computed.
+
+    Raises InputError for points that are not finite, not (N, D) or none, for σ ≤ 0, t ≤ 0, α < 0, and for a data-driven
+    width of points that coincide.
+
+    """
+    return estimate_entropy(
+        x, sigma=sigma, t=t, alpha=alpha, size=size, seed=seed, exact_rows=exact_rows
+    ).value
+
+
+def estimate_entropy(
+    x: Array,
+    *,
+    sigma: Width = 10.0,
+    t: float = 1,
+    alpha: float = 0.0,
+    size: int | None = None,
+    seed: int = 0,
+    exact_rows: int = EXACT_ROWS,
+    tolerance: float = TOLERANCE,
+    memory: int = spectrum.MEMORY,
+) -> Estimate:
+    """Compute the entropy as diffusion_spectral_entropy does, with its standard error; None where it is exact.
+
+    Above `exact_rows`, stochastic Lanczos quadrature adds random vectors until the standard errors are `tolerance` of
+    the sums. `memory` bytes may be held by the matrix; beyond, it is computed block by block for every product.
+    """
+    points = points_of(x)
+    require_parameters(sigma=sigma, t=t, alpha=alpha)
+    if size is not None and size < len(points):
+        points = points[random.Random(seed).sample(range(len(points)), size)]
+    width = resolve_width(points, sigma)
+    if len(points) <= exact_rows:
+        matrix = spectrum.diffusion_matrix(points, sigma=width, alpha=alpha)
+        return Estimate(spectral_entropy(torch.linalg.eigvalsh(matrix), t=t))
+    if t < 1:  # |λ|^t is too steep at 0 for a quadrature, and for a matrix in float32
+        raise harness.InputError(
+            f"t is {t}, below 1, which {len(points)} rows are too many for. Give size={exact_rows}, or t of 1 or more"
+        )
+    operator = spectrum.Operator.of(points, sigma=width, alpha=alpha, memory=memory)
+    return _estimated(operator, t=t, seed=seed, tolerance=tolerance)
+
+
+def spectral_entropy(values: Tensor, *, t: float = 1) -> float:
+    """Compute -Σ q log2 q of q = |λ|^t / Σ |λ|^t + 2.2e-16, λ (N,)."""
+    return bits(values.abs().pow(t))
+
+
+def bits(masses: Tensor) -> float:
+    """Compute -Σ q log2 q of q = masses / Σ masses + 2.2e-16; of one mass exactly 0."""
+    shares = masses / masses.sum()
+    return max(-torch.xlogy(shares + EPS, shares + EPS).sum().item() / math.log(2), 0.0)
+
+
+def diffusion_spectral_mutual_information(
+    z: Array,
+    y: Array,
+    *,
+    sigma: Width = 10.0,
+    t: float = 1,
+    seed: int = 0,
+    clusters: int = CLUSTERS,
+    exact_rows: int = EXACT_ROWS,
+) -> float:
+    """Compute DSMI(Z; Y) = Σ_c n_c/N [mean of 5 random subsets' DSE - DSE of class c], in bits (equation 6).
+
+    The subsets have the class's size, and are drawn as the authors do, by random.Random(seed) anew for each class. It
+    can be slightly below 0. Labels of one class give exactly 0.
+
+    Args:
+        z: representations, (N, D).
+        y: whole numbers (N,), the classes; other numbers (N,), which are scaled to 0..1 and cut into `clusters` bins;
+            or vectors (N, D'), which are clustered as in input_clusters.
+        sigma: as in diffusion_spectral_entropy; a data-driven width is that of all of z.
+        t: diffusion time.
+        seed: of the subsets.
+        clusters: bins or clusters of what is no class.
+        exact_rows: up to here all eigenvalues are computed.
+
+    Raises InputError as diffusion_spectral_entropy does, and for y of another length.
+
+    """
+    points = points_of(z)
+    require_parameters(sigma=sigma, t=t)
+    width = resolve_width(points, sigma)
+    classes = classes_of(y, len(points), clusters)
+    if len(points) > exact_rows:
+        return mutual_information(
+            lambda rows: diffusion_spectral_entropy(
+                points[rows], sigma=width, t=t, seed=seed, exact_rows=exact_rows
+            ),
+            classes,
+            seed=seed,
+        )
+    kernel = gaussian(points, points, width)
+    kernel.fill_diagonal_(1.0)
+
+    def entropy(rows: Tensor) -> float:
+        chosen = rows.to(kernel.device)
+        block = kernel[chosen[:, None], chosen]
+        scale = block.sum(dim=1).rsqrt()
+        return spectral_entropy(torch.linalg.eigvalsh(block.mul_(scale[:, None]).mul_(scale)), t=t)
+
+    return mutual_information(entropy, classes, seed=seed)
+
+
+def mutual_information(
+    entropy: Callable[[Tensor], float], classes: NDArray[np.int64], *, seed: int = 0
+) -> float:
+    """Compute Σ_c n_c/N [mean entropy of 5 random subsets of size n_c - entropy of class c].
+
+    `entropy` is given rows, as positions (n,). Used with other entropies as well (classic.py).
+    """
+    count = len(classes)
+    found, sizes = np.unique(classes, return_counts=True)
+    if len(found) == 1:
+        return 0.0
+    total = 0.0
+    for label, size in zip(found.tolist(), sizes.tolist(), strict=True):
+        draw = random.Random(seed)
+        subsets = [torch.tensor(draw.sample(range(count), size)) for _ in range(REPETITIONS)]
+        of_subsets = math.fsum(entropy(rows) for rows in subsets) / REPETITIONS
+        within = entropy(torch.from_numpy(np.flatnonzero(classes == label)))
+        total += size / count * (of_subsets - within)
+    return total
+
+
+def input_clusters(x: Array, clusters: int = CLUSTERS) -> NDArray[np.int64]:
+    """Cluster vectors (N, D) for DSMI(Z; X): spectral clustering on nearest neighbours, labels by pivoted QR, (N,).
+
+    Once for a set of inputs is enough: give the result to diffusion_spectral_mutual_information as classes.
+    """
+    import warnings
+
+    from sklearn.cluster import SpectralClustering
+
+    vectors = points_of(x).cpu().numpy()
+    if len(vectors) <= clusters:
+        raise harness.InputError(f"{len(vectors)} vectors for {clusters} clusters. Give more vectors")
+    clustering = SpectralClustering(
+        n_clusters=clusters,
+        affinity="nearest_neighbors",
+        n_neighbors=min(10, len(vectors)),
+        assign_labels="cluster_qr",
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        # Clusters that lie apart are no fault.
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
+        labels: NDArray[np.int64] = clustering.fit(vectors).labels_.astype(np.int64)
+    return labels
+
+
+def scalar_bins(values: NDArray[np.float64], bins: int = CLUSTERS) -> NDArray[np.int64]:
+    """Scale numbers (N,) to 0..1 and cut that into bins of one width, numbered from 1."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return np.zeros(len(values), dtype=np.int64)
+    edges = np.linspace(0, 1, bins + 1)[:-1]
+    numbers: NDArray[np.int64] = np.digitize((values - low) / (high - low), edges).astype(np.int64)
+    return numbers
+
+
+def resolve_width(points: Tensor, sigma: Width) -> float:
+    """Return σ as a number: itself, or the median distance of two points or to the 10th neighbour.
+
+    Of more than 2,000 points, that many evenly spaced rows are the points of which distances are taken.
+    """
+    if not isinstance(sigma, str):
+        return float(sigma)
+    chosen = points[torch.linspace(0, len(points) - 1, min(len(points), _WIDTH_ROWS)).long()]
+    distances = torch.cdist(chosen, points if sigma == "neighbour" else chosen)
+    if sigma == "median":
+        rows, columns = torch.triu_indices(len(chosen), len(chosen), offset=1)
+        of_pairs = distances[rows, columns]
+    else:
+        nearest = distances.topk(min(NEIGHBOUR + 1, len(points)), dim=1, largest=False).values
+        of_pairs = nearest[:, -1]
+    width = of_pairs.median().item() if len(of_pairs) else 0.0
+    if not width > 0:
+        raise harness.InputError(
+            f"the {sigma} distance of {len(points)} points is 0, so it is no width. Give sigma a number"
+        )
+    return width
+
+
+def require_parameters(*, sigma: Width = 10.0, t: float = 1, alpha: float = 0.0) -> None:
+    """Raise InputError for a width, time or density exponent that makes no sense."""
+    if isinstance(sigma, str):
+        if sigma not in ("median", "neighbour"):
+            raise harness.InputError(f"sigma is {sigma!r}. Give a number above 0, 'median' or 'neighbour'")
+    elif not (sigma > 0 and math.isfinite(sigma)):
+        raise harness.InputError(f"sigma is {sigma}. Give a number above 0, 'median' or 'neighbour'")
+    if not (t > 0 and math.isfinite(t)):
+        raise harness.InputError(f"t is {t}. Give a diffusion time above 0, as in 1 or 2")
+    if not (alpha >= 0 and math.isfinite(alpha)):
+        raise harness.InputError(f"alpha is {alpha}. Give 0, the reference, or a number above it")
+
+
+def _estimated(operator: spectrum.Operator, *, t: float, seed: int, tolerance: float) -> Estimate:
+    """Estimate log2 A - T / A, with A = Σ |λ|^t and T = Σ |λ|^t log2 |λ|^t; A is known exactly for t of 1 and 2."""
+
+    def mass(values: Tensor) -> Tensor:
+        return values.abs().pow(t)
+
+    def surprise(values: Tensor) -> Tensor:
+        return torch.xlogy(mass(values), mass(values)) / math.log(2)
+
+    (total, sum_of_surprise), departures = spectrum.estimate_sums(
+        operator, (mass, surprise), seed=seed, tolerance=tolerance
+    )
+    value = math.log2(total) - sum_of_surprise / total
+    slopes = torch.tensor([1 / (total * math.log(2)) + sum_of_surprise / total**2, -1 / total])
+    each = departures @ slopes.double()
+    return Estimate(max(value, 0.0), each.std().item() / math.sqrt(len(each)))
+
+
+def points_of(x: Array) -> Tensor:
+    """Return points (N, D) in float64, on their device; raise InputError where there are none or NaN among them."""
+    points = torch.as_tensor(x)
+    if points.ndim != 2 or not len(points):
+        raise harness.InputError(f"points have shape {tuple(points.shape)}. Give one row a point, (N, D)")
+    points = points.detach().double()
+    if broken := int((~points.isfinite()).any(dim=1).sum()):
+        raise harness.InputError(f"{broken} of {len(points)} points hold NaN or infinity. Remove them")
+    return points
+
+
+def classes_of(y: Array, count: int, clusters: int) -> NDArray[np.int64]:
+    """Turn labels, numbers or vectors into classes (N,), as diffusion_spectral_mutual_information says."""
+    given = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim not in (1, 2) or len(given) != count:
+        raise harness.InputError(
+            f"y has shape {given.shape} for {count} points. Give one label or vector each"
+        )
+    if given.ndim == 2:
+        return input_clusters(given, clusters)
+    if np.issubdtype(given.dtype, np.integer) or given.dtype == np.bool_:
+        return given.astype(np.int64)
+    if not np.isfinite(given).all():
+        raise harness.InputError("y holds NaN or infinity. Give finite numbers, or whole numbers as classes")
+    return scalar_bins(given.astype(np.float64), clusters)

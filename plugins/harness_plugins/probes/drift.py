@@ -1,0 +1,119 @@
+"""Tells a batch that drifted from ID batches: by DSE of the batch joined to a reference, by 10-NN, by MMD.
+
+The score of a batch B is how many standard deviations its statistic lies off that of held-out ID batches of the same
+size. DSE rises or falls with drift, depending on its width and on where the batch lies, so its score is two-sided,
+|DSE(R ∪ B) - μ| / sd (entropy of Liao et al., arXiv 2312.04823); those of the other two count upwards only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+import harness
+from harness_plugins.probes.diffusion import diffusion_spectral_entropy
+from harness_plugins.scorers.moments import unit_vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+Statistic = Literal["dse", "knn", "mmd"]
+STATISTICS: tuple[Statistic, ...] = ("dse", "knn", "mmd")
+FEWEST_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class DriftDetector:
+    """A batch-level detector: `fit` it on a reference and on held-out ID batches, then `score` batches of that size.
+
+    `statistic` is dse, knn (mean distance to the 10th nearest reference vector) or mmd (squared maximum mean
+    discrepancy to the reference, unbiased; Gretton et al., JMLR 2012, eq. 3). Vectors are divided by their norms, and
+    σ of both kernels is `scale` times the median distance within the reference.
+    """
+
+    statistic: Statistic = "dse"
+    scale: float = 1.0
+    neighbours: int = 10
+
+    def __post_init__(self) -> None:
+        if self.statistic not in STATISTICS:
+            raise harness.unknown_name("statistic", self.statistic, STATISTICS, valid_label="Valid")
+        if not self.scale > 0 or self.neighbours < 1:
+            raise harness.InputError(
+                f"scale={self.scale}, neighbours={self.neighbours}. Give scale > 0 and neighbours ≥ 1"
+            )
+
+    def fit(self, reference: Tensor, batches: Sequence[Tensor]) -> FittedDriftDetector:
+        """Measure held-out ID batches (n, D), disjoint and of one size, against the reference (M, D).
+
+        Raises InputError for fewer than 3 batches, batches of several sizes, a reference that is too small or whose
+        vectors coincide, and batches that all give one value.
+        """
+        sizes = sorted({len(batch) for batch in batches})
+        if len(batches) < FEWEST_BATCHES or len(sizes) > 1:
+            raise harness.InputError(
+                f"{len(batches)} ID batches of sizes {sizes}. Give at least {FEWEST_BATCHES}, all of one size"
+            )
+        if len(reference) <= self.neighbours or sizes[0] < 2:
+            raise harness.InputError(
+                f"a reference of {len(reference)} vectors and batches of {sizes[0]}. Give more than "
+                f"{self.neighbours} vectors, and batches of 2 or more"
+            )
+        vectors = unit_vectors(reference)
+        sigma = self.scale * torch.pdist(vectors).median().item()
+        if not sigma > 0:
+            raise harness.InputError("the reference's median distance is 0. Give vectors that differ")
+        fitted = FittedDriftDetector(self, vectors, sigma, sizes[0], 0.0, 1.0)
+        values = torch.tensor([fitted.value(batch) for batch in batches], dtype=torch.float64)
+        mean, deviation = values.mean().item(), values.std(correction=1).item()
+        if not deviation > 0:
+            raise harness.InputError(f"all {len(batches)} ID batches give {mean}. Give batches that differ")
+        return FittedDriftDetector(self, vectors, sigma, sizes[0], mean, deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDriftDetector:
+    """A DriftDetector that knows what its statistic is on ID batches."""
+
+    detector: DriftDetector
+    reference: Tensor  # (M, D) unit vectors
+    sigma: float
+    size: int  # of a batch
+    mean: float
+    deviation: float
+
+    def score(self, batch: Tensor) -> float:
+        """Return how many standard deviations off ID a batch (n, D) is; higher = more drifted."""
+        if len(batch) != self.size:
+            raise harness.InputError(
+                f"a batch of {len(batch)}, where ID batches had {self.size}. Give as many"
+            )
+        off = (self.value(batch) - self.mean) / self.deviation
+        return abs(off) if self.detector.statistic == "dse" else off
+
+    def value(self, batch: Tensor) -> float:
+        """Compute the statistic itself."""
+        vectors = unit_vectors(batch)
+        if self.detector.statistic == "dse":
+            return diffusion_spectral_entropy(torch.cat([self.reference, vectors]), sigma=self.sigma)
+        if self.detector.statistic == "knn":
+            distances = torch.cdist(vectors, self.reference)  # (n, M)
+            nearest = distances.topk(self.detector.neighbours, dim=1, largest=False).values
+            return nearest[:, -1].mean().item()
+        return _mmd(self.reference, vectors, self.sigma)
+
+
+def _mmd(left: Tensor, right: Tensor, sigma: float) -> float:
+    """Estimate MMD² with a Gaussian kernel, (M, D), (n, D), the diagonals left out."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(torch.cdist(a, b).square() * (-0.5 / sigma**2))
+
+    def within(x: Tensor) -> Tensor:
+        return (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
+
+    return (within(left) + within(right) - 2 * kernel(left, right).mean()).item()

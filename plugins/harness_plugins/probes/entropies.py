@@ -1,0 +1,110 @@
+"""The measures of representations as probes of a suite: each reads features and gives one number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch.nn import functional
+
+import harness
+from harness_plugins.probes import diffusion, er
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Reduction = Literal["expectation", "average"]
+
+
+@dataclass(frozen=True)
+class DiffusionEntropy:
+    """DSE(Z) of the penultimate features, in bits (Liao et al., arXiv 2312.04823).
+
+    Of more than `size` features, so many are drawn with `seed`. `sigma` is a number, "median" or "neighbour".
+    """
+
+    sigma: float | str = 10.0
+    t: float = 1
+    alpha: float = 0.0
+    size: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+        diffusion.diffusion_spectral_entropy(
+            torch.eye(3), sigma=self.sigma, t=self.t, alpha=self.alpha
+        )  # refuses
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        """Return the entropy; with its standard error where it is an estimate."""
+        drawn = features.sample(self.size, self.seed).penultimate
+        found = diffusion.estimate_entropy(
+            drawn, sigma=self.sigma, t=self.t, alpha=self.alpha, seed=self.seed
+        )
+        return harness.Measurement(found.value, found.standard_error)
+
+
+@dataclass(frozen=True)
+class DiffusionInformation:
+    """DSMI(Z; Y) of the penultimate features and the labels, in bits (Liao et al., arXiv 2312.04823).
+
+    Of more than `size` features, so many are drawn with `seed`, which also draws the subsets.
+    """
+
+    sigma: float | str = 10.0
+    t: float = 1
+    size: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+        diffusion.require_parameters(sigma=self.sigma, t=self.t)
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        """Return the information."""
+        drawn = features.sample(self.size, self.seed)
+        found = diffusion.diffusion_spectral_mutual_information(
+            drawn.penultimate, drawn.labels, sigma=self.sigma, t=self.t, seed=self.seed
+        )
+        return harness.Measurement(found)
+
+
+@dataclass(frozen=True)
+class VmfEntropy:
+    """Entropy of the penultimate directions under a von Mises-Fisher kernel density, in nats (ICML 2023, sec. 4.1)."""
+
+    kappa: float = 10.0
+    reduction: Reduction = "expectation"
+    size: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+        er.vmf_entropy(torch.eye(2), kappa=self.kappa, reduction=self.reduction)  # refuses
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        """Return the entropy. Raises InputError for features that are zero, which have no direction."""
+        drawn = features.sample(self.size, self.seed).penultimate.double()
+        if (dead := int((drawn.norm(dim=1) == 0).sum())) > 0:
+            raise harness.InputError(f"{dead} of {len(drawn)} features are zero and have no direction")
+        found = er.vmf_entropy(functional.normalize(drawn), kappa=self.kappa, reduction=self.reduction)
+        return harness.Measurement(found.item())
+
+
+@dataclass(frozen=True)
+class ClassEntropy:
+    """Entropy of the mean predicted class probabilities, in nats (ICML 2023, discrete support)."""
+
+    reduction: Reduction = "expectation"
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        """Return the entropy."""
+        totals: list[Tensor] = [chunk.logits.double().softmax(dim=1).sum(dim=0) for chunk in features]
+        mean = torch.stack(totals).sum(dim=0, keepdim=True) / len(features)  # (1, C)
+        return harness.Measurement(er.discrete_entropy(mean, reduction=self.reduction).item())
+
+
+def _require_size(size: int) -> None:
+    if size < 2:
+        raise harness.InputError(f"size is {size}. Give 2 or more")

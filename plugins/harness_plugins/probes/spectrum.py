@@ -1,0 +1,246 @@
+"""The spectrum of a diffusion operator: exactly by eigenvalues, or a sum over it by stochastic Lanczos quadrature.
+
+The operator is K = S G S with G_ij = exp(-‖x_i - x_j‖² / 2σ²) and a diagonal S that makes K isospectral to a Markov
+matrix (Coifman & Lafon 2006; Liao et al., arXiv 2312.04823). Beyond what an eigenvalue decomposition can do, sums of
+functions of K's eigenvalues are split: over a subspace that holds the leading eigenvectors they come from Lanczos
+quadrature started at its basis, over the rest from random vectors (Meyer et al., Hutch++, 2021; Ubaru, Chen & Saad
+2017), with polynomials of the spectrum, whose sums are known exactly, as control variates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from harness_plugins.scorers.moments import gaussian
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+EXACT_ROWS = 10_000  # up to here all eigenvalues are computed
+MEMORY = (
+    3 * 2**30
+)  # bytes that a matrix may take; a larger one is computed anew, block by block, for every product
+BLOCK = 1024  # rows of the matrix that are computed at once
+DEFLATED, PROBES, STEPS = 16, 12, 20  # basis vectors of the leading subspace, random vectors, Lanczos steps
+MOST_PROBES = 128
+_BROKEN = 1e-7  # of a Lanczos vector's norm: below it, the vectors before span an invariant subspace
+
+Function = Callable[["Tensor"], "Tensor"]
+
+
+class Estimate(NamedTuple):
+    """A number, and its standard error; None where the number is exact."""
+
+    value: float
+    standard_error: float | None = None
+
+
+class Quadrature(NamedTuple):
+    """Nodes and weights of vᵀ f(K) v ≈ Σ_k w_k f(θ_k) for each of B vectors."""
+
+    nodes: Tensor  # (B, L)
+    weights: Tensor  # (B, L)
+
+    def of(self, function: Function) -> Tensor:
+        """Return vᵀ f(K) v for each vector, (B,)."""
+        return (self.weights * function(self.nodes)).sum(dim=1)
+
+
+def diffusion_matrix(x: Tensor, *, sigma: float, alpha: float = 0.0) -> Tensor:
+    """Compute K (N, N) of x (N, D) in its type; α = 0 divides by degrees once, α > 0 by G's density before."""
+    matrix = gaussian(x, x, sigma)
+    matrix.fill_diagonal_(1.0)
+    scale = _scale(matrix.sum(dim=1), lambda weights: matrix @ weights, alpha)
+    return matrix.mul_(scale[:, None]).mul_(scale)
+
+
+def _scale(degrees: Tensor, product: Function, alpha: float) -> Tensor:
+    """Find S: of G / (d dᵀ)^α, with degrees d', S = d^-α d'^-½."""
+    if alpha == 0:
+        return degrees.rsqrt()
+    density = degrees.pow(-alpha)
+    return density * (density * product(density)).rsqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """K of x (N, D), held in float32 where it fits into `memory` bytes, else computed anew for every product."""
+
+    x: Tensor  # (N, D) float64, centred
+    sigma: float
+    scale: Tensor  # (N,) S
+    held: Tensor | None  # (N, N) float32
+
+    @classmethod
+    def of(cls, x: Tensor, *, sigma: float, alpha: float = 0.0, memory: int = MEMORY) -> Operator:
+        """Make the operator of points x (N, D)."""
+        x = x.double() - x.double().mean(dim=0)
+        count = len(x)
+        held = x.new_empty((count, count), dtype=torch.float32) if 4 * count**2 <= memory else None
+        degrees = x.new_zeros(count)
+        for rows in _blocks(count):
+            block = _kernel_rows(x, rows, sigma)
+            degrees[rows] = block.sum(dim=1)
+            if held is not None:
+                held[rows] = block
+        bare = cls(x, sigma, x.new_ones(count), held)
+        scale = _scale(degrees, lambda weights: (bare @ weights[:, None])[:, 0], alpha)
+        if held is not None:
+            held.mul_(scale.float()[:, None]).mul_(scale.float())
+        return cls(x, sigma, scale, held)
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """Multiply K with vectors, (N, B) float64 -> (N, B) float64."""
+        if self.held is not None:
+            return (self.held @ vectors.float()).double()
+        scaled = self.scale[:, None] * vectors
+        parts = [_kernel_rows(self.x, rows, self.sigma) @ scaled for rows in _blocks(len(self))]
+        return self.scale[:, None] * torch.cat(parts)
+
+    @property
+    def trace(self) -> float:
+        """Σ λ, exactly: G has ones on its diagonal."""
+        return self.scale.square().sum().item()
+
+    def squared_norm(self) -> float:
+        """Σ λ², exactly: the sum of all squared entries."""
+        if self.held is not None:
+            parts = [self.held[rows].double().square().sum() for rows in _blocks(len(self))]
+        else:
+            weights = self.scale.square()
+            parts = [
+                weights[rows] @ (_kernel_rows(self.x, rows, self.sigma).square_() @ weights)
+                for rows in _blocks(len(self))
+            ]
+        return torch.stack(parts).sum().item()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def _kernel_rows(x: Tensor, rows: slice, sigma: float) -> Tensor:
+    block = gaussian(x[rows], x, sigma)
+    block.diagonal(rows.start).fill_(1.0)
+    return block
+
+
+def estimate_sums(
+    operator: Operator, functions: tuple[Function, ...], *, seed: int, tolerance: float, steps: int = STEPS
+) -> tuple[list[float], Tensor]:
+    """Estimate Σ f(λ) over K's eigenvalues for each function.
+
+    Random vectors are added until every sum's standard error is below `tolerance` of it, at most MOST_PROBES.
+
+    Returns:
+        The sums, and how each random vector's own estimate departs from them, (vectors, functions): the standard
+        error of any smooth function of the sums follows from it (the delta method).
+
+    """
+    generator = torch.Generator().manual_seed(seed)
+    basis = _leading_subspace(operator, generator)
+    vectors = torch.cat([basis, _random_outside(operator, basis, generator)], dim=1)
+    both = lanczos(
+        operator, vectors, steps=steps
+    )  # side by side, because each product reads the whole matrix
+    held = basis.shape[1]
+    inside = Quadrature(both.nodes[:held], both.weights[:held])
+    outside = [Quadrature(both.nodes[held:], both.weights[held:])]
+    known = _known_sums(operator, inside)
+    while True:
+        drawn = PROBES * len(outside)
+        sums, departures = _combined(functions, inside, outside, known)
+        errors = departures.std(dim=0) / drawn**0.5
+        small = (errors <= tolerance * sums.abs()).all()
+        if bool(small) or drawn >= MOST_PROBES:
+            return sums.tolist(), departures
+        outside.append(lanczos(operator, _random_outside(operator, basis, generator), steps=steps))
+
+
+def _leading_subspace(operator: Operator, generator: torch.Generator) -> Tensor:
+    """Find an orthonormal basis (N, p) near the leading eigenvectors, by two products with random vectors."""
+    count = min(DEFLATED, len(operator))
+    vectors = torch.randn(len(operator), count, generator=generator, dtype=torch.float64).to(
+        operator.x.device
+    )
+    for _ in range(2):
+        vectors = torch.linalg.qr(operator @ vectors).Q
+    return vectors
+
+
+def _random_outside(operator: Operator, basis: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw Gaussian vectors orthogonal to the basis, (N, b)."""
+    vectors = torch.randn(len(operator), PROBES, generator=generator, dtype=torch.float64).to(basis.device)
+    return vectors - basis @ (basis.T @ vectors)
+
+
+def _known_sums(operator: Operator, inside: Quadrature) -> Tensor:
+    """Sum 1, λ and λ² over what lies outside the basis: the exact traces less what lies inside, (3,)."""
+    traces = (float(len(operator)), operator.trace, operator.squared_norm())
+    return torch.tensor(
+        [total - inside.of(lambda x, k=power: x**k).sum().item() for power, total in enumerate(traces)],  # type: ignore[misc]
+        dtype=torch.float64,
+    )
+
+
+def _combined(
+    functions: tuple[Function, ...], inside: Quadrature, outside: list[Quadrature], known: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Add what lies inside the basis to the estimate of the rest, which the polynomials of degree 2 correct.
+
+    The polynomial is the weighted least-squares fit over the quadrature's nodes, because the variance of vᵀ A v over
+    Gaussian v is twice the sum of A's squared eigenvalues.
+    """
+    nodes = torch.cat([q.nodes for q in outside])
+    weights = torch.cat([q.weights for q in outside])
+    powers = torch.stack([nodes**k for k in range(3)], dim=-1)  # (B, L, 3)
+    root = weights.clamp(min=0).sqrt()
+    values = torch.stack([function(nodes) for function in functions], dim=-1)  # (B, L, F)
+    design, target = (root[..., None] * powers).flatten(0, 1), (root[..., None] * values).flatten(0, 1)
+    fit = torch.linalg.pinv(design) @ target  # (3, F)
+    residual = (weights[..., None] * (values - powers @ fit)).sum(dim=1)  # (B, F)
+    inner = torch.stack([inside.of(function).sum() for function in functions])
+    sums = inner.cpu() + known @ fit.cpu() + residual.mean(dim=0).cpu()
+    return sums, (residual - residual.mean(dim=0)).cpu()
+
+
+def lanczos(operator: Operator, starts: Tensor, *, steps: int) -> Quadrature:
+    """Run Lanczos from each of the start vectors (N, B), with full reorthogonalisation, all side by side.
+
+    Exact for polynomials of degree below 2 `steps`. Weights sum to each start's squared norm.
+    """
+    steps = min(steps, len(operator))
+    norms = starts.norm(dim=0)  # (B,)
+    current = starts / norms.clamp(min=torch.finfo(torch.float64).tiny)
+    basis = [current]
+    diagonal, off = [], []
+    alive = norms > 0
+    for step in range(steps):
+        product = operator @ current
+        diagonal.append((product * current).sum(dim=0))
+        if step == steps - 1:
+            break
+        for _ in range(2):  # twice is enough
+            for vector in basis:
+                product = product - vector * (vector * product).sum(dim=0)
+        length = product.norm(dim=0)
+        alive = alive & (length > _BROKEN)
+        length = torch.where(alive, length, 0.0)
+        off.append(length)
+        current = torch.where(alive, product / length.clamp(min=_BROKEN), 0.0)
+        basis.append(current)
+    tridiagonal = torch.diag_embed(torch.stack(diagonal, dim=1))  # (B, L, L)
+    if off:
+        sides = torch.stack(off, dim=1)
+        tridiagonal += torch.diag_embed(sides, 1) + torch.diag_embed(sides, -1)
+    nodes, vectors = torch.linalg.eigh(tridiagonal)
+    return Quadrature(nodes, vectors[:, 0].square() * norms.square()[:, None])
