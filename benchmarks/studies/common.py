@@ -115,27 +115,34 @@ def write_table(rows: Sequence[dict[str, Any]], path: Path) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, panels: Sequence[Panel], path: Path, *, columns: int = 3) -> None:
-    """Draw panels: each line is a mean, its band goes from the lowest to the highest seed."""
+    """Draw panels: each line is a mean, its band goes from the lowest to the highest seed. One legend is for all."""
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.7 * rows), layout="constrained")
+    figure = Figure(figsize=(3.4 * columns, 2.7 * rows + 0.5), layout="constrained")
+    shown: dict[str, Any] = {}
     for number, panel in enumerate(panels, start=1):
-        _draw_panel(figure.add_subplot(rows, columns, number), frame, panel)
+        shown |= _draw_panel(figure.add_subplot(rows, columns, number), frame, panel)
+    fitting = min(len(shown), 2 * columns)
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=fitting, fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
     print(path)
 
 
-def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> None:
-    chosen = frame if panel.rows is None else frame[panel.rows(frame)]
-    for colour, (name, of_line) in zip(COLOURS * 3, chosen.groupby(panel.by, sort=False), strict=False):
+def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> dict[str, Any]:
+    """Draw one panel, and return its lines by name. A name has one colour in all panels."""
+    colours = dict(zip(frame[panel.by].unique(), COLOURS * 3, strict=False))
+    chosen = (frame if panel.rows is None else frame[panel.rows(frame)]).dropna(subset=[panel.y])
+    shown = {}
+    for name, of_line in chosen.groupby(panel.by, sort=False):
+        style: dict[str, Any] = {"color": colours[name], "markersize": 4}
         if panel.scatter:
-            axes.plot(of_line[panel.x], of_line[panel.y], "o", color=colour, label=str(name), markersize=4)
+            (shown[str(name)],) = axes.plot(of_line[panel.x], of_line[panel.y], "o", **style)
             continue
         at = of_line.groupby(panel.x)[panel.y].agg(["mean", "min", "max"])
-        axes.plot(at.index, at["mean"], color=colour, label=str(name), marker="." if len(at) < 12 else None)
-        axes.fill_between(at.index, at["min"], at["max"], color=colour, alpha=0.2, linewidth=0)
+        (shown[str(name)],) = axes.plot(at.index, at["mean"], marker="o" if len(at) < 12 else None, **style)
+        axes.fill_between(at.index, at["min"], at["max"], color=colours[name], alpha=0.2, linewidth=0)
     for height in panel.lines:
         axes.axhline(height, color="#999999", linewidth=0.8, linestyle="--")
     if panel.log:
@@ -144,4 +151,4 @@ def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label or panel.x, fontsize=8)
     axes.set_ylabel(panel.y_label, fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=7, frameon=False)
+    return shown
