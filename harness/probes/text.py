@@ -49,6 +49,8 @@ def as_markdown(table: ProbeTable) -> str:
     """Write both tables, with what a reader must know below."""
     parts = []
     for headers, rows in (_numbers(table), _correlated(table)):
+        if not rows:
+            continue  # encoders have no accuracy to correlate with
         lines = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
         lines.insert(1, "|" + "---|" * len(headers))
         parts.append("\n".join(lines))
@@ -60,11 +62,10 @@ def as_terminal(table: ProbeTable) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    return Group(
-        _drawn(f"{table.suite}: probes", *_numbers(table)),
-        _drawn("correlation with accuracy", *_correlated(table)),
-        Text("\n".join(legend(table))),
-    )
+    drawn = [_drawn(f"{table.suite}: probes", *_numbers(table))]
+    if len(table.correlations):
+        drawn.append(_drawn("correlation with accuracy", *_correlated(table)))
+    return Group(*drawn, Text("\n".join(legend(table))))
 
 
 def legend(table: ProbeTable) -> list[str]:
