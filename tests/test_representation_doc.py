@@ -109,3 +109,39 @@ def test_the_probe_of_the_plugin_document_is_the_effective_rank() -> None:
     corners = torch.cat([torch.eye(4), -torch.eye(4)])  # four directions, all alike
     found = probe.measure(harness.FeatureSet.of(harness.Features(penultimate=corners)))
     assert found.value == pytest.approx(4)
+
+
+def test_encoders() -> None:
+    folder = ROOT / "results" / "fashion-mnist-encoders"
+    board, probes = pd.read_csv(folder / "leaderboard.csv"), pd.read_csv(folder / "probes.csv")
+    recipes = {"InfoNCE": "infonce", "ER": "er", "ER, teacher at 0.99": "er-ema", "BYOL": "byol"}
+    shown = rows("encoder")
+    assert set(shown) == set(recipes)
+    for name, cells in shown.items():
+        label = f"fashion-mnist-{recipes[name]}"
+        measured = probes[probes["model"] == label].set_index(["probe", "on"])["value"]
+        for cell, probe in zip(cells, ("knn_accuracy", "linear_probe_accuracy"), strict=False):
+            assert float(cell) == pytest.approx(100 * measured[probe, "id"], abs=0.06)
+        of_model = board[board["model"] == label].set_index("scorer")
+        for cell, scorer in zip(
+            cells[2:], ("mahalanobis", "dse", "mahalanobis_pp", "vmf_kde", "knn"), strict=True
+        ):
+            expected = 100 * of_model.loc[scorer, ["near_auroc", "far_auroc"]].astype(float)
+            assert numbers(cell) == pytest.approx(expected.tolist(), abs=0.06)
+        assert of_model.loc["energy", "near_auroc"] != of_model.loc["energy", "near_auroc"]  # – on the board
+
+
+def test_stability() -> None:
+    table = pd.read_csv(STUDIES / "stability.csv")
+    assert table.groupby(["method", "batch", "momentum"], dropna=False)["seed"].nunique().eq(3).all()
+    shown = rows("method")
+    for name, cells in shown.items():
+        method, _, momentum = name.partition(" at ")
+        of_method = table[
+            (table["method"] == method)
+            & (table["momentum"].eq(float(momentum)) if momentum else table["momentum"].isna())
+        ]
+        for cell, batch in zip(cells, (32, 128, 512), strict=True):
+            accuracies = 100 * of_method[of_method["batch"] == batch]["knn"]
+            expected = [accuracies.mean(), accuracies.std()] if len(accuracies) else []
+            assert numbers(cell) == pytest.approx(expected, abs=0.06)

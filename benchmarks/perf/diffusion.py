@@ -3,9 +3,9 @@
     pip install --no-deps dse-dsmi==1.1
     python benchmarks/perf/diffusion.py
 
-Both compute the entropy of the same 4,000 points in 512 dimensions, in turns; the values must agree to 1e-9. Then the
-estimate is held against the exact value at 6,000 points, and 20,000 points are timed, in a process of its own for its
-memory. Exit 1 where a bound is missed.
+20,000 points are timed, in a process of its own for its memory. Then both compute the entropy of the same 4,000 points
+in 512 dimensions, in turns; the values must agree to 1e-9. At 6,000 points the estimate is held against the exact
+value. Exit 1 where a bound is missed.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def main() -> int:
         print("the authors' package is not installed: pip install --no-deps dse-dsmi==1.1", file=sys.stderr)
         return 2
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    # The large ones first: on Linux a new process's recorded peak begins at what its parent holds.
+    good = all([is_within_bounds(t) for t in (1, 2)])
     x = points(ROWS)
     theirs = ours = 0.0
     for _ in range(REPEATS):
@@ -46,7 +48,7 @@ def main() -> int:
     difference, ratio = abs(found - expected), theirs / ours
     print(f"n = {ROWS:,}, d = {COLUMNS}: theirs {theirs / REPEATS:.2f} s, ours {ours / REPEATS:.2f} s, "
           f"{ratio:.2f} times faster (at least {FASTER}); values differ by {difference:.1e}")  # fmt: skip
-    good = ratio >= FASTER and difference <= 1e-9
+    good &= ratio >= FASTER and difference <= 1e-9
     for t in (1, 2):
         exact = diffusion_spectral_entropy(points(CHECKED), sigma=10.0, t=t)
         estimate = estimate_entropy(points(CHECKED), sigma=10.0, t=t, exact_rows=1)
@@ -55,15 +57,18 @@ def main() -> int:
             f"n = {CHECKED:,}, t = {t}: exact {exact:.6f}, estimate off by {off:+.1e}, its standard error {error:.1e}"
         )
         good &= abs(off) <= 5 * error + 1e-5 * exact
-    for t in (1, 2):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            seconds, value, error, gigabytes = process.submit(large, t).result()
-        print(
-            f"n = {LARGE:,}, t = {t}: {seconds:.1f} s (at most {SECONDS:.0f}), {value:.4f} bits, relative standard "
-            f"error {error / value:.1e} (at most {RELATIVE_ERROR:.0e}), {gigabytes:.1f} GB (at most {GIGABYTES:.0f})"
-        )
-        good &= seconds <= SECONDS and error <= RELATIVE_ERROR * value and gigabytes <= GIGABYTES
     return 0 if good else 1
+
+
+def is_within_bounds(t: int) -> bool:
+    """Time the estimate of the most points in a process of its own, and print what it took."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        seconds, value, error, gigabytes = process.submit(large, t).result()
+    print(
+        f"n = {LARGE:,}, t = {t}: {seconds:.1f} s (at most {SECONDS:.0f}), {value:.4f} bits, relative standard "
+        f"error {error / value:.1e} (at most {RELATIVE_ERROR:.0e}), {gigabytes:.1f} GB (at most {GIGABYTES:.0f})"
+    )
+    return seconds <= SECONDS and error <= RELATIVE_ERROR * value and gigabytes <= GIGABYTES
 
 
 def points(count: int) -> NDArray[np.float64]:

@@ -40,6 +40,7 @@ OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "BYOL": ("byol", {}),
 }
 TAUGHT = ("ER + teacher", "BYOL")
+UNTRAINED = "untrained"  # what the others must beat
 BATCH, MOMENTUM = 128, 0.99  # where the other varies
 MEASURED = 2000  # features of the entropy
 
@@ -61,6 +62,7 @@ def settings(seeds: int) -> list[Setting]:
         for method in OBJECTIVES:
             momentum = MOMENTUM if method in TAUGHT else None
             found += [Setting(method, batch, momentum, seed) for batch in BATCHES]
+        found.append(Setting(UNTRAINED, BATCH, None, seed))
         for method in TAUGHT:
             found += [Setting(method, BATCH, other, seed) for other in MOMENTA if other != MOMENTUM]
     return sorted(found, key=lambda setting: setting.batch)
@@ -89,7 +91,7 @@ def measure(setting: Setting, arguments: Any) -> dict[str, Any]:
         torch.set_num_threads(1)
     data = fashion_mnist(train=arguments.train, test=arguments.test)
     registry = Registry.load()
-    objective, params = OBJECTIVES[setting.method]
+    objective, params = OBJECTIVES.get(setting.method, OBJECTIVES["ER"])
     taught = {} if setting.momentum is None else {"ema": setting.momentum}
     recipe = load_recipe(RECIPE, registry).model_copy(
         update={
@@ -109,7 +111,10 @@ def measure(setting: Setting, arguments: Any) -> dict[str, Any]:
     }
     training = Training(recipe, data.training, setting.seed, registry, arguments.device)
     try:
-        classifier = training.run().model.classifier
+        is_trained = setting.method != UNTRAINED
+        model = training.run().model if is_trained else training.blueprint.build(seed=setting.seed)
+        classifier: Any = model.classifier
+        classifier.eval()
     except HarnessError as error:  # it diverged, which is an answer
         print(error)
         return {**place, "knn": np.nan, "linear": np.nan, "entropy": np.nan}
