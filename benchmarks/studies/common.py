@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLES, PICTURES = ROOT / "results" / "studies", ROOT / "docs" / "pictures"
 PREPROCESSING = Preprocessing((1, 28, 28), mean=(0.286,), std=(0.353,))  # Fashion-MNIST's own
 AT_ONCE = 1024
+MOST_TICKS = 4  # that are set where the measurements are
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e69f00", "#7a4fa3", "#00838f", "#6d4c41", "#444444")
 
 
@@ -147,6 +148,10 @@ def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> dict[str, Any]:
         axes.axhline(height, color="#999999", linewidth=0.8, linestyle="--")
     if panel.log:
         axes.set_xscale("log")
+    measured = sorted(chosen[panel.x].unique()) if not panel.scatter else []
+    if 0 < len(measured) <= MOST_TICKS:  # a tick at each; on a logarithmic scale, none between
+        axes.set_xticks(measured, [f"{value:g}" for value in measured])
+        axes.minorticks_off()
     axes.set_title(panel.title, fontsize=9)
     axes.set_xlabel(panel.x_label or panel.x, fontsize=8)
     axes.set_ylabel(panel.y_label, fontsize=8)

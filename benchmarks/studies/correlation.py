@@ -2,8 +2,8 @@
 
     OOD_HARNESS_DATA=... python benchmarks/studies/correlation.py
 
-Sixteen networks, of eight shapes × two seeds, each a training of its own with one checkpoint, all as long: along one
-training both would rise with time, which confounds. One suite with [[probes]] measures them on 2,000 test images of
+Sixteen networks of sixteen shapes, each a training of its own with one checkpoint, all as long: along one training
+both would rise with time, which confounds. One suite with [[probes]] measures them on 2,000 test images of
 Fashion-MNIST. Writes correlation.csv, correlation.md and correlation.png.
 """
 
@@ -18,21 +18,17 @@ import harness
 from harness.probes.table import probe_table
 from harness.probes.text import as_csv, as_markdown
 
+HIDDEN = ([2], [4], [8], [16], [32], [64], [128], [128, 128])  # of perceptrons
+WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24)  # of convnets
 SHAPES = {
-    "mlp-2": 'model = "mlp"\nmodel_params = { hidden = [2] }',
-    "mlp-8": 'model = "mlp"\nmodel_params = { hidden = [8] }',
-    "mlp-32": 'model = "mlp"\nmodel_params = { hidden = [32] }',
-    "mlp-128": 'model = "mlp"\nmodel_params = { hidden = [128, 128] }',
-    "cnn-2": 'model = "cnn"\nmodel_params = { width = 2 }',
-    "cnn-4": 'model = "cnn"\nmodel_params = { width = 4 }',
-    "cnn-8": 'model = "cnn"\nmodel_params = { width = 8 }',
-    "cnn-16": 'model = "cnn"\nmodel_params = { width = 16 }',
+    **{f"mlp-{'-'.join(map(str, hidden))}": ("mlp", f"hidden = {hidden}") for hidden in HIDDEN},
+    **{f"cnn-{width}": ("cnn", f"width = {width}") for width in WIDTHS},
 }
-SEEDS = 2
 RECIPE = """
 schema = 1
 name = "{name}"
-{shape}
+model = "{model}"
+model_params = {{ {shape} }}
 lr = 0.002
 epochs = 3
 batch_size = 64
@@ -47,8 +43,8 @@ name = "correlation"
 scorers = []
 [id]
 dataset = "hf:fashion_mnist"
-train = {{ split = "train", limit = 10000 }}
-test = {{ split = "test", limit = 2000 }}
+train = {{ split = "train", limit = {train} }}
+test = {{ split = "test", limit = {test} }}
 {models}
 {probes}
 """
@@ -63,9 +59,9 @@ PROBES = (
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = options(__doc__, train=10_000, test=2000)
     with tempfile.TemporaryDirectory() as folder:
-        suite = write_suite(Path(folder))
+        suite = write_suite(Path(folder), train=arguments.train, test=arguments.test)
         harness.run(str(suite), out=Path(folder) / "out", device=arguments.device, progress=True)
         table = probe_table([Path(folder) / "out"])
     arguments.tables.mkdir(parents=True, exist_ok=True)
@@ -89,16 +85,17 @@ def main() -> None:
     print(as_markdown(table))
 
 
-def write_suite(folder: Path) -> Path:
+def write_suite(folder: Path, **limits: int) -> Path:
     """Write a recipe a model, and the suite that names them all."""
     models = []
-    for number, (label, shape) in enumerate(SHAPES.items()):
-        (folder / f"{label}.toml").write_text(RECIPE.format(name=label, shape=shape), encoding="utf-8")
-        seeds = [number * SEEDS + i for i in range(SEEDS)]
-        models.append(f'[[models]]\nrecipe = "{folder / label}.toml"\nlabel = "{label}"\nseeds = {seeds}')
+    for seed, (label, (model, shape)) in enumerate(SHAPES.items()):
+        recipe = RECIPE.format(name=label, model=model, shape=shape)
+        (folder / f"{label}.toml").write_text(recipe, encoding="utf-8")
+        models.append(f'[[models]]\nrecipe = "{folder / label}.toml"\nlabel = "{label}"\nseeds = [{seed}]')
     probes = "\n".join(f"[[probes]]\n{probe}" for probe in PROBES)
     suite = folder / "correlation.toml"
-    suite.write_text(SUITE.format(models="\n".join(models), probes=probes), encoding="utf-8")
+    text = SUITE.format(models="\n".join(models), probes=probes, **limits)
+    suite.write_text(text, encoding="utf-8")
     return suite
 
 

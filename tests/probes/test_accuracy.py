@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -60,8 +62,32 @@ def test_bad_parameters_and_data_are_one_line(data):
         KnnAccuracy(k=0)
     with pytest.raises(harness.InputError, match="strength=0"):
         LinearProbeAccuracy(strength=0)
-    with pytest.raises(harness.InputError, match="90 training features for k=91. Give at least k"):
+    with pytest.raises(harness.InputError, match="90 labelled training features for k=91. Give at least k"):
         measured(KnnAccuracy(k=91), data)
+    with pytest.raises(harness.InputError, match="temperature=inf"):
+        KnnAccuracy(temperature=math.inf)
     one_class = [(data[0][0], np.zeros(90, dtype=int)), data[1]]
     with pytest.raises(harness.InputError, match="of one class"):
         measured(LinearProbeAccuracy(), one_class)
+
+
+@pytest.mark.parametrize("probe", [KnnAccuracy(k=3), LinearProbeAccuracy()])
+def test_samples_without_a_label_do_not_count(probe, data):
+    (train, train_labels), (test, test_labels) = data
+    known = [(train[train_labels != 2], train_labels[train_labels != 2]), (test[::2], test_labels[::2])]
+    hidden = [
+        (train, np.where(train_labels == 2, -1, train_labels)),
+        (test, np.where(np.arange(len(test)) % 2, -1, test_labels)),
+    ]
+    assert measured(probe, hidden) == measured(probe, known)
+    with pytest.raises(harness.InputError, match="no sample has a label"):
+        measured(probe, [data[0], (test, np.full(len(test), -1))])
+
+
+@pytest.mark.parametrize("probe", [KnnAccuracy(k=3), LinearProbeAccuracy()])
+@pytest.mark.parametrize("part", [0, 1])
+def test_nan_is_refused_in_training_and_test_features(probe, part, data):
+    data[part][0][7, 2] = np.nan
+    with pytest.raises(harness.InputError, match=r"1 of \d+ features hold NaN or infinity") as raised:
+        measured(probe, data)
+    assert "\n" not in str(raised.value)

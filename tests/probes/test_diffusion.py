@@ -14,6 +14,7 @@ import harness
 from harness_plugins.probes.diffusion import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
+    estimate_information,
     input_clusters,
     resolve_width,
     scalar_bins,
@@ -166,6 +167,11 @@ def test_duplicates_change_nothing_but_their_weight(x):
         (np.ones((3, 2)), {"sigma": "neighbour"}, "the neighbour distance of 3 points is 0"),
         (np.ones((3, 2)), {"t": 0}, "t is 0. Give a diffusion time above 0"),
         (np.ones((3, 2)), {"t": -2}, "t is -2"),
+        (np.ones((3, 2)), {"size": 0}, "size is 0. Give a whole number of at least 1"),
+        (np.ones((3, 2)), {"size": 1.5}, "size is 1.5"),
+        (np.ones((3, 0)), {}, r"shape \(3, 0\)"),
+        (np.ones((3, 2)), {"sigma": 1e-170}, "sigma is 1e-170"),
+        (np.zeros((30_001, 1)), {"exact_rows": 40_000}, "30001 rows make a matrix of 7 GiB"),
         (np.ones((3, 2)), {"alpha": -0.1}, "alpha is -0.1"),
         (np.ones((30, 2)), {"t": 0.5, "exact_rows": 20}, "t is 0.5, below 1, which 30 rows are too many for"),
     ],
@@ -180,13 +186,80 @@ def test_bad_input_is_one_line(points, parameters, message):
     ("y", "message"),
     [
         (np.zeros(4, dtype=int), r"y has shape \(4,\) for 5 points"),
-        (np.full(5, np.nan), "y holds NaN or infinity"),
+        (np.full(5, np.nan), r"y \(float64\) holds what is no finite number"),
+        (np.array(list("abcde")), "holds what is no finite number"),
         (np.ones((5, 3)), "5 vectors for 10 clusters"),
+        (np.full((12, 3), np.nan), r"y has shape \(12, 3\) for 5 points"),
     ],
 )
 def test_bad_references_are_one_line(y, message):
     with pytest.raises(harness.InputError, match=message):
         diffusion_spectral_mutual_information(np.eye(5), y)
+
+
+@pytest.mark.parametrize(
+    ("z", "parameters", "message"),
+    [
+        (np.full((5, 2), np.nan), {}, "5 of 5 points hold NaN or infinity"),
+        (np.eye(5), {"sigma": 0}, "sigma is 0"),
+        (np.eye(5), {"t": 0}, "t is 0"),
+        (np.ones((5, 2)), {"sigma": "median"}, "the median distance of 5 points is 0"),
+        (np.eye(5), {"clusters": 0}, "0 bins of numbers"),
+    ],
+)
+def test_bad_representations_are_one_line(z, parameters, message):
+    with pytest.raises(harness.InputError, match=message):
+        diffusion_spectral_mutual_information(z, np.arange(5.0), **parameters)
+
+
+def test_information_of_one_row_and_of_constant_features_is_nothing():
+    assert diffusion_spectral_mutual_information(np.ones((1, 3)), np.zeros(1, dtype=int)) == 0
+    constant = diffusion_spectral_mutual_information(np.ones((20, 3)), np.arange(20) % 2)
+    assert constant == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e8])
+def test_where_the_points_lie_does_not_matter(x, offset):
+    moved = x + offset
+    back = moved - offset  # what of them is left in float64
+    for sigma in (1.0, "median", "neighbour"):
+        expected = diffusion_spectral_entropy(back, sigma=sigma)
+        assert diffusion_spectral_entropy(moved, sigma=sigma) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_long_time_leaves_the_largest_eigenvalue(x):
+    assert diffusion_spectral_entropy(x, sigma=1.0, t=1e30) == pytest.approx(0, abs=1e-9)
+
+
+def test_views_of_arrays_and_half_precision_are_points(x):
+    expected = diffusion_spectral_entropy(x, sigma=1.0)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    assert diffusion_spectral_entropy(frozen[::-1], sigma=1.0) == pytest.approx(expected)
+    halved = torch.as_tensor(x).bfloat16()
+    assert diffusion_spectral_entropy(halved, sigma=1.0) == diffusion_spectral_entropy(
+        halved.double(), sigma=1.0
+    )
+
+
+@pytest.mark.parametrize("sigma", ["median", "neighbour"])
+def test_a_width_of_many_points_does_not_depend_on_their_order(sigma):
+    rng = np.random.default_rng(0)
+    count = 3999  # every second of which would be of one cluster
+    points = torch.as_tensor(10 * np.eye(4)[np.arange(count) % 2] + rng.normal(size=(count, 4)))
+    shuffled = points[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    assert resolve_width(points, sigma) == pytest.approx(resolve_width(shuffled, sigma), rel=0.05)
+
+
+def test_estimated_information_has_an_error_that_holds():
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 2
+    z = rng.normal(size=(600, 6)) + 3 * labels[:, None]
+    exact = estimate_information(z, labels, sigma=3.0)
+    assert exact.standard_error is None
+    found = estimate_information(z, labels, sigma=3.0, exact_rows=10)
+    assert 0 < found.standard_error < 0.05 * exact.value
+    assert abs(found.value - exact.value) < 4.5 * found.standard_error
 
 
 def test_no_global_random_state_is_touched(x):

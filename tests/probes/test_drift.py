@@ -75,3 +75,11 @@ def test_bad_input_is_one_line(reference, batches):
         DriftDetector().fit(reference, [batches[0]] * 8)
     with pytest.raises(harness.InputError, match="a batch of 19, where ID batches had 20"):
         DriftDetector().fit(reference, batches).score(vectors(19, 5))
+    for statistic in STATISTICS:
+        fitted = DriftDetector(statistic).fit(reference, batches)
+        with pytest.raises(harness.InputError, match="1 of 20 features hold NaN or infinity"):
+            fitted.score(torch.cat([batches[0][1:], torch.full((1, 6), torch.nan)]))
+        with pytest.raises(harness.InputError, match=r"shape \(20, 5\). Give \(n, 6\)"):
+            fitted.score(batches[0][:, 1:])
+    with pytest.raises(harness.InputError, match="80 of 80 features hold NaN"):
+        DriftDetector().fit(reference * torch.nan, batches)

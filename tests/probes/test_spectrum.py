@@ -65,6 +65,16 @@ def test_the_standard_error_is_honest(points):
     assert 0.4 < squares < 2.5  # 1 where errors are what they say; their own noise widens it
 
 
+@pytest.mark.parametrize("memory", [2**30, 0])
+@pytest.mark.parametrize("scale", [0.001, 0.01, 0.1])
+def test_features_that_are_small_beside_the_width_are_estimated_as_well(scale, memory):
+    x = scale * torch.randn(1500, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = diffusion_spectral_entropy(x, sigma=10.0)
+    found = estimate_entropy(x, sigma=10.0, exact_rows=1, memory=memory)
+    assert abs(found.value - exact) <= 4.5 * found.standard_error
+    assert found.standard_error <= 1e-3 * exact
+
+
 def test_more_vectors_are_drawn_until_the_tolerance_is_met(points):
     rough, fine = (
         estimate_entropy(points, sigma=3.0, exact_rows=1, tolerance=tolerance) for tolerance in (1.0, 1e-9)

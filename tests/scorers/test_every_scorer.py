@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import harness
-from harness_plugins.scorers import dse, gen, knn, logits, mahalanobis, vim
+from harness_plugins.scorers import dse, gen, knn, logits, mahalanobis, vim, vmf_kde
 
-SPECS = [spec for module in (logits, gen, knn, mahalanobis, vim, dse) for spec in module.harness_scorers()]
+SPECS = [
+    spec for module in (logits, gen, knn, mahalanobis, vim, dse, vmf_kde) for spec in module.harness_scorers()
+]
 FIELDS = {"logits", "penultimate", "labels"}
 every_scorer = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
@@ -122,7 +124,7 @@ def test_a_citation_is_given(spec):
 
 
 def test_listing_the_scorers_imports_no_torch():
-    names = "dse, gen, knn, logits, mahalanobis, vim"
+    names = "dse, gen, knn, logits, mahalanobis, vim, vmf_kde"
     program = (
         f"import sys; from harness_plugins.scorers import {names}\n"
         f"specs = [s for m in ({names}) for s in m.harness_scorers()]\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -12,10 +13,10 @@ import harness
 from harness_plugins.objectives.views import VIEWS, TwoViews, check_above_zero, check_ema, check_sizes
 from harness_plugins.probes.er import (
     REDUCTIONS,
-    discrete_entropy,
-    discrete_reconstruction,
-    vmf_entropy,
-    vmf_reconstruction,
+    entropy_of_probabilities,
+    entropy_of_units,
+    reconstruction_of_probabilities,
+    reconstruction_of_units,
 )
 
 if TYPE_CHECKING:
@@ -66,10 +67,6 @@ class EntropyReconstruction:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of the student's and the teacher's projections, (1, 2, n, d) or (2, 2, n, d)."""
-        if not bool(outputs.isfinite().all()):
-            return (
-                outputs.sum()
-            )  # what is not finite either, so that training ends with the number of the step
         points = self._points(outputs)
         (first, second), (first_target, second_target) = points[0], points[-1]
         entropy = (self._entropy(first) + self._entropy(second)) / 2
@@ -82,16 +79,17 @@ class EntropyReconstruction:
         return (there + back) / 2 - entropy
 
     def _points(self, outputs: Tensor) -> Tensor:
+        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
         if self.support == "sphere":
             return functional.normalize(outputs, dim=-1)
         return (outputs / self.temperature).softmax(dim=-1)
 
     def _entropy(self, points: Tensor) -> Tensor:
         if self.support == "sphere":
-            return vmf_entropy(points, kappa=self.kappa, reduction=self.reduction)
-        return discrete_entropy(points, reduction=self.reduction)
+            return entropy_of_units(points, kappa=self.kappa, reduction=self.reduction)
+        return entropy_of_probabilities(points, reduction=self.reduction)
 
     def _reconstruction(self, first: Tensor, second: Tensor) -> Tensor:
         if self.support == "sphere":
-            return vmf_reconstruction(first, second, kappa=self.kappa)
-        return discrete_reconstruction(first, second)
+            return reconstruction_of_units(first, second, kappa=self.kappa)
+        return reconstruction_of_probabilities(first, second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,7 +93,7 @@ def check_sizes(hidden: int, dim: int) -> None:
 
 def check_above_zero(name: str, value: float) -> None:
     """Raise InputError unless the value is a number above 0."""
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise harness.InputError(f"{name} is {value}. Give a number above 0")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,18 @@ class KnnAccuracy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not self.temperature > 0 or self.size < self.k:
+        if self.k < 1 or not 0 < self.temperature < math.inf or self.size < self.k:
             given = f"k={self.k}, temperature={self.temperature}, size={self.size}"
             raise harness.InputError(f"{given}. Give k ≥ 1, temperature > 0 and size ≥ k")
 
     def fit(self, data: harness.FitData) -> FittedKnnAccuracy:
         """Keep the training features. Raises InputError for fewer of them than k."""
-        bank = data.train.sample(self.size, self.seed)
-        if len(bank) < self.k:
-            raise harness.InputError(f"{len(bank)} training features for k={self.k}. Give at least k")
-        return FittedKnnAccuracy(self, unit_vectors(bank.penultimate).float(), bank.labels)
+        vectors, labels = _labelled(data.train.sample(self.size, self.seed))
+        if len(labels) < self.k:
+            raise harness.InputError(
+                f"{len(labels)} labelled training features for k={self.k}. Give at least k"
+            )
+        return FittedKnnAccuracy(self, unit_vectors(vectors).float(), labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +57,10 @@ class FittedKnnAccuracy:
         """Return the accuracy, 0 to 1."""
         hits = [
             self._predicted(tile) == truth
-            for chunk in features
-            for tile, truth in zip(
-                torch.split(chunk.penultimate, TILE), torch.split(chunk.labels, TILE), strict=True
-            )
+            for vectors, labels in map(_labelled, features)
+            for tile, truth in zip(torch.split(vectors, TILE), torch.split(labels, TILE), strict=True)
         ]
-        return harness.Measurement(torch.cat(hits).double().mean().item())
+        return _share_of(hits)
 
     def _predicted(self, penultimate: Tensor) -> Tensor:
         similarity = unit_vectors(penultimate).float() @ self.bank.T  # (n, M)
@@ -85,7 +86,7 @@ class LinearProbeAccuracy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.strength > 0 or self.size < 2:
+        if not 0 < self.strength < math.inf or self.size < 2:
             raise harness.InputError(
                 f"strength={self.strength}, size={self.size}. Give strength > 0 and size ≥ 2"
             )
@@ -96,12 +97,12 @@ class LinearProbeAccuracy:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        bank = data.train.sample(self.size, self.seed)
-        labels = bank.labels.cpu().numpy()
+        vectors, of_vectors = _labelled(data.train.sample(self.size, self.seed))
+        labels = of_vectors.cpu().numpy()
         if len(set(labels.tolist())) < 2:
             raise harness.InputError("the training features are of one class. Give at least two")
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=self.strength, max_iter=2000))
-        regression.fit(bank.penultimate.double().cpu().numpy(), labels)
+        regression.fit(_finite(vectors).double().cpu().numpy(), labels)
         return FittedLinearProbe(regression)
 
 
@@ -113,8 +114,28 @@ class FittedLinearProbe:
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
         """Return the accuracy, 0 to 1."""
-        hits = 0
-        for chunk in features:
-            predicted = self.regression.predict(chunk.penultimate.double().cpu().numpy())
-            hits += int((predicted == chunk.labels.cpu().numpy()).sum())
-        return harness.Measurement(hits / len(features))
+        hits = [
+            torch.from_numpy(self.regression.predict(_finite(vectors).double().cpu().numpy())) == labels.cpu()
+            for vectors, labels in map(_labelled, features)
+            if len(labels)
+        ]
+        return _share_of(hits)
+
+
+def _labelled(features: harness.Features) -> tuple[Tensor, Tensor]:
+    """Return the features (n, D) of samples that have a label, and these labels (n,)."""
+    known = features.labels >= 0
+    return features.penultimate[known], features.labels[known]
+
+
+def _finite(vectors: Tensor) -> Tensor:
+    if broken := int((~vectors.isfinite()).any(dim=1).sum()):
+        raise harness.InputError(f"{broken} of {len(vectors)} features hold NaN or infinity. Remove them")
+    return vectors
+
+
+def _share_of(hits: list[Tensor]) -> harness.Measurement:
+    """Return the share of samples that were predicted rightly. Raises InputError where there are none."""
+    if not sum(len(part) for part in hits):
+        raise harness.InputError("no sample has a label. Give labelled ones")
+    return harness.Measurement(torch.cat(hits).double().mean().item())

@@ -16,13 +16,14 @@ from harness_plugins.probes.diffusion import (
     CLUSTERS,
     bits,
     classes_of,
+    cloud_of,
     mutual_information,
     points_of,
-    require_parameters,
     resolve_width,
     spectral_entropy,
 )
-from harness_plugins.scorers.moments import gaussian, squared_distances
+from harness_plugins.probes.spectrum import Estimate
+from harness_plugins.scorers.moments import squared_distances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,13 +53,14 @@ def binned_mutual_information(
     """Compute DSMI's difference of entropies with the binned entropy in its place; y as there."""
     points = points_of(z)
     classes = classes_of(y, len(points), clusters)
-    return mutual_information(lambda rows: binned_entropy(points[rows], bins=bins), classes, seed=seed)
+    return mutual_information(
+        lambda rows: Estimate(binned_entropy(points[rows], bins=bins)), classes, seed=seed
+    ).value
 
 
 def matrix_entry_entropy(x: Array, *, sigma: Width = 10.0) -> float:
     """Compute the entropy of all N² entries of the row-normalised diffusion matrix, x (N, D): at most 2 log2 N."""
-    points = points_of(x)
-    require_parameters(sigma=sigma)
+    points = cloud_of(x)
     matrix = spectrum.diffusion_matrix(points, sigma=resolve_width(points, sigma))
     return bits(matrix.div_(matrix.sum(dim=1, keepdim=True)).flatten())
 
@@ -67,12 +69,12 @@ def matrix_entry_mutual_information(
     z: Array, y: Array, *, sigma: Width = 10.0, seed: int = 0, clusters: int = CLUSTERS
 ) -> float:
     """Compute DSMI's difference of entropies with the matrix-entry entropy in its place; y as there."""
-    points = points_of(z)
+    points = cloud_of(z)
     width = resolve_width(points, sigma)
     classes = classes_of(y, len(points), clusters)
     return mutual_information(
-        lambda rows: matrix_entry_entropy(points[rows], sigma=width), classes, seed=seed
-    )
+        lambda rows: Estimate(matrix_entry_entropy(points[rows], sigma=width)), classes, seed=seed
+    ).value
 
 
 def adjacency_spectral_entropy(
@@ -83,15 +85,12 @@ def adjacency_spectral_entropy(
     The matrix is the Gaussian kernel G; `anisotropic`, D^-½ G D^-½; with `neighbours`, a 1 for each point's that many
     nearest, itself among them, else 0: not symmetric, so that eigenvalues may be complex.
     """
-    points = points_of(x)
-    require_parameters(sigma=sigma)
+    points = cloud_of(x)
     if neighbours is not None:
         return spectral_entropy(torch.linalg.eigvals(_nearest(points, neighbours)))
     width = resolve_width(points, sigma)
-    matrix = (
-        spectrum.diffusion_matrix(points, sigma=width) if anisotropic else gaussian(points, points, width)
-    )
-    return spectral_entropy(torch.linalg.eigvalsh(matrix))
+    matrix_of = spectrum.diffusion_matrix if anisotropic else spectrum.kernel_matrix
+    return spectral_entropy(torch.linalg.eigvalsh(matrix_of(points, sigma=width)))
 
 
 def _nearest(points: Tensor, neighbours: int) -> Tensor:
@@ -99,6 +98,7 @@ def _nearest(points: Tensor, neighbours: int) -> Tensor:
         raise harness.InputError(
             f"neighbours is {neighbours} of {len(points)} points. Give 1 to {len(points)}"
         )
+    spectrum.require_room(len(points))
     distances = squared_distances(points, points).fill_diagonal_(0.0)
     furthest = distances.kthvalue(neighbours, dim=1, keepdim=True).values
     return (distances <= furthest).double()

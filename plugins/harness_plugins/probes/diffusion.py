@@ -7,6 +7,7 @@ their place.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ import torch
 import harness
 from harness_plugins.probes import spectrum
 from harness_plugins.probes.spectrum import EXACT_ROWS, Estimate
-from harness_plugins.scorers.moments import gaussian
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,8 @@ REPETITIONS = 5  # random subsets of each class's size
 CLUSTERS = 10
 TOLERANCE = 5e-4  # of an estimate's standard error, relative
 EPS = float(np.finfo(float).eps)  # is added to every probability
-_WIDTH_ROWS = 2000  # of which a data-driven width is computed
+_WIDTH_ROWS, _WIDTH_TILE = 2000, 64  # of which a data-driven width is computed, and how many at once
+_WIDEST = 1e100
 
 
 def diffusion_spectral_entropy(
@@ -86,8 +87,10 @@ def estimate_entropy(
     Above `exact_rows`, stochastic Lanczos quadrature adds random vectors until the standard errors are `tolerance` of
     the sums. `memory` bytes may be held by the matrix; beyond, it is computed block by block for every product.
     """
-    points = points_of(x)
+    points = cloud_of(x)
     require_parameters(sigma=sigma, t=t, alpha=alpha)
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise harness.InputError(f"size is {size}. Give a whole number of at least 1")
     if size is not None and size < len(points):
         points = points[random.Random(seed).sample(range(len(points)), size)]
     width = resolve_width(points, sigma)
@@ -104,7 +107,8 @@ def estimate_entropy(
 
 def spectral_entropy(values: Tensor, *, t: float = 1) -> float:
     """Compute -Σ q log2 q of q = |λ|^t / Σ |λ|^t + 2.2e-16, λ (N,)."""
-    return bits(values.abs().pow(t))
+    sizes = values.abs()
+    return bits((sizes / sizes.max()).pow(t))  # no power of what is at most 1 overflows
 
 
 def bits(masses: Tensor) -> float:
@@ -141,33 +145,52 @@ def diffusion_spectral_mutual_information(
     Raises InputError as diffusion_spectral_entropy does, and for y of another length.
 
     """
-    points = points_of(z)
+    return estimate_information(
+        z, y, sigma=sigma, t=t, seed=seed, clusters=clusters, exact_rows=exact_rows
+    ).value
+
+
+def estimate_information(
+    z: Array,
+    y: Array,
+    *,
+    sigma: Width = 10.0,
+    t: float = 1,
+    seed: int = 0,
+    clusters: int = CLUSTERS,
+    exact_rows: int = EXACT_ROWS,
+) -> Estimate:
+    """Compute the information as diffusion_spectral_mutual_information does, with its standard error; None where exact.
+
+    The error is that of classes and subsets above `exact_rows`, whose entropies are estimated.
+    """
+    points = cloud_of(z)
     require_parameters(sigma=sigma, t=t)
     width = resolve_width(points, sigma)
     classes = classes_of(y, len(points), clusters)
     if len(points) > exact_rows:
+        seeds = itertools.count(seed)  # another for each, so that errors are independent
         return mutual_information(
-            lambda rows: diffusion_spectral_entropy(
-                points[rows], sigma=width, t=t, seed=seed, exact_rows=exact_rows
+            lambda rows: estimate_entropy(
+                points[rows], sigma=width, t=t, seed=next(seeds), exact_rows=exact_rows
             ),
             classes,
             seed=seed,
         )
-    kernel = gaussian(points, points, width)
-    kernel.fill_diagonal_(1.0)
+    kernel = spectrum.kernel_matrix(points, sigma=width)
 
-    def entropy(rows: Tensor) -> float:
+    def entropy(rows: Tensor) -> Estimate:
         chosen = rows.to(kernel.device)
         block = kernel[chosen[:, None], chosen]
         scale = block.sum(dim=1).rsqrt()
-        return spectral_entropy(torch.linalg.eigvalsh(block.mul_(scale[:, None]).mul_(scale)), t=t)
+        return Estimate(spectral_entropy(torch.linalg.eigvalsh(block.mul_(scale[:, None]).mul_(scale)), t=t))
 
     return mutual_information(entropy, classes, seed=seed)
 
 
 def mutual_information(
-    entropy: Callable[[Tensor], float], classes: NDArray[np.int64], *, seed: int = 0
-) -> float:
+    entropy: Callable[[Tensor], Estimate], classes: NDArray[np.int64], *, seed: int = 0
+) -> Estimate:
     """Compute Σ_c n_c/N [mean entropy of 5 random subsets of size n_c - entropy of class c].
 
     `entropy` is given rows, as positions (n,). Used with other entropies as well (classic.py).
@@ -175,15 +198,17 @@ def mutual_information(
     count = len(classes)
     found, sizes = np.unique(classes, return_counts=True)
     if len(found) == 1:
-        return 0.0
-    total = 0.0
+        return Estimate(0.0)
+    value, variance = 0.0, 0.0
     for label, size in zip(found.tolist(), sizes.tolist(), strict=True):
         draw = random.Random(seed)
-        subsets = [torch.tensor(draw.sample(range(count), size)) for _ in range(REPETITIONS)]
-        of_subsets = math.fsum(entropy(rows) for rows in subsets) / REPETITIONS
+        subsets = [entropy(torch.tensor(draw.sample(range(count), size))) for _ in range(REPETITIONS)]
         within = entropy(torch.from_numpy(np.flatnonzero(classes == label)))
-        total += size / count * (of_subsets - within)
-    return total
+        share = size / count
+        value += share * (math.fsum(found.value for found in subsets) / REPETITIONS - within.value)
+        errors = [share / REPETITIONS * (found.standard_error or 0.0) for found in subsets]
+        variance += math.fsum(e**2 for e in (*errors, share * (within.standard_error or 0.0)))
+    return Estimate(value, math.sqrt(variance) if variance else None)
 
 
 def input_clusters(x: Array, clusters: int = CLUSTERS) -> NDArray[np.int64]:
@@ -196,6 +221,8 @@ def input_clusters(x: Array, clusters: int = CLUSTERS) -> NDArray[np.int64]:
     from sklearn.cluster import SpectralClustering
 
     vectors = points_of(x).cpu().numpy()
+    if clusters < 2:
+        raise harness.InputError(f"clusters is {clusters}. Give 2 or more")
     if len(vectors) <= clusters:
         raise harness.InputError(f"{len(vectors)} vectors for {clusters} clusters. Give more vectors")
     clustering = SpectralClustering(
@@ -214,6 +241,8 @@ def input_clusters(x: Array, clusters: int = CLUSTERS) -> NDArray[np.int64]:
 
 def scalar_bins(values: NDArray[np.float64], bins: int = CLUSTERS) -> NDArray[np.int64]:
     """Scale numbers (N,) to 0..1 and cut that into bins of one width, numbered from 1."""
+    if bins < 1:
+        raise harness.InputError(f"{bins} bins of numbers. Give 1 or more")
     low, high = values.min(), values.max()
     if low == high:
         return np.zeros(len(values), dtype=np.int64)
@@ -225,18 +254,24 @@ def scalar_bins(values: NDArray[np.float64], bins: int = CLUSTERS) -> NDArray[np
 def resolve_width(points: Tensor, sigma: Width) -> float:
     """Return σ as a number: itself, or the median distance of two points or to the 10th neighbour.
 
-    Of more than 2,000 points, that many evenly spaced rows are the points of which distances are taken.
+    Of more than 2,000 points, distances are taken from that many, drawn with a fixed seed.
     """
+    require_parameters(sigma=sigma)
     if not isinstance(sigma, str):
         return float(sigma)
-    chosen = points[torch.linspace(0, len(points) - 1, min(len(points), _WIDTH_ROWS)).long()]
-    distances = torch.cdist(chosen, points if sigma == "neighbour" else chosen)
+    chosen = points
+    if len(points) > _WIDTH_ROWS:
+        chosen = points[sorted(random.Random(0).sample(range(len(points)), _WIDTH_ROWS))]
     if sigma == "median":
         rows, columns = torch.triu_indices(len(chosen), len(chosen), offset=1)
-        of_pairs = distances[rows, columns]
+        of_pairs = torch.cdist(chosen, chosen)[rows, columns]
     else:
-        nearest = distances.topk(min(NEIGHBOUR + 1, len(points)), dim=1, largest=False).values
-        of_pairs = nearest[:, -1]
+        count = min(NEIGHBOUR + 1, len(points))  # the point itself is the first
+        nearest = [
+            torch.cdist(tile, points).kthvalue(count, dim=1).values
+            for tile in torch.split(chosen, _WIDTH_TILE)
+        ]
+        of_pairs = torch.cat(nearest)
     width = of_pairs.median().item() if len(of_pairs) else 0.0
     if not width > 0:
         raise harness.InputError(
@@ -250,8 +285,10 @@ def require_parameters(*, sigma: Width = 10.0, t: float = 1, alpha: float = 0.0)
     if isinstance(sigma, str):
         if sigma not in ("median", "neighbour"):
             raise harness.InputError(f"sigma is {sigma!r}. Give a number above 0, 'median' or 'neighbour'")
-    elif not (sigma > 0 and math.isfinite(sigma)):
-        raise harness.InputError(f"sigma is {sigma}. Give a number above 0, 'median' or 'neighbour'")
+    elif not 1 / _WIDEST <= sigma <= _WIDEST:
+        raise harness.InputError(
+            f"sigma is {sigma}. Give a number above 0 (up to {_WIDEST:.0e}), 'median' or 'neighbour'"
+        )
     if not (t > 0 and math.isfinite(t)):
         raise harness.InputError(f"t is {t}. Give a diffusion time above 0, as in 1 or 2")
     if not (alpha >= 0 and math.isfinite(alpha)):
@@ -276,10 +313,16 @@ def _estimated(operator: spectrum.Operator, *, t: float, seed: int, tolerance: f
     return Estimate(max(value, 0.0), each.std().item() / math.sqrt(len(each)))
 
 
+def cloud_of(x: Array) -> Tensor:
+    """Return points as points_of does, moved so that their mean is 0: far from it, distances lose digits."""
+    points = points_of(x)
+    return points - points.mean(dim=0)
+
+
 def points_of(x: Array) -> Tensor:
     """Return points (N, D) in float64, on their device; raise InputError where there are none or NaN among them."""
-    points = torch.as_tensor(x)
-    if points.ndim != 2 or not len(points):
+    points = x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))
+    if points.ndim != 2 or not points.numel():
         raise harness.InputError(f"points have shape {tuple(points.shape)}. Give one row a point, (N, D)")
     points = points.detach().double()
     if broken := int((~points.isfinite()).any(dim=1).sum()):
@@ -289,7 +332,10 @@ def points_of(x: Array) -> Tensor:
 
 def classes_of(y: Array, count: int, clusters: int) -> NDArray[np.int64]:
     """Turn labels, numbers or vectors into classes (N,), as diffusion_spectral_mutual_information says."""
-    given = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+    if isinstance(y, torch.Tensor):
+        given = (y.detach().double() if y.is_floating_point() else y).cpu().numpy()  # NumPy has no bfloat16
+    else:
+        given = np.asarray(y)
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim not in (1, 2) or len(given) != count:
@@ -300,6 +346,8 @@ def classes_of(y: Array, count: int, clusters: int) -> NDArray[np.int64]:
         return input_clusters(given, clusters)
     if np.issubdtype(given.dtype, np.integer) or given.dtype == np.bool_:
         return given.astype(np.int64)
-    if not np.isfinite(given).all():
-        raise harness.InputError("y holds NaN or infinity. Give finite numbers, or whole numbers as classes")
+    if not np.issubdtype(given.dtype, np.floating) or not np.isfinite(given).all():
+        raise harness.InputError(
+            f"y ({given.dtype}) holds what is no finite number. Give finite numbers, or whole numbers as classes"
+        )
     return scalar_bins(given.astype(np.float64), clusters)

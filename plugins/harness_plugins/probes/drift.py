@@ -7,14 +7,16 @@ size. DSE rises or falls with drift, depending on its width and on where the bat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 import harness
 from harness_plugins.probes.diffusion import diffusion_spectral_entropy
-from harness_plugins.scorers.moments import unit_vectors
+from harness_plugins.probes.spectrum import kernel_matrix
+from harness_plugins.scorers.moments import gaussian, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +44,7 @@ class DriftDetector:
     def __post_init__(self) -> None:
         if self.statistic not in STATISTICS:
             raise harness.unknown_name("statistic", self.statistic, STATISTICS, valid_label="Valid")
-        if not self.scale > 0 or self.neighbours < 1:
+        if not 0 < self.scale < math.inf or self.neighbours < 1:
             raise harness.InputError(
                 f"scale={self.scale}, neighbours={self.neighbours}. Give scale > 0 and neighbours ≥ 1"
             )
@@ -67,12 +69,13 @@ class DriftDetector:
         sigma = self.scale * torch.pdist(vectors).median().item()
         if not sigma > 0:
             raise harness.InputError("the reference's median distance is 0. Give vectors that differ")
-        fitted = FittedDriftDetector(self, vectors, sigma, sizes[0], 0.0, 1.0)
+        within = _within(vectors, sigma) if self.statistic == "mmd" else 0.0
+        fitted = FittedDriftDetector(self, vectors, sigma, sizes[0], within)
         values = torch.tensor([fitted.value(batch) for batch in batches], dtype=torch.float64)
         mean, deviation = values.mean().item(), values.std(correction=1).item()
         if not deviation > 0:
             raise harness.InputError(f"all {len(batches)} ID batches give {mean}. Give batches that differ")
-        return FittedDriftDetector(self, vectors, sigma, sizes[0], mean, deviation)
+        return replace(fitted, mean=mean, deviation=deviation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,9 @@ class FittedDriftDetector:
     reference: Tensor  # (M, D) unit vectors
     sigma: float
     size: int  # of a batch
-    mean: float
-    deviation: float
+    within: float  # the reference's mean kernel value, which MMD needs
+    mean: float = 0.0
+    deviation: float = 1.0
 
     def score(self, batch: Tensor) -> float:
         """Return how many standard deviations off ID a batch (n, D) is; higher = more drifted."""
@@ -97,6 +101,9 @@ class FittedDriftDetector:
 
     def value(self, batch: Tensor) -> float:
         """Compute the statistic itself."""
+        if batch.ndim != 2 or batch.shape[1] != self.reference.shape[1]:
+            expected = f"(n, {self.reference.shape[1]}), as the reference's"
+            raise harness.InputError(f"a batch has shape {tuple(batch.shape)}. Give {expected}")
         vectors = unit_vectors(batch)
         if self.detector.statistic == "dse":
             return diffusion_spectral_entropy(torch.cat([self.reference, vectors]), sigma=self.sigma)
@@ -104,16 +111,10 @@ class FittedDriftDetector:
             distances = torch.cdist(vectors, self.reference)  # (n, M)
             nearest = distances.topk(self.detector.neighbours, dim=1, largest=False).values
             return nearest[:, -1].mean().item()
-        return _mmd(self.reference, vectors, self.sigma)
+        between = gaussian(vectors, self.reference, self.sigma).mean().item()
+        return self.within + _within(vectors, self.sigma) - 2 * between
 
 
-def _mmd(left: Tensor, right: Tensor, sigma: float) -> float:
-    """Estimate MMD² with a Gaussian kernel, (M, D), (n, D), the diagonals left out."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(torch.cdist(a, b).square() * (-0.5 / sigma**2))
-
-    def within(x: Tensor) -> Tensor:
-        return (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
-
-    return (within(left) + within(right) - 2 * kernel(left, right).mean()).item()
+def _within(x: Tensor, sigma: float) -> float:
+    """Average the Gaussian kernel over the pairs of different rows of x (n, D)."""
+    return (kernel_matrix(x, sigma=sigma).sum().item() - len(x)) / (len(x) * (len(x) - 1))

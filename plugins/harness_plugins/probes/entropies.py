@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch.nn import functional
 
 import harness
 from harness_plugins.probes import diffusion, er
+from harness_plugins.scorers.moments import unit_vectors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,12 +62,13 @@ class DiffusionInformation:
         diffusion.require_parameters(sigma=self.sigma, t=self.t)
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
-        """Return the information."""
+        """Return the information, of samples with a label; with its standard error where it is an estimate."""
         drawn = features.sample(self.size, self.seed)
-        found = diffusion.diffusion_spectral_mutual_information(
-            drawn.penultimate, drawn.labels, sigma=self.sigma, t=self.t, seed=self.seed
+        known = drawn.labels >= 0
+        found = diffusion.estimate_information(
+            drawn.penultimate[known], drawn.labels[known], sigma=self.sigma, t=self.t, seed=self.seed
         )
-        return harness.Measurement(found)
+        return harness.Measurement(found.value, found.standard_error)
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class VmfEntropy:
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
         """Return the entropy. Raises InputError for features that are zero, which have no direction."""
-        drawn = features.sample(self.size, self.seed).penultimate.double()
-        if (dead := int((drawn.norm(dim=1) == 0).sum())) > 0:
-            raise harness.InputError(f"{dead} of {len(drawn)} features are zero and have no direction")
-        found = er.vmf_entropy(functional.normalize(drawn), kappa=self.kappa, reduction=self.reduction)
+        units = unit_vectors(features.sample(self.size, self.seed).penultimate)
+        if dead := int((units == 0).all(dim=1).sum()):
+            raise harness.InputError(f"{dead} of {len(units)} features are zero and have no direction")
+        found = er.vmf_entropy(units, kappa=self.kappa, reduction=self.reduction)
         return harness.Measurement(found.item())
 
 
@@ -97,6 +98,9 @@ class ClassEntropy:
     """Entropy of the mean predicted class probabilities, in nats (ICML 2023, discrete support)."""
 
     reduction: Reduction = "expectation"
+
+    def __post_init__(self) -> None:
+        er.discrete_entropy(torch.ones(1, 1), reduction=self.reduction)  # refuses
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
         """Return the entropy."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from scipy.special import iv
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 import harness
 from harness_plugins.probes.bessel import log_bessel
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 REDUCTIONS = ("expectation", "average")
 TILE = 1024  # rows and columns of the kernel matrix that are in memory at once
 FLOOR = 1e-7  # the authors', of Bessel functions and of probabilities
-_OFF_UNIT = {torch.float64: 1e-6}  # how far a squared norm may be from 1
-_OFF_UNIT_ELSE = 1e-3
+# How far a squared norm, or a sum of probabilities, may be from 1; and the κ to which such vectors serve.
+_OFF_ONE = {torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+_OFF_ONE_ELSE = 1e-3
+_MOST_KAPPA = {torch.float64: 1e8}
+_MOST_KAPPA_ELSE = 5e4
 
 
 def vmf_entropy(
@@ -42,7 +47,7 @@ def vmf_entropy(
     Differentiable, with memory linear in N: kernel values are computed tile by tile, forward and backward.
 
     Args:
-        z: unit vectors, at least two-dimensional; half precision is computed in float32.
+        z: unit vectors, at least two-dimensional; those in half precision are made units again, in float32.
         kappa: concentration of the kernel, above 0.
         reduction: "expectation" or "average".
         published_floor: the authors' normaliser in place of the exact one.
@@ -50,15 +55,23 @@ def vmf_entropy(
     Raises InputError for vectors that are not finite or not of length 1, none, and κ ≤ 0.
 
     """
-    normaliser = log_normaliser(_checked(z, kappa).shape[1], kappa, published_floor=published_floor)
     _require_reduction(reduction)
+    return entropy_of_units(
+        _units(z, kappa), kappa=kappa, reduction=reduction, published_floor=published_floor
+    )
+
+
+def entropy_of_units(
+    z: Tensor, *, kappa: float, reduction: Reduction, published_floor: bool = False
+) -> Tensor:
+    """Compute vmf_entropy of z (N, d), float32 or float64, without looking whether these are unit vectors."""
+    normaliser = log_normaliser(z.shape[1], kappa, published_floor=published_floor)
     with torch.autocast(z.device.type, enabled=False):
-        full = z if z.dtype == torch.float64 else z.float()
-        sums: Tensor = _LogKernelSums.apply(full, kappa)
+        sums: Tensor = _LogKernelSums.apply(z, kappa)
     log_density = sums - normaliser - math.log(len(z))  # (N,) float64
     if reduction == "average":
-        return -log_density.mean().to(full.dtype)
-    return -(log_density.softmax(dim=0) * log_density).sum().to(full.dtype)
+        return -log_density.mean().to(z.dtype)
+    return -(log_density.softmax(dim=0) * log_density).sum().to(z.dtype)
 
 
 def vmf_reconstruction(
@@ -67,11 +80,15 @@ def vmf_reconstruction(
     """Compute the mean of -ln f(z1; z2) = C - κ z1·z2 over pairs of unit vectors (N, d), in nats; lower = closer."""
     if z1.shape != z2.shape:
         raise harness.InputError(f"views have shapes {tuple(z1.shape)} and {tuple(z2.shape)}. Give two alike")
-    normaliser = log_normaliser(_checked(z1, kappa).shape[1], kappa, published_floor=published_floor)
-    _checked(z2, kappa)
-    with torch.autocast(z1.device.type, enabled=False):
-        first, second = (z if z.dtype == torch.float64 else z.float() for z in (z1, z2))
-        return normaliser - kappa * (first * second).sum(dim=1).mean()
+    return reconstruction_of_units(
+        _units(z1, kappa), _units(z2, kappa), kappa=kappa, published_floor=published_floor
+    )
+
+
+def reconstruction_of_units(z1: Tensor, z2: Tensor, *, kappa: float, published_floor: bool = False) -> Tensor:
+    """Compute vmf_reconstruction of z1, z2 (N, d) without looking whether these are unit vectors."""
+    normaliser = log_normaliser(z1.shape[1], kappa, published_floor=published_floor)
+    return normaliser - kappa * (z1 * z2).sum(dim=1).mean()
 
 
 def discrete_entropy(p: Tensor, *, reduction: Reduction = "expectation") -> Tensor:
@@ -81,7 +98,12 @@ def discrete_entropy(p: Tensor, *, reduction: Reduction = "expectation") -> Tens
     probability.
     """
     _require_reduction(reduction)
-    mean = _probabilities(p).mean(dim=0)
+    return entropy_of_probabilities(_probabilities(p), reduction=reduction)
+
+
+def entropy_of_probabilities(p: Tensor, *, reduction: Reduction) -> Tensor:
+    """Compute discrete_entropy of p (N, C) without looking whether these are probabilities."""
+    mean = p.mean(dim=0)
     logs = (mean + FLOOR).log()
     return -logs.mean() if reduction == "average" else -(mean * logs).sum()
 
@@ -90,8 +112,12 @@ def discrete_reconstruction(p1: Tensor, p2: Tensor) -> Tensor:
     """Compute the mean of ½ [CE(p1, p2) + CE(p2, p1)] over pairs of class probabilities (N, C), in nats."""
     if p1.shape != p2.shape:
         raise harness.InputError(f"views have shapes {tuple(p1.shape)} and {tuple(p2.shape)}. Give two alike")
-    first, second = _probabilities(p1), _probabilities(p2)
-    crossed = first * (second + FLOOR).log() + second * (first + FLOOR).log()
+    return reconstruction_of_probabilities(_probabilities(p1), _probabilities(p2))
+
+
+def reconstruction_of_probabilities(p1: Tensor, p2: Tensor) -> Tensor:
+    """Compute discrete_reconstruction of p1, p2 (N, C) without looking whether these are probabilities."""
+    crossed = p1 * (p2 + FLOOR).log() + p2 * (p1 + FLOOR).log()
     return -crossed.sum(dim=1).mean() / 2
 
 
@@ -129,16 +155,18 @@ class _LogKernelSums(torch.autograd.Function):
         return sums.log() + kappa
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         z, sums = ctx.saved_tensors
         weights = (gradient / sums).to(z.dtype)  # (N,)
         of_z = torch.zeros_like(z)
-        for rows, columns in _upper_tiles(len(z)):
-            tile = _tile(z, rows, columns, ctx.kappa)
-            tile.mul_(weights[rows, None] + weights[columns])
-            of_z[rows].addmm_(tile, z[columns])
-            if rows != columns:
-                of_z[columns].addmm_(tile.T, z[rows])
+        with torch.autocast(z.device.type, enabled=False):  # backward may be called within one
+            for rows, columns in _upper_tiles(len(z)):
+                tile = _tile(z, rows, columns, ctx.kappa)
+                tile.mul_(weights[rows, None] + weights[columns])
+                of_z[rows].addmm_(tile, z[columns])
+                if rows != columns:
+                    of_z[columns].addmm_(tile.T, z[rows])
         return of_z.mul_(ctx.kappa), None
 
 
@@ -152,20 +180,23 @@ def _tile(z: Tensor, rows: slice, columns: slice, kappa: float) -> Tensor:
     return (z[rows] @ z[columns].T).sub_(1).mul_(kappa).exp_()
 
 
-def _checked(z: Tensor, kappa: float) -> Tensor:
-    """Raise InputError for anything but unit vectors (N, d) and a positive κ."""
-    if not (kappa > 0 and math.isfinite(kappa)):
-        raise harness.InputError(f"kappa is {kappa}. Give a number above 0")
+def _units(z: Tensor, kappa: float) -> Tensor:
+    """Return unit vectors (N, d) in float32 or float64; raise InputError for anything else, and for κ out of range."""
+    most = _MOST_KAPPA.get(z.dtype, _MOST_KAPPA_ELSE)
+    if not 0 < kappa <= most:
+        raise harness.InputError(f"kappa is {kappa}. Give a number above 0, of {z.dtype} up to {most:.0e}")
     if z.ndim != 2 or not len(z) or z.shape[1] < 2:
         raise harness.InputError(f"vectors have shape {tuple(z.shape)}. Give (N, d) with N ≥ 1 and d ≥ 2")
-    off = (z.detach().to(torch.promote_types(z.dtype, torch.float32)).square().sum(dim=1) - 1).abs()
-    if not bool((off <= _OFF_UNIT.get(z.dtype, _OFF_UNIT_ELSE)).all()):  # NaN fails as well
-        worst = off.nan_to_num(nan=math.inf).argmax().item()
+    full = z if z.dtype == torch.float64 else z.float()
+    lengths = full.detach().square().sum(dim=1)
+    off = (lengths - 1).abs()
+    if not bool((off <= _OFF_ONE.get(z.dtype, _OFF_ONE_ELSE)).all()):  # NaN fails as well
+        worst = int(off.nan_to_num(nan=math.inf).argmax())
         raise harness.InputError(
-            f"vector {worst} has length {z.detach()[int(worst)].norm().item():.4g}, not 1. "
+            f"vector {worst} has length {lengths[worst].sqrt().item():.4g}, not 1. "
             "Divide by it: torch.nn.functional.normalize"
         )
-    return z
+    return functional.normalize(full) if z.dtype in (torch.float16, torch.bfloat16) else full
 
 
 def _probabilities(p: Tensor) -> Tensor:
@@ -174,7 +205,8 @@ def _probabilities(p: Tensor) -> Tensor:
         raise harness.InputError(f"probabilities have shape {tuple(p.shape)}. Give (N, C) with N ≥ 1")
     full = p if p.dtype == torch.float64 else p.float()
     known = full.detach()
-    if not bool((known >= 0).all() & ((known.sum(dim=1) - 1).abs() <= _OFF_UNIT_ELSE).all()):
+    off = (known.sum(dim=1) - 1).abs()
+    if not bool((known >= 0).all() & (off <= _OFF_ONE.get(p.dtype, _OFF_ONE_ELSE)).all()):
         low, totals = known.min().item(), known.sum(dim=1)
         raise harness.InputError(
             f"probabilities go down to {low:.4g}, rows sum to {totals.min().item():.4g} to {totals.max().item():.4g}. "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from harness import InputError
 from harness_plugins.scorers.moments import gaussian
 
 if TYPE_CHECKING:
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EXACT_ROWS = 10_000  # up to here all eigenvalues are computed
-MEMORY = (
-    3 * 2**30
-)  # bytes that a matrix may take; a larger one is computed anew, block by block, for every product
+MOST_ROWS = 30_000  # of a matrix that is held whole in float64, 7 GiB
+MEMORY = 3 * 2**30  # bytes that an operator may hold; a larger one is computed anew for every product
 BLOCK = 1024  # rows of the matrix that are computed at once
 DEFLATED, PROBES, STEPS = 16, 12, 20  # basis vectors of the leading subspace, random vectors, Lanczos steps
 MOST_PROBES = 128
-_BROKEN = 1e-7  # of a Lanczos vector's norm: below it, the vectors before span an invariant subspace
+_BROKEN = 1e-7  # of the largest product's norm: a Lanczos vector below it is rounding, not direction
 
 Function = Callable[["Tensor"], "Tensor"]
 
@@ -52,10 +52,24 @@ class Quadrature(NamedTuple):
         return (self.weights * function(self.nodes)).sum(dim=1)
 
 
+def kernel_matrix(x: Tensor, *, sigma: float) -> Tensor:
+    """Compute G (N, N) of x (N, D) in its type. Raises InputError for more rows than a matrix should have."""
+    require_room(len(x))
+    return gaussian(x, x, sigma).fill_diagonal_(1.0)
+
+
+def require_room(count: int) -> None:
+    """Raise InputError where a whole float64 matrix of so many rows and columns is too large."""
+    if count > MOST_ROWS:
+        raise InputError(
+            f"{count} rows make a matrix of {8 * count**2 / 2**30:.0f} GiB. Give at most {MOST_ROWS} rows, "
+            "or use the diffusion spectral entropy, which estimates beyond exact_rows"
+        )
+
+
 def diffusion_matrix(x: Tensor, *, sigma: float, alpha: float = 0.0) -> Tensor:
     """Compute K (N, N) of x (N, D) in its type; α = 0 divides by degrees once, α > 0 by G's density before."""
-    matrix = gaussian(x, x, sigma)
-    matrix.fill_diagonal_(1.0)
+    matrix = kernel_matrix(x, sigma=sigma)
     scale = _scale(matrix.sum(dim=1), lambda weights: matrix @ weights, alpha)
     return matrix.mul_(scale[:, None]).mul_(scale)
 
@@ -70,38 +84,44 @@ def _scale(degrees: Tensor, product: Function, alpha: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """K of x (N, D), held in float32 where it fits into `memory` bytes, else computed anew for every product."""
+    """K = S G S of x (N, D). What G has beyond its level is held in float32 where that fits into `memory` bytes.
+
+    G is nearly constant where σ is wide, and float32 would round its deviations away: hence the level, a number near
+    G's mean, apart. A matrix that does not fit is computed anew for every product, in float64.
+    """
 
     x: Tensor  # (N, D) float64, centred
     sigma: float
+    level: float
+    beyond: Tensor | None  # (N, N) float32, G - level
     scale: Tensor  # (N,) S
-    held: Tensor | None  # (N, N) float32
 
     @classmethod
     def of(cls, x: Tensor, *, sigma: float, alpha: float = 0.0, memory: int = MEMORY) -> Operator:
         """Make the operator of points x (N, D)."""
         x = x.double() - x.double().mean(dim=0)
         count = len(x)
-        held = x.new_empty((count, count), dtype=torch.float32) if 4 * count**2 <= memory else None
+        beyond = x.new_empty((count, count), dtype=torch.float32) if 4 * count**2 <= memory else None
         degrees = x.new_zeros(count)
+        level = 0.0
         for rows in _blocks(count):
             block = _kernel_rows(x, rows, sigma)
+            level = level or block.mean().item()
             degrees[rows] = block.sum(dim=1)
-            if held is not None:
-                held[rows] = block
-        bare = cls(x, sigma, x.new_ones(count), held)
-        scale = _scale(degrees, lambda weights: (bare @ weights[:, None])[:, 0], alpha)
-        if held is not None:
-            held.mul_(scale.float()[:, None]).mul_(scale.float())
-        return cls(x, sigma, scale, held)
+            if beyond is not None:
+                beyond[rows] = block.sub_(level)
+        unscaled = cls(x, sigma, level, beyond, x.new_ones(count))
+        scale = _scale(degrees, lambda weights: (unscaled @ weights[:, None])[:, 0], alpha)
+        return cls(x, sigma, level, beyond, scale)
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """Multiply K with vectors, (N, B) float64 -> (N, B) float64."""
-        if self.held is not None:
-            return (self.held @ vectors.float()).double()
         scaled = self.scale[:, None] * vectors
-        parts = [_kernel_rows(self.x, rows, self.sigma) @ scaled for rows in _blocks(len(self))]
-        return self.scale[:, None] * torch.cat(parts)
+        if self.beyond is not None:
+            product = (self.beyond @ scaled.float()).double() + self.level * scaled.sum(dim=0)
+        else:
+            product = torch.cat([kernel @ scaled for _, kernel in self._kernel()])
+        return self.scale[:, None] * product
 
     @property
     def trace(self) -> float:
@@ -110,15 +130,17 @@ class Operator:
 
     def squared_norm(self) -> float:
         """Σ λ², exactly: the sum of all squared entries."""
-        if self.held is not None:
-            parts = [self.held[rows].double().square().sum() for rows in _blocks(len(self))]
-        else:
-            weights = self.scale.square()
-            parts = [
-                weights[rows] @ (_kernel_rows(self.x, rows, self.sigma).square_() @ weights)
-                for rows in _blocks(len(self))
-            ]
+        weights = self.scale.square()
+        parts = [weights[rows] @ (kernel.square_() @ weights) for rows, kernel in self._kernel()]
         return torch.stack(parts).sum().item()
+
+    def _kernel(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield G in blocks of rows, float64."""
+        for rows in _blocks(len(self)):
+            if self.beyond is not None:
+                yield rows, self.beyond[rows].double().add_(self.level)
+            else:
+                yield rows, _kernel_rows(self.x, rows, self.sigma)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -202,13 +224,15 @@ def _combined(
     """
     nodes = torch.cat([q.nodes for q in outside])
     weights = torch.cat([q.weights for q in outside])
-    powers = torch.stack([nodes**k for k in range(3)], dim=-1)  # (B, L, 3)
+    unit = nodes.abs().max().clamp(min=torch.finfo(torch.float64).tiny)  # keeps the powers of one order
+    powers = torch.stack([(nodes / unit) ** k for k in range(3)], dim=-1)  # (B, L, 3)
     root = weights.clamp(min=0).sqrt()
     values = torch.stack([function(nodes) for function in functions], dim=-1)  # (B, L, F)
     design, target = (root[..., None] * powers).flatten(0, 1), (root[..., None] * values).flatten(0, 1)
     fit = torch.linalg.pinv(design) @ target  # (3, F)
     residual = (weights[..., None] * (values - powers @ fit)).sum(dim=1)  # (B, F)
     inner = torch.stack([inside.of(function).sum() for function in functions])
+    known = known / torch.stack([unit**k for k in range(3)]).cpu()
     sums = inner.cpu() + known @ fit.cpu() + residual.mean(dim=0).cpu()
     return sums, (residual - residual.mean(dim=0)).cpu()
 
@@ -224,8 +248,10 @@ def lanczos(operator: Operator, starts: Tensor, *, steps: int) -> Quadrature:
     basis = [current]
     diagonal, off = [], []
     alive = norms > 0
+    reach = torch.zeros_like(norms)
     for step in range(steps):
         product = operator @ current
+        reach = torch.maximum(reach, product.norm(dim=0))
         diagonal.append((product * current).sum(dim=0))
         if step == steps - 1:
             break
@@ -233,10 +259,10 @@ def lanczos(operator: Operator, starts: Tensor, *, steps: int) -> Quadrature:
             for vector in basis:
                 product = product - vector * (vector * product).sum(dim=0)
         length = product.norm(dim=0)
-        alive = alive & (length > _BROKEN)
+        alive = alive & (length > _BROKEN * reach)
         length = torch.where(alive, length, 0.0)
         off.append(length)
-        current = torch.where(alive, product / length.clamp(min=_BROKEN), 0.0)
+        current = torch.where(alive, product / length.where(alive, 1.0), 0.0)
         basis.append(current)
     tridiagonal = torch.diag_embed(torch.stack(diagonal, dim=1))  # (B, L, L)
     if off:

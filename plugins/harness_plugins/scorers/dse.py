@@ -5,6 +5,7 @@ The operator is that of diffusion spectral entropy (Liao et al., arXiv 2312.0482
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ class Dse:
     def __post_init__(self) -> None:
         if self.width not in WIDTHS:
             raise harness.unknown_name("width", self.width, WIDTHS, valid_label="Valid")
-        if self.modes < 1 or not self.scale > 0 or self.size < 2:
+        if self.modes < 1 or not 0 < self.scale < math.inf or self.size < 2:
             given = f"modes={self.modes}, scale={self.scale}, size={self.size}"
             raise harness.InputError(f"{given}. Give modes ≥ 1, scale > 0 and size ≥ 2")
 

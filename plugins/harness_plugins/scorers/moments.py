@@ -6,6 +6,8 @@ import operator
 from functools import reduce
 from typing import TYPE_CHECKING
 
+import harness
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -13,11 +15,19 @@ if TYPE_CHECKING:
 
 
 def unit_vectors(features: Tensor) -> Tensor:
-    """Divide vectors by their Euclidean norms, (..., D) -> (..., D) float64; a zero vector stays zero."""
+    """Divide vectors by their Euclidean norms, (..., D) -> (..., D) float64; a zero vector stays zero.
+
+    Raises InputError for vectors that hold NaN or infinity, which have no direction.
+    """
     import torch
 
     features = features.double()
     norms = torch.linalg.vector_norm(features, dim=-1, keepdim=True)  # (..., 1)
+    if not bool(norms.isfinite().all()):
+        broken = int((~norms.isfinite()).sum())
+        raise harness.InputError(
+            f"{broken} of {norms.numel()} features hold NaN or infinity and have no direction. Remove them"
+        )
     return torch.div(features, norms.where(norms > 0, 1.0))
 
 

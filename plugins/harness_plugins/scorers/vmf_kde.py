@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-TILE = 1024  # samples whose kernel values are in memory at once
+TILE = 256  # samples whose kernel values are in memory at once
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,16 @@ class VmfKde:
     """
 
     kappa: float = 100.0
-    size: int = 50_000
+    size: int = 10_000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.kappa > 0 or self.size < 1:
+        if not 0 < self.kappa < math.inf or self.size < 1:
             raise harness.InputError(f"kappa={self.kappa}, size={self.size}. Give kappa > 0 and size ≥ 1")
 
     def fit(self, data: harness.FitData) -> FittedVmfKde:
         """Keep the directions of the training features."""
-        return FittedVmfKde(self, unit_vectors(data.train.sample(self.size, self.seed).penultimate).float())
+        return FittedVmfKde(self, unit_vectors(data.train.sample(self.size, self.seed).penultimate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class FittedVmfKde:
     """A VmfKde with its directions."""
 
     scorer: VmfKde
-    bank: Tensor  # (M, D) unit vectors, float32
+    bank: Tensor  # (M, D) unit vectors, float64: κ would multiply float32's rounding
 
     def score(self, features: harness.Features) -> Tensor:
         """Return the scores, (N,) float64, from -κ - ln M to κ - ln M."""
@@ -51,10 +52,10 @@ class FittedVmfKde:
         return torch.cat([self._score(tile) for tile in torch.split(features.penultimate, TILE)])
 
     def _score(self, penultimate: Tensor) -> Tensor:
-        cosines = unit_vectors(penultimate).float() @ self.bank.T  # (n, M)
+        cosines = unit_vectors(penultimate) @ self.bank.T  # (n, M)
         nearest = cosines.amax(dim=1, keepdim=True)  # (n, 1)
         rest = cosines.sub_(nearest).mul_(self.scorer.kappa).exp_().sum(dim=1)  # at least 1
-        return -(self.scorer.kappa * nearest[:, 0].double() + rest.double().log())
+        return -(self.scorer.kappa * nearest[:, 0] + rest.log())
 
 
 @harness.hookimpl
