@@ -35,10 +35,10 @@ from harness.training.assembly import Blueprint, Part
 from harness.training.augmentation import Augmentation
 from harness.training.loop import train
 from harness.training.recipe import AugmentationTable, Recipe
+from harness_plugins.probes.clouds import input_clusters
 from harness_plugins.probes.diffusion import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
-    input_clusters,
 )
 from harness_plugins.probes.er import vmf_entropy, vmf_reconstruction
 

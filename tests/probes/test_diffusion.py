@@ -11,13 +11,11 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 
 import harness
+from harness_plugins.probes.clouds import input_clusters, resolve_width, scalar_bins
 from harness_plugins.probes.diffusion import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
     estimate_information,
-    input_clusters,
-    resolve_width,
-    scalar_bins,
 )
 from harness_plugins.probes.spectrum import diffusion_matrix
 

@@ -12,23 +12,15 @@ import torch
 
 import harness
 from harness_plugins.probes import spectrum
-from harness_plugins.probes.diffusion import (
-    CLUSTERS,
-    bits,
-    classes_of,
-    cloud_of,
-    mutual_information,
-    points_of,
-    resolve_width,
-    spectral_entropy,
-)
+from harness_plugins.probes.clouds import CLUSTERS, classes_of, cloud_of, points_of, resolve_width
+from harness_plugins.probes.diffusion import bits, mutual_information, spectral_entropy
 from harness_plugins.probes.spectrum import Estimate
 from harness_plugins.scorers.moments import squared_distances
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness_plugins.probes.diffusion import Array, Width
+    from harness_plugins.probes.clouds import Array, Width
 
 
 def binned_entropy(x: Array, *, bins: int = 2) -> float:

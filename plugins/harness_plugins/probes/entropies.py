@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 import harness
-from harness_plugins.probes import diffusion, er
+from harness_plugins.probes import clouds, diffusion, er
 from harness_plugins.scorers.moments import unit_vectors
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DiffusionInformation:
 
     def __post_init__(self) -> None:
         _require_size(self.size)
-        diffusion.require_parameters(sigma=self.sigma, t=self.t)
+        clouds.require_parameters(sigma=self.sigma, t=self.t)
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
         """Return the information, of samples with a label; with its standard error where it is an estimate."""
