@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -82,6 +83,15 @@ class ImageDataset(Protocol):
 
     def identity(self, index: int) -> bytes:
         """Return bytes that two samples share only if they are the same image, without decoding where possible."""
+        ...
+
+
+@runtime_checkable
+class BatchedImages(Protocol):
+    """An image dataset whose images cost less together: an optional part of ImageDataset."""
+
+    def images(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Decode the images at the given positions, in that order, the same as one by one."""
         ...
 
 

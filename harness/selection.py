@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import DatasetError
+from harness.protocols import BatchedImages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,10 @@ class Selection:
 
     def images(self, positions: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Decode the images at the given positions within this selection."""
-        return [self.dataset[index] for index in self.indices[np.asarray(positions)].tolist()]
+        indices = self.indices[np.asarray(positions)].tolist()
+        if isinstance(self.dataset, BatchedImages):
+            return self.dataset.images(indices)
+        return [self.dataset[index] for index in indices]
 
     @property
     def num_classes(self) -> int:

@@ -8,7 +8,8 @@ from harness.plan import make_plan
 from harness.registry import Registry
 from harness.suite import load_suite
 from harness.training.recipe import load_recipe
-from harness_plugins.datasets import corruptions, digits, hub, synthetic
+from harness_plugins.datasets import digits, hub, synthetic
+from harness_plugins.datasets.corruptions import offered as corruptions
 from harness_plugins.shipped import harness_suites
 
 SUITES = {spec.name: tomllib.loads(spec.path.read_text()) for spec in harness_suites()}
