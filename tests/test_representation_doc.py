@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import harness
 
@@ -50,6 +51,16 @@ def test_correlation_with_accuracy() -> None:
             rf"^\| {re.escape(probe + width)} \| id \| \d+ \| (.*) \|$", written, flags=re.MULTILINE
         )
         assert numbers(cell) == numbers(expected)
+
+
+def test_correlation_within_convnets() -> None:
+    table = pd.read_csv(STUDIES / "correlation.csv")
+    convnets = table[(table["probe"] == "dsmi") & table["model"].str.startswith("cnn")]
+    assert len(convnets) == 8
+    (stated,) = re.findall(r"does follow accuracy \((.*?)\)", TEXT)
+    assert spearmanr(convnets["value"], convnets["accuracy"]).statistic == pytest.approx(
+        float(stated), abs=0.006
+    )
 
 
 def rows_of_correlation() -> dict[str, str]:
