@@ -87,6 +87,9 @@ def test_along_training() -> None:
         on_test.loc["true labels", "er_bound"],
     ):
         assert f"{value:.2f}" in part
+    starts = table[table["epoch"] == 0].groupby("on")["dse_neighbour"].mean()
+    for value in (starts["test"], starts["train"], on_train.loc["shuffled labels", "dse_neighbour"]):
+        assert f"{value:.2f}" in part
     for condition in ("true labels", "shuffled labels"):
         assert f"{100 * on_test.loc[condition, 'accuracy']:.0f} %" in part
         assert on_train.loc[condition, "accuracy"] == 1
@@ -106,6 +109,10 @@ def test_initialisation() -> None:
         ("without", 0.3, 1),
     ):
         assert f"{100 * means.loc[(network, sigma, epoch), 'accuracy']:.1f} %" in part
+    untrained = means.xs(0, level="epoch")
+    assert f"{untrained.loc[('with BatchNorm', 0.3), 'dse_10']:.2f} = log2 1000" in part
+    short, long = (untrained.loc[("without", sigma), "feature_norm"] for sigma in (0.01, 0.3))
+    assert f"({short:.2f} at\nσ = 0.01, {long:.0f} at 0.3" in part
     of_networks = means["dse_neighbour"].groupby("network")
     assert np.allclose(of_networks.max(), of_networks.min(), atol=1e-3)  # the same for every sigma
 
