@@ -17,16 +17,19 @@ from harness.errors import unknown_name as unknown_name
 from harness.hookspecs import hookimpl as hookimpl
 from harness.preprocessing import Preprocessing as Preprocessing
 from harness.progress import progress_bar as progress_bar
+from harness.protocols import Adapter as Adapter
 from harness.protocols import Classifier as Classifier
 from harness.protocols import FittableProbe as FittableProbe
 from harness.protocols import FittableScorer as FittableScorer
 from harness.protocols import ImageDataset as ImageDataset
 from harness.protocols import ImageScorer as ImageScorer
 from harness.protocols import Objective as Objective
+from harness.protocols import PreparedAdapter as PreparedAdapter
 from harness.protocols import Probe as Probe
 from harness.protocols import Scorer as Scorer
 from harness.protocols import ViewObjective as ViewObjective
 from harness.seeding import seeded as seeded
+from harness.specs import AdapterSpec as AdapterSpec
 from harness.specs import DatasetRequest as DatasetRequest
 from harness.specs import DatasetSpec as DatasetSpec
 from harness.specs import Model as Model
@@ -38,6 +41,7 @@ from harness.specs import RecipeSpec as RecipeSpec
 from harness.specs import ScorerSpec as ScorerSpec
 from harness.specs import SuiteSpec as SuiteSpec
 from harness.specs import TrainingData as TrainingData
+from harness.types import Adapted as Adapted
 from harness.types import Features as Features
 from harness.types import FeatureSet as FeatureSet
 from harness.types import FitData as FitData

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.adaptation.command import adaptation
 from harness.errors import HarnessError, unknown_name
 from harness.plots.command import plot
 from harness.probes.command import probes
@@ -180,6 +181,7 @@ def train(
 
 app.command()(plot)
 app.command()(probes)
+app.command()(adaptation)
 
 
 @app.command()
@@ -251,9 +253,11 @@ def main() -> None:
 
 
 def _finish(result: RunResult) -> None:
+    from harness.adaptation import text as adaptation_text
+    from harness.adaptation.table import adaptation_table
     from harness.leaderboard import leaderboard as build
+    from harness.probes import text as probes_text
     from harness.probes.table import probe_table
-    from harness.probes.text import as_terminal
     from harness.records import read_records
 
     measured = result.measured - result.failed
@@ -261,7 +265,9 @@ def _finish(result: RunResult) -> None:
     if any(r["kind"] == "score" and not r["error"] for r in records):
         _print_board(build([result.folder]))
     if any(r["kind"] == "probe" for r in records):
-        _draw(as_terminal(probe_table([result.folder])))
+        _draw(probes_text.as_terminal(probe_table([result.folder])))
+    if any(r["kind"] == "adaptation" for r in records):
+        _draw(adaptation_text.as_terminal(adaptation_table([result.folder])))
     _say(
         f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
         f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"
@@ -310,6 +316,11 @@ def _described(plan: Plan, registry: Registry) -> str:
         "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
         "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
         *(["probes: " + ", ".join(probe.label for probe in plan.probes)] if plan.probes else []),
+        *(
+            ["adapters: " + ", ".join(f"{a.label} ({a.protocol})" for a in plan.adapters)]
+            if plan.adapters
+            else []
+        ),
         "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
         "each set is decoded and forwarded once a model, where its features are not in the cache",
         "no data were opened to say this",

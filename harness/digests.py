@@ -113,6 +113,23 @@ def probe_code_id(
     return digest("probe", SCORING_VERSION, features, fit, probe, params, source, version, libraries)
 
 
+def adaptation_code_id(
+    *,
+    streams: Iterable[str],
+    fit: Mapping[str, str],
+    adapter: str,
+    params: Mapping[str, object],
+    protocol: str,
+    after: bool,
+    source: str,
+    version: str,
+) -> str:
+    """Name all that the numbers of an adapter depend on: the source's features of the streams that it met, in order."""
+    return digest(
+        "adaptation", SCORING_VERSION, list(streams), fit, adapter, params, protocol, after, source, version
+    )
+
+
 def file_digest(path: Path) -> str:
     """Hash a file's content."""
     with path.open("rb") as file:

@@ -97,8 +97,8 @@ def _one_pass(
     model.module.eval()
     forwards = any(isinstance(consumer, _FeatureSink) for consumer in consumers)
     bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
-    with _deterministic(), bar:
-        for batch in _decoded_batches(model, stream):
+    with deterministic(), bar:
+        for batch in decoded_batches(model, stream):
             images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
             for consumer in consumers:
                 consumer.consume(images)
@@ -200,7 +200,7 @@ class _Decoded:
         return len(self._batches)
 
 
-def _decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
+def decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
     """Decode ahead of the model: in worker processes where a GPU would otherwise wait, else in a thread."""
     decoded: Any = _Decoded(model, stream)
     if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
@@ -221,7 +221,7 @@ def _decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Let cuDNN choose the same algorithm every time, in full float32."""
     import torch
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.specs import (
+        AdapterSpec,
         DatasetSpec,
         ModelSpec,
         ObjectiveSpec,
@@ -65,6 +66,12 @@ def harness_objectives() -> Iterable[ObjectiveSpec]:
 @hookspec
 def harness_probes() -> Iterable[ProbeSpec]:
     """Offer probes. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_adapters() -> Iterable[AdapterSpec]:
+    """Offer test-time adapters. Experimental: the protocol may still change."""
     return ()
 
 

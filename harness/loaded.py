@@ -59,12 +59,25 @@ class LoadedModel:
     @property
     def offers(self) -> frozenset[str]:
         """What cells may need of this model."""
-        offers = {*self._basic_fields, "images", "gradients"}
+        offers = {*self._basic_fields, "images", "gradients", *self._normalisations}
         if self.layer_names:
             offers.add("layers")
         if self.head is None:
             return frozenset(offers)
         return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))
+
+    @property
+    def _normalisations(self) -> set[str]:
+        """What an adapter may need: normalisation layers with weights, and BatchNorm layers with statistics."""
+        from torch import nn
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        layers = [m for m in self.module.modules() if isinstance(m, _BatchNorm | nn.LayerNorm | nn.GroupNorm)]
+        found = {"normalisation"} if any(layer.weight is not None for layer in layers) else set()
+        has_statistics = any(
+            isinstance(layer, _BatchNorm) and layer.running_mean is not None for layer in layers
+        )
+        return found | ({"batchnorm"} if has_statistics else set())
 
     @property
     def _basic_fields(self) -> tuple[str, ...]:

@@ -51,6 +51,21 @@ class PlannedProbe:
 
 
 @dataclass(frozen=True)
+class PlannedAdapter:
+    """An adapter with its hyperparameters, under one protocol."""
+
+    label: str
+    offered: Offered
+    params: Mapping[str, object]
+    protocol: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it must see before it meets a stream."""
+        return frozenset(self.offered.spec.needs)
+
+
+@dataclass(frozen=True)
 class PlannedModel:
     """A model with one seed."""
 
@@ -81,6 +96,7 @@ class Plan:
     sets: tuple[SetEntry, ...]
     limit: int | None = None
     probes: tuple[PlannedProbe, ...] = ()
+    adapters: tuple[PlannedAdapter, ...] = ()
 
     @property
     def folder_name(self) -> str:
@@ -106,6 +122,19 @@ class Plan:
             ood=ood,
         )
 
+    def adaptation_id(self, model: PlannedModel, adapter: PlannedAdapter, stream_seed: int, name: str) -> str:
+        """Name the place of what an adapter does on a set, in the stream of a seed."""
+        return digests.cell_id(
+            suite=self.suite.name,
+            model=model.label,
+            seed=model.seed,
+            adapter=adapter.label,
+            protocol=adapter.protocol,
+            scorer=f"stream {stream_seed}",
+            id_name=self.suite.id.dataset,
+            ood=name,
+        )
+
     def probe_id(self, model: PlannedModel, probe: PlannedProbe, name: str) -> str:
         """Name the place of a probe's number on a set."""
         return self.cell_id(model, f"probe {probe.label}", name)
@@ -127,10 +156,21 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
     models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
     scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry.name, entry.params, registry)]
     probes = [_probe(entry.name, entry.params, registry) for entry in suite.probes]
+    adapters = [
+        PlannedAdapter(
+            _with_params(entry.name, entry.params),
+            _taking("adapter", entry.name, entry.params, registry),
+            entry.params,
+            protocol,
+        )
+        for entry in suite.adapters
+        for protocol in entry.protocol
+    ]
+    _require_distinct("adapters", [f"{adapter.label} ({adapter.protocol})" for adapter in adapters])
     _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
     _require_distinct("scorers", [scorer.label for scorer in scorers])
     _require_distinct("probes", [probe.label for probe in probes])
-    return Plan(suite, tuple(models), tuple(scorers), tuple(sets), limit, tuple(probes))
+    return Plan(suite, tuple(models), tuple(scorers), tuple(sets), limit, tuple(probes), tuple(adapters))
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:

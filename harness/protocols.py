@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from harness.types import Features, FeatureSet, FitData, Measurement
+    from harness.types import Adapted, Features, FeatureSet, FitData, Measurement
 
 
 @runtime_checkable
@@ -147,6 +147,27 @@ class FittableProbe(Protocol):
 
     def fit(self, data: FitData) -> Probe:
         """Return a new, fitted probe; hyperparameters stay as they are."""
+        ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """Adapts a classifier to an unlabelled stream while it predicts."""
+
+    def adapt(self, classifier: Classifier, batches: Iterable[Tensor]) -> Iterator[Adapted]:
+        """Take batches of normalised images (n, channels, H, W) and give what the classifier makes of each, in order.
+
+        The classifier is the adapter's own: it may change its weights, modes and layers. No labels come along.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparedAdapter(Adapter, Protocol):
+    """An adapter that must see clean ID images of the source model first."""
+
+    def prepare(self, classifier: Classifier, batches: Iterable[Tensor]) -> Adapter:
+        """Return a new adapter that knows what it needs; the classifier is left as it was."""
         ...
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from harness.data import IdData
-    from harness.plan import Cell, Plan, PlannedModel, PlannedProbe
+    from harness.plan import Cell, Plan, PlannedAdapter, PlannedModel, PlannedProbe
     from harness.records import Record, RunFolder
     from harness.scoring import Failure
 
@@ -40,10 +40,7 @@ class Recorder:
         Where the cell could not even be tried (its model or set did not open, so there is no code id), a number that
         the folder holds already is kept, and the failure only counted.
         """
-        self.measured += 1
-        self.failed += "error" in measured
-        known = self.folder.records.get(cell.cell_id)
-        if not code_id and known is not None and known["error"] is None:
+        if not self._is_to_be_written(cell.cell_id, code_id, measured):
             return
         specific = {
             "kind": "score",
@@ -79,11 +76,8 @@ class Recorder:
         self, model: PlannedModel, probe: PlannedProbe, name: str, code_id: str, **measured: Any
     ) -> None:
         """Record a probe's number on a set, or its error; as for cells, a failure does not replace a number."""
-        self.measured += 1
-        self.failed += "error" in measured
         cell_id = self.plan.probe_id(model, probe, name)
-        known = self.folder.records.get(cell_id)
-        if not code_id and known is not None and known["error"] is None:
+        if not self._is_to_be_written(cell_id, code_id, measured):
             return
         groups = {entry.name: entry.group for entry in self.plan.sets}
         specific = {
@@ -98,7 +92,48 @@ class Recorder:
         }
         self._append(model, name, code_id, {**specific, **measured})
 
-    def _append(self, model: PlannedModel, name: str, code_id: str, specific: Record) -> None:
+    def adaptation(
+        self,
+        model: PlannedModel,
+        adapter: PlannedAdapter,
+        stream_seed: int,
+        name: str,
+        code_id: str,
+        **measured: Any,
+    ) -> None:
+        """Record what an adapter did on a shifted set, or its error; a failure does not replace a number."""
+        cell_id = self.plan.adaptation_id(model, adapter, stream_seed, name)
+        if not self._is_to_be_written(cell_id, code_id, measured):
+            return
+        specific = {
+            "kind": "adaptation",
+            "adapter": adapter.label,
+            "protocol": adapter.protocol,
+            "scorer": None,
+            "params": dict(adapter.params),
+            "group": CSID,
+            "cell_id": cell_id,
+            "plugin": adapter.offered.plugin,
+            "plugin_version": adapter.offered.version,
+        }
+        self._append(model, name, code_id, {**specific, **measured}, stream_seed=stream_seed)
+
+    def _is_to_be_written(self, cell_id: str, code_id: str, measured: Mapping[str, Any]) -> bool:
+        """Count what was measured; say no to a failure without a code id, which would replace a number."""
+        self.measured += 1
+        self.failed += "error" in measured
+        known = self.folder.records.get(cell_id)
+        return bool(code_id) or known is None or known["error"] is not None
+
+    def _append(
+        self,
+        model: PlannedModel,
+        name: str,
+        code_id: str,
+        specific: Record,
+        *,
+        stream_seed: int | None = None,
+    ) -> None:
         suite = self.plan.suite
         split_seed = suite.id.validation.seed if suite.id.validation else None
         stream = self.streams[name]
@@ -115,7 +150,7 @@ class Recorder:
                 "model": model.seed,
                 "split": split_seed,
                 "fit": None,
-                "stream": None,
+                "stream": stream_seed,
                 "bootstrap": None,
             },
             "data": {"id": self.id_data.test.digest, "ood": part.digest if part and name != ID else None},

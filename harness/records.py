@@ -155,6 +155,14 @@ def read_records(folder: Path) -> list[Record]:
     return list(records.values())
 
 
+def require_one_suite(records: Iterable[Record], what: str) -> None:
+    """Raise RecordsError for records of several suites or data, which no table may hold together."""
+    for key, kind in (("suite", "suites"), ("suite_digest", "suite digests")):
+        found = sorted({record[key] for record in records})
+        if len(found) > 1:
+            raise RecordsError(f"the {what} are of different {kind}: {', '.join(found)}. Give one at a time")
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read run.json; {} where there is none. Raises RecordsError for a damaged one."""
     path = folder / MANIFEST

@@ -22,7 +22,16 @@ import pluggy
 from harness import hookspecs
 from harness.digests import digest, source_digest
 from harness.errors import HarnessError, InputError, PluginError, unknown_name
-from harness.specs import DatasetSpec, ModelSpec, ObjectiveSpec, ProbeSpec, RecipeSpec, ScorerSpec, SuiteSpec
+from harness.specs import (
+    AdapterSpec,
+    DatasetSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    ProbeSpec,
+    RecipeSpec,
+    ScorerSpec,
+    SuiteSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +46,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "recipe": ("harness_recipes", RecipeSpec),
     "objective": ("harness_objectives", ObjectiveSpec),
     "probe": ("harness_probes", ProbeSpec),
+    "adapter": ("harness_adapters", AdapterSpec),
 }
 
 logger = logging.getLogger("ood_harness")

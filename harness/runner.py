@@ -7,6 +7,7 @@ becomes a record with its error while the rest goes on. Cells that the folder ho
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import manifest
+from harness.adaptation.measure import Adapting
+from harness.adaptation.text import write_adaptation
 from harness.cache import Cache, default_root
-from harness.data import IdData, open_id, open_set
+from harness.data import CSID, IdData, open_id, open_set
 from harness.errors import InputError
 from harness.extract import Counts
 from harness.loaded import LoadedModel, resolve_device
@@ -152,6 +155,7 @@ class _Run:
         self.folder.write_manifest({**head, **tail})
         write_boards(self.folder.path)
         write_probes(self.folder.path)
+        write_adaptation(self.folder.path)
         self.registry.notify("harness_run_end", folder=self.folder.path)
         return self._finished()
 
@@ -197,15 +201,18 @@ class _Run:
             for cell in cells:
                 self.recorder.cell(cell, "", error=f"model: {loaded.message}")
             self._fail_probes(model, loaded)
+            self._fail_adapters(model, loaded)
             self.result.cells += len(cells)
             return []
         clock = Clock(self.device)
         unit = Unit(
             model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
         )
-        self.result.cells += len(unit.cells) + unit.probing.cells
-        self.not_applicable.extend(unit.not_applicable())
+        adapting = Adapting(model, loaded, self.recorder, self.counts, clock)
+        self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells
+        self.not_applicable.extend([*unit.not_applicable(), *adapting.not_applicable()])
         blocks = unit.run()
+        adapting.run()
         self.folder.append_timings(clock.lines(model=model.label, seed=model.seed))
         return blocks
 
@@ -214,6 +221,12 @@ class _Run:
             for probe in self.plan.probes:
                 self.recorder.probe(model, probe, name, "", error=f"model: {failure.message}")
                 self.result.cells += 1
+
+    def _fail_adapters(self, model: PlannedModel, failure: Failure) -> None:
+        names = [entry.name for entry in self.plan.sets if entry.group == CSID]
+        for adapter, seed, name in itertools.product(self.plan.adapters, self.suite.adaptation.seeds, names):
+            self.recorder.adaptation(model, adapter, seed, name, "", error=f"model: {failure.message}")
+            self.result.cells += 1
 
     def _load(self, model: PlannedModel) -> LoadedModel | Failure:
         try:

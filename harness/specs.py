@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.preprocessing import Preprocessing
-    from harness.protocols import AnyProbe, AnyScorer, Catalogue, Classifier, ImageDataset, Objective
+    from harness.protocols import (
+        Adapter,
+        AnyProbe,
+        AnyScorer,
+        Catalogue,
+        Classifier,
+        ImageDataset,
+        Objective,
+    )
     from harness.selection import Selection
 
 NEEDS = frozenset(
@@ -32,6 +40,7 @@ NEEDS = frozenset(
 AUXILIARY = "auxiliary"  # the only need of an objective
 FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
 PROBE_NEEDS = FEATURE_FIELDS | {"train"}
+ADAPTER_NEEDS = frozenset({"train", "normalisation", "batchnorm"})
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,27 @@ class ObjectiveSpec:
 
 
 @dataclass(frozen=True)
+class AdapterSpec:
+    """A test-time adapter: its name, and what builds it from hyperparameters.
+
+    A need is any of train (it is prepared on clean ID training images before it meets a stream), normalisation (the
+    network has normalisation layers with weights) and batchnorm (it has BatchNorm layers with statistics). A model that
+    does not offer all of them is not applicable.
+    """
+
+    name: str
+    build: Callable[..., Adapter]
+    needs: Iterable[str] = frozenset()
+    cite: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for need in sorted(self.needs):
+            if need not in ADAPTER_NEEDS:
+                raise unknown_name("need", need, ADAPTER_NEEDS, valid_label="Valid")
+
+
+@dataclass(frozen=True)
 class ProbeSpec:
     """A probe, which sums up the features of a set in one number: its name, what builds it, and what it reads.
 
@@ -189,4 +219,4 @@ class ProbeSpec:
                 raise unknown_name("need", need, PROBE_NEEDS, valid_label="Valid")
 
 
-Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec | RecipeSpec | ObjectiveSpec | ProbeSpec
+Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec | RecipeSpec | ObjectiveSpec | ProbeSpec | AdapterSpec

@@ -43,6 +43,26 @@ class Stream:
         name = "+".join(part.name for part in selections)
         return cls(name, tuple(selections), batch_size, origin[order], position[order])
 
+    @classmethod
+    def correlated(cls, selection: Selection, *, batch_size: int, concentration: float, seed: int) -> Stream:
+        """Stream one selection with labels that are correlated in time, as a walk through places would give them.
+
+        As many stretches of time as there are classes; each class is spread over them by a draw from the Dirichlet
+        distribution, and comes in one run in each (Gong et al., NOTE, NeurIPS 2022). The smaller the concentration,
+        the longer one class stays alone.
+        """
+        rng = np.random.default_rng(seed)
+        classes = np.unique(selection.labels)
+        runs: list[list[NDArray[np.int64]]] = [[] for _ in classes]
+        for label in classes:
+            members = rng.permutation(np.flatnonzero(selection.labels == label))
+            shares = rng.dirichlet(np.full(len(classes), concentration))
+            cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+            for stretch, run in zip(runs, np.split(members, cuts), strict=True):
+                stretch.append(run)
+        order = np.concatenate([stretch[i] for stretch in runs for i in rng.permutation(len(stretch))])
+        return cls(selection.name, (selection,), batch_size, np.zeros(len(order), dtype=np.int64), order)
+
     @cached_property
     def digest(self) -> str:
         """What is streamed: the selections, the order and the cut into batches."""

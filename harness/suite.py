@@ -125,6 +125,29 @@ class PluginEntry(Table):
         return dict(self.model_extra or {})
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Protocol = Literal["episodic", "continual", "mixed", "correlated"]
+Protocols = Annotated[list[Protocol], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class AdapterEntry(PluginEntry):
+    """A test-time adapter with hyperparameters, and the protocols that it runs under."""
+
+    protocol: Protocols = ["episodic"]
+
+
+class AdaptationTable(Table):
+    """How adapters meet the shifted sets: the same for all of them."""
+
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]  # of the streams' order
+    batch_size: Annotated[int, Field(gt=0)] | None = None  # None: the suite's
+    concentration: Annotated[float, Field(gt=0)] = 0.1  # of the Dirichlet that correlates labels in time
+    after: bool = True  # forward each batch once more after its update, for the error after adaptation
+
+
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -145,12 +168,16 @@ class Suite(Table):
     models: Annotated[list[Annotated[ModelEntry, BeforeValidator(_without_family_key)]], Field(min_length=1)]
     ood: list[OodEntry] = []
     shift: list[ShiftEntry] = []
+    adapters: list[Annotated[AdapterEntry, BeforeValidator(_named)]] = []
+    adaptation: AdaptationTable = AdaptationTable()
 
     @model_validator(mode="after")
     def _something_is_measured(self) -> Suite:
         for name in ("scorers", "ood"):
-            if not getattr(self, name) and not self.probes:
-                raise ValueError(f"there are no {name}, and no probes either. Name some")
+            if not getattr(self, name) and not self.probes and not self.adapters:
+                raise ValueError(f"there are no {name}, and no probes or adapters either. Name some")
+        if self.adapters and not self.shift:
+            raise ValueError("adapters adapt to shifted ID, and there is no [[shift]]. Name some")
         return self
 
     @model_validator(mode="after")
@@ -214,6 +241,7 @@ _TABLES: dict[str, type[Table]] = {
     "models": ModelEntry,
     "ood": OodEntry,
     "shift": ShiftEntry,
+    "adaptation": AdaptationTable,
     "train": Part,
     "validation": Part,
     "test": Part,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from harness.errors import InputError, NotDeclaredError
 
@@ -42,6 +42,23 @@ class Measurement:
 
     value: float
     standard_error: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """What an adapter makes of one batch of a stream.
+
+    `before` is what the model computed of the batch before it learnt from it, `after` what it computes afterwards; None
+    leaves it to the harness to forward the batch again. `scored` says which of them the method's paper scores.
+    """
+
+    before: Features  # logits (n, C), penultimate (n, D)
+    after: Features | None = None
+    scored: Literal["before", "after"] = "before"
+    updated: bool = False  # whether a weight has moved
+    reset: bool = False  # whether the model went back to the source afterwards
+    forwards: int = 0  # images that were forwarded, of the passes that the method defines
+    backwards: int = 0  # images that a gradient was computed for
 
 
 class Features:

@@ -12,17 +12,17 @@ from harness.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"deferred", "errors", "preprocessing", "progress", "protocols", "seeding", "selection", "signatures", "specs",
-     "tables", "types"},
+    {"deferred", "errors", "formats", "preprocessing", "progress", "protocols", "seeding", "selection", "signatures",
+     "specs", "tables", "types"},
     {"cache", "digests", "hookspecs", "intervals", "metrics", "ranking", "records", "runs", "statistics"},
     {"data", "extract", "image_scoring", "loaded", "plan", "registry", "streams", "suite"},
     {"evaluation", "manifest", "recorder", "scoring", "training"},
-    {"contrast", "leaderboard", "probes", "render", "unit"},
+    {"adaptation", "contrast", "leaderboard", "probes", "render", "unit"},
     {"runner", "trainer"},
     {"plots"},
     {"__init__", "api", "cli"},
 ]  # fmt: skip
-PACKAGES = ("plots", "probes", "training")  # a level holds them as wholes; inside, no circles
+PACKAGES = ("adaptation", "plots", "probes", "training")  # a level holds them as wholes; inside, no circles
 
 
 def imports_of(path: Path) -> set[str]:

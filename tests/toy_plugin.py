@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -239,6 +239,72 @@ class UnrulyProbe:
         if self.how == "undeclared":
             return harness.Measurement(next(iter(features)).logits.mean().item())
         raise ZeroDivisionError("by design")
+
+
+@dataclass(frozen=True)
+class Bump:
+    """After each batch, raise the first class's bias: an adapter whose effect can be told by hand."""
+
+    step: float = 1.0
+    answers: str = "before"
+
+    def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        for images in batches:
+            with torch.no_grad():
+                before = harness.Features(logits=classifier(images))
+                classifier.fc.bias[0] += self.step
+            yield harness.Adapted(
+                before, scored=self.answers, updated=True, forwards=len(images), backwards=2 * len(images)
+            )
+
+
+@dataclass(frozen=True)
+class Cautious:
+    """An adapter that wants to see clean images first."""
+
+    seen: int = 0
+
+    def prepare(self, classifier: Network, batches: Iterable[Tensor]) -> Cautious:
+        return Cautious(len(next(iter(batches))))
+
+    def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        for images in batches:
+            logits = torch.zeros(len(images), 3)
+            logits[:, self.seen % 3] = 1
+            yield harness.Adapted(harness.Features(logits=logits), after=harness.Features(logits=logits))
+
+
+@dataclass(frozen=True)
+class UnrulyAdapter:
+    """An adapter that misbehaves at its fourth batch, which is the second set's first."""
+
+    how: str = "raises"
+
+    def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        for number, images in enumerate(batches):
+            good = harness.Adapted(harness.Features(logits=torch.zeros(len(images), 3)))
+            if number != 3:
+                yield good
+            elif self.how == "raises":
+                raise RuntimeError("out of luck")
+            elif self.how == "nan":
+                yield harness.Adapted(harness.Features(logits=torch.full((len(images), 3), torch.nan)))
+            elif self.how == "short":
+                yield harness.Adapted(harness.Features(logits=torch.zeros(1, 3)))
+            elif self.how == "number":
+                yield 3
+            elif self.how == "twice":
+                yield good
+                yield good
+            elif self.how == "stops":
+                return
+
+
+@harness.hookimpl
+def harness_adapters() -> Iterator[harness.AdapterSpec]:
+    yield harness.AdapterSpec("bump", Bump)
+    yield harness.AdapterSpec("cautious", Cautious, needs={"train"})
+    yield harness.AdapterSpec("unruly_adapter", UnrulyAdapter)
 
 
 @harness.hookimpl

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import RecordsError
 from harness.intervals import rank_correlation_interval
 from harness.recorder import ID
-from harness.records import read_records
+from harness.records import read_records, require_one_suite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def probe_table(folders: Sequence[Path]) -> ProbeTable:
         raise RecordsError(
             f"no probes in {', '.join(map(str, folders))}. Give the suite [[probes]], and run it"
         )
-    _require_comparable(probes)
+    require_one_suite(probes, "probes")
     accuracies = {
         (*_run_of(r), r["ood"]): r["metrics"]["accuracy"]["value"]
         for r in records.values()
@@ -107,10 +107,3 @@ def _spearman(values: list[float], accuracies: list[float]) -> float | None:
     if len(values) < FEWEST_MODELS or len(set(values)) == 1 or len(set(accuracies)) == 1:
         return None
     return float(spearmanr(values, accuracies).statistic)
-
-
-def _require_comparable(probes: Sequence[Record]) -> None:
-    for key, what in (("suite", "suites"), ("suite_digest", "suite digests")):
-        found = sorted({record[key] for record in probes})
-        if len(found) > 1:
-            raise RecordsError(f"the probes are of different {what}: {', '.join(found)}. Give one at a time")

@@ -168,7 +168,9 @@ def changed(name: str, image: np.ndarray, severity: int, seed: int = 0) -> np.nd
     """Corrupt one image (H, W) or (H, W, 3) of numbers in 0..1, unrounded."""
     channels_first = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
     generators = [np.random.default_rng(seed)]
-    found = CORRUPTIONS[name].corrupt(channels_first[None].astype(np.float32), severity, generators)[0]
+    corrupt = CORRUPTIONS[name].corrupt
+    assert corrupt is not None
+    found = corrupt(channels_first[None].astype(np.float32), severity, generators)[0]
     return np.asarray(found[0] if image.ndim == 2 else found.transpose(1, 2, 0), dtype=float)
 
 
@@ -193,13 +195,18 @@ def test_blurs_keep_channels_apart_and_a_flat_image_flat(name: str, side: int) -
     np.testing.assert_allclose(changed(name, np.full((side, side), 0.5), 5), 0.5, atol=0.01)
 
 
-def test_glass_takes_pixels_from_before_them_or_where_those_came_from() -> None:
-    origin = scattered(40, 30, 1, 1, np.random.default_rng(0)).reshape(40, 30)
-    rows, columns = np.divmod(origin, 30)
-    assert 0.5 < np.mean(origin != np.arange(1200).reshape(40, 30)) < 1
-    assert (rows[0] == 0).all() and (columns[:, 0] == 0).all()  # the published code leaves a border
-    # Half of all moves go to pixels that were replaced already; those come from at most as many steps away.
-    assert (np.abs(rows - np.arange(40)[:, None]) <= 1).mean() > 0.9
+@pytest.mark.parametrize(("reach", "rounds"), [(1, 1), (2, 3), (4, 2)])
+def test_glass_replaces_pixels_one_after_the_other_from_the_last(reach: int, rounds: int) -> None:
+    found = scattered(40, 30, reach, rounds, np.random.default_rng(0)).reshape(40, 30)
+    draw = np.random.default_rng(0)
+    expected = np.arange(1200).reshape(40, 30)
+    for _ in range(rounds):
+        moves = iter(draw.integers(-reach, reach, size=(2, (40 - 2 * reach) * (30 - 2 * reach))).T)
+        for row in range(40 - reach, reach, -1):
+            for column in range(30 - reach, reach, -1):
+                down, right = next(moves)
+                expected[row, column] = expected[row + down, column + right]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_motion_follows_its_angle_and_falls_off_as_half_a_gaussian() -> None:
@@ -274,11 +281,16 @@ def test_saturation_leaves_grey_images_as_they_are() -> None:
 
 
 def test_pixelate_replaces_blocks_by_their_means() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (32, 32)) / 255
+    image = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     blocks = image.reshape(8, 4, 8, 4).mean(axis=(1, 3))
-    np.testing.assert_allclose(
-        changed("pixelate", image, 5), np.kron(blocks, np.ones((4, 4))), atol=1.01 / 255
-    )
+    pixelated = corrupted(selection(image[None]), "pixelate", severity=5)[0].astype(float)
+    np.testing.assert_allclose(pixelated, np.kron(blocks, np.ones((4, 4))), atol=1.01)
+
+
+def test_pixelate_keeps_the_mean_of_a_small_image_where_blocks_do_not_fit() -> None:
+    image = np.random.default_rng(0).random((28, 21, 3))
+    pixelated = changed("pixelate", image, 2)
+    np.testing.assert_allclose(pixelated.mean(axis=(0, 1)), image.mean(axis=(0, 1)), rtol=1e-5)
 
 
 def test_fog_keeps_the_brightest_value_in_sight() -> None:
@@ -315,6 +327,7 @@ def test_few_images_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     def watched(images: Any, severity: int, generators: Any) -> Any:
         sizes.append(len(images))
+        assert real.corrupt is not None
         return real.corrupt(images, severity, generators)
 
     monkeypatch.setitem(CORRUPTIONS, "fog", replace(real, corrupt=watched))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import harness
 from harness.registry import Registry
@@ -120,3 +121,18 @@ def test_a_wrong_network_is_refused_with_what_is_valid(
     with pytest.raises(harness.HarnessError) as caught:
         build_network(name, size, 2, params)
     assert message in str(caught.value)
+
+
+def test_the_convnet_can_have_groupnorm() -> None:
+    batch, group = (cnn((1, 8, 8), 3, width=8, norm=norm) for norm in ("batch", "group"))
+    for network, kind, other in (
+        (batch, nn.BatchNorm2d, nn.GroupNorm),
+        (group, nn.GroupNorm, nn.BatchNorm2d),
+    ):
+        assert sum(isinstance(module, kind) for module in network.modules()) == 6
+        assert not any(isinstance(module, other) for module in network.modules())
+    assert group(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+    with pytest.raises(harness.HarnessError, match="no norm named 'layer'. Valid: batch, group"):
+        cnn((1, 8, 8), 3, norm="layer")
+    with pytest.raises(harness.InputError, match="width is 6, and GroupNorm has 4 groups"):
+        cnn((1, 8, 8), 3, width=6, norm="group")

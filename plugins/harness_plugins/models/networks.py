@@ -1,4 +1,4 @@
-"""Small networks for small images: a multilayer perceptron, a BatchNorm convnet, and the GEN notebook's toy network.
+"""Small networks for small images: a multilayer perceptron, a convnet, and the GEN notebook's toy network.
 
 Each is a row of stages, pooling to the penultimate features (N, D), and a linear layer to the logits (N, C).
 """
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness_plugins.models.network import InputSize
+
+NORMS, GROUPS = ("batch", "group"), 4
 
 
 def mlp(
@@ -45,20 +47,28 @@ def mlp(
     )
 
 
-def cnn(input_size: InputSize, num_outputs: int, *, width: int = 32, dropout: float = 0.0) -> Network:
-    """Build a BatchNorm convnet: three stages of two 3x3 convolutions, D = 4 `width`.
+def cnn(
+    input_size: InputSize, num_outputs: int, *, width: int = 32, dropout: float = 0.0, norm: str = "batch"
+) -> Network:
+    """Build a convnet: three stages of two 3x3 convolutions, each with a normalisation and ReLU, D = 4 `width`.
 
     The stages are `width`, 2 `width` and 4 `width` wide. Stages 2 and 3 halve the resolution;
-    the penultimate features are the mean over space.
+    the penultimate features are the mean over space. `norm` is batch, or group: GroupNorm of 4 groups.
     """
     channels, height, side = input_size
     require_size("cnn", 5, min(height, side), input_size)  # below, BatchNorm could meet one value a channel
     widths = [positive("width", width), 2 * width, 4 * width]
+    if norm not in NORMS:
+        raise harness.unknown_name("norm", norm, NORMS, valid_label="Valid")
+    if norm == "group" and width % GROUPS:
+        raise harness.InputError(
+            f"width is {width}, and GroupNorm has {GROUPS} groups. Give a multiple of {GROUPS}"
+        )
     return Network(
         {
-            "stage1": _double_convolution(channels, widths[0], stride=1),
-            "stage2": _double_convolution(widths[0], widths[1], stride=2),
-            "stage3": _double_convolution(widths[1], widths[2], stride=2),
+            "stage1": _double_convolution(channels, widths[0], norm, stride=1),
+            "stage2": _double_convolution(widths[0], widths[1], norm, stride=2),
+            "stage3": _double_convolution(widths[1], widths[2], norm, stride=2),
         },
         channels=widths,
         pool=partial(torch.mean, dim=(2, 3)),
@@ -96,16 +106,17 @@ def toy_convnet(input_size: InputSize, num_outputs: int, *, dropout: float = 0.5
     return network
 
 
-def _double_convolution(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
+def _double_convolution(inputs: int, outputs: int, norm: str, *, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        *_convolution(inputs, outputs, stride=stride),
-        *_convolution(outputs, outputs, stride=1),
+        *_convolution(inputs, outputs, norm, stride=stride),
+        *_convolution(outputs, outputs, norm, stride=1),
     )
 
 
-def _convolution(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Module, ...]:
+def _convolution(inputs: int, outputs: int, norm: str, *, stride: int) -> tuple[nn.Module, ...]:
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+    normalisation = nn.BatchNorm2d(outputs) if norm == "batch" else nn.GroupNorm(GROUPS, outputs)
+    return convolution, normalisation, nn.ReLU()
 
 
 def _pixels(input_size: InputSize) -> int:

@@ -116,14 +116,23 @@ def scattered(
 ) -> NDArray[np.int64]:
     """Replace each pixel, from the last to the first, by one at most `reach` away: where each comes from, (H · W,).
 
-    Every replacement sees those before it, so they cannot be made at once.
+    Every replacement sees those before it: where a pixel takes one that was replaced already, it takes what that took.
+    So the moves are a forest of pointers, and all are followed at once by pointer jumping.
     """
+    count = height * width
+    pixels = np.arange(count)
     rows, columns = np.arange(height - reach, reach, -1), np.arange(width - reach, reach, -1)
-    start = (rows[:, None] * width + columns).ravel()
-    origin = list(range(height * width))
+    moving = (rows[:, None] * width + columns).ravel()  # in the order in which they are replaced
+    is_moving = np.zeros(count, dtype=bool)
+    is_moving[moving] = True
+    origin = pixels
     for _ in range(rounds):
-        moves = generator.integers(-reach, reach, size=(2, len(start)))
-        partner = start + moves[0] * width + moves[1]
-        for here, there in zip(start.tolist(), partner.tolist(), strict=True):
-            origin[here] = origin[there]
-    return np.array(origin)
+        down, right = generator.integers(-reach, reach, size=(2, len(moving)))
+        taken = moving + down * width + right
+        is_replaced = (taken > moving) & is_moving[taken]
+        pointer = np.tile(pixels + count, 2)  # to a pixel after this round; + count, to one before it
+        pointer[moving] = np.where(is_replaced, taken, taken + count)
+        while not np.array_equal(followed := pointer[pointer], pointer):
+            pointer = followed
+        origin = origin[pointer[:count] - count]
+    return origin

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.Image import fromarray
 
 from harness_plugins.datasets.corruptions import blur, digital, noise, weather
+from harness_plugins.datasets.corruptions.arrays import SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     import harness
     from harness_plugins.datasets.corruptions.arrays import Generators, Images
@@ -29,9 +32,14 @@ AT_ONCE = 2**21  # values that are corrupted together
 
 @dataclass(frozen=True)
 class Corruption:
-    """A corruption: images (N, C, H, W), severity and generators to images that need not lie in 0..1."""
+    """A corruption: images (N, C, H, W), severity and generators to images that need not lie in 0..1.
 
-    corrupt: Callable[[Images, int, Generators], Images]
+    Where `recode` is given, it is a function of one 8-bit image of Pillow and takes the other's place: from 32 pixels
+    up, or at any size where there is no other.
+    """
+
+    corrupt: Callable[[Images, int, Generators], Images] | None = None
+    recode: Callable[[Image, int], Image] | None = None
     draws: bool = False  # whether it is random
     is_extra: bool = False  # one of the four that were published for validation
 
@@ -50,8 +58,8 @@ CORRUPTIONS = {
     "brightness": Corruption(weather.brightness),
     "contrast": Corruption(digital.contrast),
     "elastic_transform": Corruption(digital.elastic_transform, draws=True),
-    "pixelate": Corruption(digital.pixelate),
-    "jpeg_compression": Corruption(digital.jpeg_compression),
+    "pixelate": Corruption(digital.pixelate_small, digital.pixelate),
+    "jpeg_compression": Corruption(recode=digital.jpeg_compression),
     "speckle_noise": Corruption(noise.speckle_noise, draws=True, is_extra=True),
     "gaussian_blur": Corruption(blur.gaussian_blur, is_extra=True),
     "spatter": Corruption(weather.spatter, draws=True, is_extra=True),
@@ -102,14 +110,19 @@ class CorruptedDataset:
         """Return the corrupted pixels."""
         return self[index].tobytes()
 
-    def _corrupted(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Corrupt images of one shape, (N, H, W) or (N, H, W, 3)."""
+    def _corrupted(self, originals: list[NDArray[np.uint8]]) -> Iterable[NDArray[np.uint8]]:
+        """Corrupt images of one shape, (H, W) or (H, W, 3)."""
+        corrupt, recode = self._corruption.corrupt, self._corruption.recode
+        if recode is not None and (corrupt is None or min(originals[0].shape[:2]) >= SMALL):
+            return [np.asarray(recode(fromarray(image), self._severity)) for image in originals]
+        if corrupt is None:
+            raise TypeError("a corruption is a function of arrays, of Pillow's images, or both")
         stacked = np.stack(originals)
         is_grey = stacked.ndim == 3
         channels_first = stacked[:, None] if is_grey else stacked.transpose(0, 3, 1, 2)
         images = np.ascontiguousarray(channels_first, dtype=np.float32) / np.float32(255)
         generators = [self._generator(image) for image in originals] if self._corruption.draws else []
-        corrupted = self._corruption.corrupt(images, self._severity, generators)
+        corrupted = corrupt(images, self._severity, generators)
         pixels = np.rint(np.clip(corrupted, 0, 1) * 255).astype(np.uint8)
         return pixels[:, 0] if is_grey else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 

@@ -1,18 +1,22 @@
-"""Corruptions by processing. Each takes images (N, C, H, W), a severity of 1 to 5, and a generator an image."""
+"""Corruptions by processing.
+
+Each takes images (N, C, H, W), a severity of 1 to 5, and a generator an image; or one 8-bit image of Pillow and a
+severity.
+"""
 
 from __future__ import annotations
 
 import io
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from harness_plugins.datasets.corruptions.arrays import SMALL, displaced, drawn, side_of
+from harness_plugins.datasets.corruptions.arrays import displaced, drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from PIL.Image import Image
 
     from harness_plugins.datasets.corruptions.arrays import Generators, Images
 
@@ -35,19 +39,21 @@ def elastic_transform(images: Images, severity: int, generators: Generators) -> 
     return displaced(images, fields[:, 0], fields[:, 1])
 
 
-def pixelate(images: Images, severity: int, generators: Generators) -> Images:
-    """Average areas to fewer pixels, and enlarge these; below 32 pixels more of them are kept, with soft edges."""
-    height, width = images.shape[2:]
-    if side_of(images) < SMALL:
-        share = (0.88, 0.75, 0.63, 0.38, 0.25)[severity - 1]
-        rows, columns = (_there_and_back(side, max(1, int(side * share))) for side in (height, width))
-        found: Images = rows @ images @ columns.T
-        return found
-    from PIL import Image
+def pixelate(picture: Image, severity: int) -> Image:
+    """Average areas of an 8-bit image to fewer pixels, and enlarge these."""
+    from PIL.Image import Resampling
 
-    share, box = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1], Image.Resampling.BOX
-    fewer = (int(width * share), int(height * share))
-    return _through_pillow(images, lambda picture: picture.resize(fewer, box).resize((width, height), box))
+    share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
+    fewer = (int(picture.width * share), int(picture.height * share))
+    return picture.resize(fewer, Resampling.BOX).resize(picture.size, Resampling.BOX)
+
+
+def pixelate_small(images: Images, severity: int, generators: Generators) -> Images:
+    """Average areas to fewer pixels and back, with more of them kept and soft edges, for images below 32 pixels."""
+    share = (0.88, 0.75, 0.63, 0.38, 0.25)[severity - 1]
+    rows, columns = (_there_and_back(side, max(1, int(side * share))) for side in images.shape[2:])
+    found: Images = rows @ images @ columns.T
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -64,18 +70,13 @@ def _area_weights(old: int, new: int) -> Images:
     return weights
 
 
-def jpeg_compression(images: Images, severity: int, generators: Generators) -> Images:
-    """Compress by JPEG of low quality."""
-    from PIL import Image
+def jpeg_compression(picture: Image, severity: int) -> Image:
+    """Compress an 8-bit image by JPEG of low quality."""
+    from PIL.Image import open as opened
 
-    quality = (25, 18, 15, 10, 7)[severity - 1]
-
-    def compressed(picture: Image.Image) -> Image.Image:
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
-        return Image.open(buffer)
-
-    return _through_pillow(images, compressed)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])
+    return opened(buffer)
 
 
 def saturate(images: Images, severity: int, generators: Generators) -> Images:
@@ -92,14 +93,3 @@ def saturate(images: Images, severity: int, generators: Generators) -> Images:
     below = np.where(spread > 0, (value - images) / np.where(spread > 0, spread, 1), red)
     found: Images = value * (1 - wanted * below)
     return found
-
-
-def _through_pillow(images: Images, change: Callable[[Any], Any]) -> Images:
-    """Apply a function of Pillow's 8-bit images to each."""
-    from PIL import Image
-
-    pixels = np.rint(images * 255).astype(np.uint8)
-    arrays = pixels[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    changed = np.stack([np.asarray(change(Image.fromarray(array))) for array in arrays])
-    channels_first = changed[:, None] if images.shape[1] == 1 else changed.transpose(0, 3, 1, 2)
-    return channels_first.astype(np.float32) / 255

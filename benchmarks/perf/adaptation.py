@@ -1,0 +1,84 @@
+"""What the harness adds to adapting: a passage beside the bare forward and backward passes that each method defines.
+
+    OOD_HARNESS_DATA=... python benchmarks/perf/adaptation.py
+
+The convnet of fashion-mnist-batchnorm, untrained, on 4,000 images in batches of 200. The bare loop forwards the same
+images, normalised beforehand, as often as the method does, takes as many gradients of the mean entropy with respect to
+scale and shift, and steps as often. The harness decodes, adapts, predicts and counts. They take turns. Exit 1 where a
+method takes more than 1.15 times as long.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.adaptation.passage import Passage
+from harness.data import open_dataset
+from harness.extract import Counts
+from harness.loaded import LoadedModel
+from harness.preprocessing import Preprocessing
+from harness.registry import Registry
+from harness.specs import Model
+from harness.streams import Stream
+from harness_plugins.adapters.layers import entropy, make_optimizer, only_affine_moves, use_batch_statistics
+from harness_plugins.models.networks import cnn
+
+IMAGES, BATCH, TURNS, BOUND = 4000, 200, 5, 1.15
+PASSES = {"norm": (1, 0), "tent": (1, 1), "eta": (1, 1), "sar": (2, 2), "deyo": (2, 1)}  # forwards, backwards
+
+
+def main() -> int:
+    registry = Registry.load()
+    torch.manual_seed(0)
+    preprocessing = Preprocessing((1, 28, 28), mean=(0.286,), std=(0.353,))
+    loaded = LoadedModel(Model(cnn((1, 28, 28), 10, width=16).eval(), preprocessing, 10), "cpu")
+    images = open_dataset("images", "hf:fashion_mnist", registry, split="test").limited(IMAGES)
+    stream = Stream.mixed([images], batch_size=BATCH, seed=0)
+    batches = [preprocessing.normalise(preprocessing.batch(stream.images(b))) for b in stream.batches()]
+    print(
+        f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}: {IMAGES} images, batches of {BATCH}"
+    )
+    good = True
+    for name, (forwards, backwards) in PASSES.items():
+        build = registry.get("adapter", name).spec.build
+        least = {"bare": float("inf"), "harness": float("inf")}
+        for _ in range(TURNS):
+            start = time.perf_counter()
+            bare(loaded, batches, forwards, backwards)
+            least["bare"] = min(least["bare"], time.perf_counter() - start)
+            start = time.perf_counter()
+            list(Passage(loaded, build(), counts=Counts(), after=False).run([stream]))
+            least["harness"] = min(least["harness"], time.perf_counter() - start)
+        ratio = least["harness"] / least["bare"]
+        good &= ratio <= BOUND
+        print(
+            f"  {name:5s} {forwards} forwards, {backwards} backwards: bare {least['bare']:.2f} s, "
+            f"harness {least['harness']:.2f} s, ratio {ratio:.3f} (at most {BOUND})"
+        )
+    return 0 if good else 1
+
+
+def bare(loaded: LoadedModel, batches: list[Tensor], forwards: int, backwards: int) -> None:
+    """Pass every batch through a copy of the network so often, without anything else."""
+    network: Any = copy.deepcopy(loaded.model.classifier)
+    use_batch_statistics(network)
+    optimizer = make_optimizer(only_affine_moves(network), "adam", 1e-3)
+    for images in batches:
+        for number in range(forwards):
+            if number >= backwards:
+                with torch.no_grad():
+                    network(images)
+                continue
+            entropy(network(images)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

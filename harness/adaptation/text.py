@@ -1,0 +1,101 @@
+"""The adapters' table as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from harness.adaptation.table import adaptation_table, has_adaptation
+from harness.cache import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from harness.adaptation.table import AdaptationTable
+
+ABSENT = "–"
+HEADERS = (
+    "model", "adapter", "protocol", "error (%)", "after (%)", "ID error after (%)", "updated (%)", "class entropy",
+    "resets", "forwards", "backwards",
+)  # fmt: skip
+_LEFT = 3  # columns that are names
+
+
+def write_adaptation(folder: Path) -> None:
+    """Write adaptation.csv and adaptation.md beside a run's records; nothing where nothing was adapted."""
+    if has_adaptation(folder):
+        table = adaptation_table([folder])
+        write_atomically(folder / "adaptation.csv", as_csv(table))
+        write_atomically(folder / "adaptation.md", as_markdown(table))
+
+
+def as_csv(table: AdaptationTable) -> str:
+    """Write one line a model, adapter, protocol, seeds and set, at full precision."""
+    return table.frame.to_csv(index=False, lineterminator="\n")
+
+
+def as_json(table: AdaptationTable) -> str:
+    """Write the numbers and their means at full precision."""
+    parts = {"sets": table.frame, "means": table.means}
+    content = {
+        name: json.loads(frame.to_json(orient="records", double_precision=15))
+        for name, frame in parts.items()
+    }
+    return json.dumps({"suite": table.suite, **content, "notes": table.notes}, indent=2) + "\n"
+
+
+def as_markdown(table: AdaptationTable) -> str:
+    """Write the means, with what a reader must know below."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADERS, *_rows(table))]
+    lines.insert(1, "|" + "---|" * len(HEADERS))
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in legend(table)) + "\n"
+
+
+def as_terminal(table: AdaptationTable) -> RenderableType:
+    """Draw the means, with what a reader must know below."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=f"{table.suite}: adaptation", title_justify="left", header_style="bold")
+    for number, header in enumerate(HEADERS):
+        drawn.add_column(header, justify="left" if number < _LEFT else "right")
+    for row in _rows(table):
+        drawn.add_row(*row)
+    return Group(drawn, Text("\n".join(legend(table))))
+
+
+def legend(table: AdaptationTable) -> list[str]:
+    """Say how the table is read."""
+    return [
+        "Error: of the predictions that the method's paper scores, mean over the shifted sets; with several seeds its "
+        "95 % interval (Student's, over models' seeds, or over streams where there is one model).",
+        "After: the error with what was learnt from the very batch. ID error after: on ID test, with the model that is "
+        "left when the streams have ended.",
+        "Updated: batches after which a weight had moved. Class entropy: of the predicted classes, 1 where they are "
+        "even, 0 where one class is left. Forwards, backwards: passes of an image that the method defines.",
+        *table.notes,
+    ]
+
+
+def _rows(table: AdaptationTable) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for row in table.means.to_dict(orient="records"):
+        names = [str(row[name]) for name in ("model", "adapter", "protocol")]
+        numbers = [_error(row), *(_percent(row[name]) for name in ("error_after", "id_error", "updated"))]
+        counts = [f"{row['class_entropy']:.3f}", f"{row['resets']:.3g}"]
+        rows.append([*names, *numbers, *counts, *(f"{row[name]:.3g}" for name in ("forwards", "backwards"))])
+    return rows
+
+
+def _error(row: dict[Any, Any]) -> str:
+    if row["lo"] is None or math.isnan(row["lo"]):
+        return _percent(row["error"])
+    return f"{_percent(row['error'])} [{_percent(row['lo'])}, {_percent(row['hi'])}]"
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None or math.isnan(share) else f"{100 * share:.1f}"

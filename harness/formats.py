@@ -1,0 +1,46 @@
+"""How a command writes a table: for the terminal, or as text in a named format."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+class Texts(Protocol):
+    """A module that writes one kind of table in every format."""
+
+    def as_terminal(self, table: Any) -> RenderableType:
+        """Draw it."""
+
+    def as_markdown(self, table: Any) -> str:
+        """Write what a document shows."""
+
+    def as_csv(self, table: Any) -> str:
+        """Write the numbers."""
+
+    def as_json(self, table: Any) -> str:
+        """Write the numbers."""
+
+
+def show(table: Any, format: Format, texts: Texts) -> None:
+    """Print a table."""
+    import typer
+    from rich.console import Console
+
+    if format is Format.table:
+        Console().print(texts.as_terminal(table))
+        return
+    writers = {Format.md: texts.as_markdown, Format.csv: texts.as_csv, Format.json: texts.as_json}
+    typer.echo(writers[format](table), nl=False)

@@ -1,0 +1,1 @@
+"""Test-time adapters: what a classifier does with an unlabelled stream while it predicts."""

@@ -1,0 +1,104 @@
+"""MEMO (Zhang et al., NeurIPS 2022): each image by itself, until its augmented views agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+import harness
+from harness_plugins.adapters.layers import (
+    Snapshot,
+    entropy,
+    forward,
+    make_optimizer,
+    module_of,
+    require_optimizer,
+)
+from harness_plugins.adapters.tent import descend, require_whole
+from harness_plugins.adapters.views import augmented, generator_for, require_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from harness_plugins.adapters.layers import OptimizerName
+
+
+@dataclass(frozen=True)
+class Memo:
+    """Minimise H of the mean p over `views` augmented views of one image, over all weights, and predict it (eq. 3).
+
+    Every image begins at the source, so that the images of a batch are adapted to one after the other: each has weights
+    of its own. BatchNorm keeps the source's statistics; the authors mix those of the image in on ImageNet.
+
+    Views are those of `harness_plugins.adapters.views`, the authors' AugMix. Views are mirrored: set `flip` to False
+    where that changes the class, as in digits.
+
+    What is left out is SGD, 2.5e-4. The authors' has no momentum, which is the same as .9 where `steps` is 1.
+    """
+
+    lr: float | None = None
+    optimizer: OptimizerName | None = None
+    views: int = 32
+    steps: int = 1
+    flip: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_optimizer(self.optimizer, self.lr)
+        require_whole("views", self.views)
+        require_whole("steps", self.steps)
+        require_seed(self.seed)
+
+    def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        """Adapt to each image, predict it, and go back."""
+        parameters = list(module_of(classifier).requires_grad_(True).parameters())
+        optimizer = make_optimizer(parameters, self.optimizer or "sgd", self.lr or 2.5e-4)
+        source, generator = Snapshot.of(classifier, optimizer), None
+        for number, images in enumerate(batches, start=1):
+            generator = generator or generator_for(images, self.seed)
+            with torch.no_grad():
+                before = forward(classifier, images)
+            found = []
+            for image in images:
+                found.append(self._predicted(classifier, image[None], optimizer, generator, number))
+                source.restore(classifier, optimizer)
+            yield harness.Adapted(
+                before,
+                harness.Features(
+                    logits=torch.cat([features.logits for features in found]),
+                    penultimate=torch.cat([features.penultimate for features in found]),
+                ),
+                scored="after",
+                updated=True,
+                reset=True,
+                forwards=(self.steps * self.views + 1) * len(images),
+                backwards=self.steps * self.views * len(images),
+            )
+
+    def _predicted(
+        self,
+        classifier: harness.Classifier,
+        image: Tensor,
+        optimizer: Optimizer,
+        generator: torch.Generator,
+        number: int,
+    ) -> harness.Features:
+        """Adapt to one image, (1, channels, H, W), and return what the network makes of it then."""
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                copies = image.expand(self.views, -1, -1, -1)
+                logits = forward(classifier, augmented(copies, generator, flip=self.flip)).logits
+                descend(marginal_entropy(logits), optimizer, number)
+        with torch.no_grad():
+            return forward(classifier, image)
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Compute H of the mean of softmax(logits) over the rows, (V, C) -> (), in nats."""
+    log_sum = logits.log_softmax(dim=1).logsumexp(dim=0, keepdim=True)  # ln V above the mean's logarithm
+    return entropy(log_sum)[0]
