@@ -208,7 +208,7 @@ class _Run:
         unit = Unit(
             model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
         )
-        adapting = Adapting(model, loaded, self.recorder, self.counts, clock)
+        adapting = Adapting(model, loaded, self.recorder, self.counts, clock, self.options.progress)
         self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells
         self.not_applicable.extend([*unit.not_applicable(), *adapting.not_applicable()])
         blocks = unit.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,13 @@ def test_records_tell_steps_resets_passes_and_collapse(adapted: dict[str, Any], 
     assert 0.5 < value(bump, "class_entropy") <= 1
     # It was prepared on a batch of 16 training images, so that it says 16 % 3 = 1; a third of the labels are 1.
     assert value(cautious) == pytest.approx(np.mean(np.arange(40) % 3 != 1))
+
+
+def test_clean_images_are_shown_once_a_model(adapted: dict[str, Any], toys: Any, tmp_path: Path) -> None:
+    adapted["adapters"] = [{"name": "cautious", "protocol": ["episodic", "continual"]}]
+    run_suite(adapted, tmp_path / "out")
+    assert len(found(tmp_path / "out")) == 4
+    assert toy_module().FITTED["cautious"] == 1
 
 
 def test_the_model_and_other_adapters_are_not_touched(adapted: dict[str, Any], tmp_path: Path) -> None:
@@ -329,3 +337,21 @@ def test_the_records_of_equal_runs_are_the_same_bytes(adapted: dict[str, Any], t
     for name in ("one", "two"):
         run_suite(adapted, tmp_path / name, cache=tmp_path / f"cache-{name}")
     assert records_of(tmp_path / "one") == records_of(tmp_path / "two")
+
+
+def test_the_adapter_of_the_document_works(adapted: dict[str, Any], tmp_path: Path) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "adaptation.md").read_text()
+    (shown,) = re.findall(r'```python\n("""Moves the logits.*?)```', document, re.DOTALL)
+    plugin = tmp_path / "recentre.py"
+    plugin.write_text(shown)
+    adapted["adapters"] = ["recentre"]
+    result = run_suite(adapted, tmp_path / "out", plugins=(TOY_PLUGIN, plugin))
+    assert result.succeeded
+    network, data = toy_module().Network(3, shift=0.0), toy_module().Levels(40, 3, 9, 0, 4)
+    wrong = []
+    for batch in np.split(shuffled(0), range(16, 40, 16)):
+        with torch.no_grad():
+            logits = network(torch.from_numpy(np.stack([data[i] for i in batch])).float()[:, None] / 255)
+        shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
+        wrong += (np.argmax(shares / shares.mean(axis=0), axis=1) != data.labels[batch]).tolist()
+    assert value(found(tmp_path / "out")["recentre", "episodic", 0, "dim"]) == pytest.approx(np.mean(wrong))

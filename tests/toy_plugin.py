@@ -265,6 +265,7 @@ class Cautious:
     seen: int = 0
 
     def prepare(self, classifier: Network, batches: Iterable[Tensor]) -> Cautious:
+        FITTED["cautious"] += 1
         return Cautious(len(next(iter(batches))))
 
     def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:

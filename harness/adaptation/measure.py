@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from harness import digests
 from harness.adaptation.passage import Passage
 from harness.data import CSID
 from harness.extract import decoded_batches
+from harness.progress import progress_bar
 from harness.recorder import ID
 from harness.scoring import describe
 from harness.streams import Stream
@@ -59,6 +60,8 @@ class Adapting:
     recorder: Recorder
     counts: Counts
     clock: Clock
+    progress: bool = False
+    _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label: what has seen the clean images
 
     @property
     def cells(self) -> int:
@@ -76,10 +79,18 @@ class Adapting:
 
     def run(self) -> None:
         """Make every passage of which a number is missing."""
-        for course in self._courses():
-            code_id = self._code_id(course)
-            if pending := [name for name in course.sets if not self._is_done(course, name, code_id)]:
-                self._make(course, code_id, pending)
+        courses = list(self._courses())
+        with progress_bar(
+            total=len(courses),
+            description=f"adapt {self.model.label} (seed {self.model.seed})",
+            unit="passage",
+            enabled=self.progress and bool(courses),
+        ) as bar:
+            for course in courses:
+                code_id = self._code_id(course)
+                if pending := [name for name in course.sets if not self._is_done(course, name, code_id)]:
+                    self._make(course, code_id, pending)
+                bar.update()
 
     # What there is to do ----------------------------------------------------------------------------------------
 
@@ -144,11 +155,14 @@ class Adapting:
                 self._record(course, code_id, name, error=describe(error))
 
     def _adapter(self, planned: PlannedAdapter) -> Adapter:
-        built: Any = planned.offered.spec.build(**planned.params)
-        if TRAIN in planned.needs:
+        """Build an adapter for one passage; what one has seen of the clean images is kept for the next, as a copy."""
+        if TRAIN not in planned.needs:
+            return planned.offered.spec.build(**planned.params)  # type: ignore[no-any-return]
+        if planned.label not in self._prepared:
             classifier: Any = copy.deepcopy(self.loaded.model.classifier)
-            built = built.prepare(classifier.eval(), self._clean())
-        return built  # type: ignore[no-any-return]
+            built = planned.offered.spec.build(**planned.params)
+            self._prepared[planned.label] = built.prepare(classifier.eval(), self._clean())
+        return copy.deepcopy(self._prepared[planned.label])
 
     def _clean(self) -> Iterator[Tensor]:
         """Decode ID training images in a random order, as many as the adapter takes."""
