@@ -90,7 +90,7 @@ class ImageDataset(Protocol):
 class BatchedImages(Protocol):
     """An image dataset whose images cost less together: an optional part of ImageDataset."""
 
-    def images(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+    def images_at(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Decode the images at the given positions, in that order, the same as one by one."""
         ...
 

@@ -77,7 +77,7 @@ class Selection:
         """Decode the images at the given positions within this selection."""
         indices = self.indices[np.asarray(positions)].tolist()
         if isinstance(self.dataset, BatchedImages):
-            return self.dataset.images(indices)
+            return self.dataset.images_at(indices)
         return [self.dataset[index] for index in indices]
 
     @property

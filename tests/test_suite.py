@@ -48,9 +48,9 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
             {"shift": [{"corrupt": ["fog"]}]},
             r"at shift\.0: give either corrupt and severity, or name and dataset",
         ),
-        ({"ood": []}, r"there are no ood, and no probes either"),
+        ({"ood": []}, r"there are no ood, and no probes or adapters either"),
         ({"models": []}, r"at models: List should have at least 1 item"),
-        ({"scorers": []}, r"there are no scorers, and no probes either"),
+        ({"scorers": []}, r"there are no scorers, and no probes or adapters either"),
         (
             {"scorers": [{"name": "level", "sign": float("inf")}]},
             r"at scorers\.0\.sign: inf is not a finite number",

@@ -57,7 +57,7 @@ def compare(base: Selection, name: str, corrupt: Callable[..., NDArray[np.uint8]
 
     def ours() -> None:
         for start in range(0, len(images), BATCH):
-            dataset.images(range(start, min(start + BATCH, len(images))))
+            dataset.images_at(range(start, min(start + BATCH, len(images))))
 
     def theirs() -> None:
         for image in images:

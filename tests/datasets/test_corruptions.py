@@ -309,18 +309,18 @@ def test_snow_falls_in_the_upright_and_in_the_turned_image() -> None:
 def test_batches_are_the_same_as_one_by_one_and_may_mix_shapes(patches: dict[str, Selection]) -> None:
     for name in CORRUPTIONS:
         dataset = corrupted(patches["colour 32"], name)
-        together = dataset.images([5, 2, 11])
+        together = dataset.images_at([5, 2, 11])
         for image, index in zip(together, (5, 2, 11), strict=True):
             np.testing.assert_array_equal(image, dataset[index])
     images = [np.full(shape, 90, dtype=np.uint8) for shape in ((20, 30), (40, 33, 3), (20, 30))]
     mixed = corrupted(Selection.all_of("m", ListDataset(images)), "gaussian_noise")
-    assert [image.shape for image in mixed.images([0, 1, 2])] == [image.shape for image in images]
-    assert (mixed.images([2, 1])[1] == mixed[1]).all()
+    assert [image.shape for image in mixed.images_at([0, 1, 2])] == [image.shape for image in images]
+    assert (mixed.images_at([2, 1])[1] == mixed[1]).all()
 
 
 def test_few_images_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     base = selection(np.random.default_rng(0).integers(0, 256, (7, 16, 16), dtype=np.uint8))
-    expected = corrupted(base, "fog").images(range(7))
+    expected = corrupted(base, "fog").images_at(range(7))
     monkeypatch.setattr(dataset_module, "AT_ONCE", 2 * 16 * 16)
     sizes = []
     real = CORRUPTIONS["fog"]
@@ -331,7 +331,7 @@ def test_few_images_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         return real.corrupt(images, severity, generators)
 
     monkeypatch.setitem(CORRUPTIONS, "fog", replace(real, corrupt=watched))
-    np.testing.assert_array_equal(corrupted(base, "fog").images(range(7)), expected)
+    np.testing.assert_array_equal(corrupted(base, "fog").images_at(range(7)), expected)
     assert sizes == [2, 2, 2, 1]
 
 

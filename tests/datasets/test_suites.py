@@ -27,7 +27,7 @@ def test_a_suite_bears_its_files_name_and_known_keys(name: str) -> None:
     suite = SUITES[name]
     assert suite["name"] == name
     assert suite["schema"] == 1
-    assert suite["fpr"] in ("id", "ood")
+    assert suite.get("fpr", "id") in ("id", "ood")
     assert {ood["group"] for ood in suite["ood"]} <= {"near", "far"}
     names = [ood["name"] for ood in suite["ood"]]
     assert len(set(names)) == len(names)
@@ -57,6 +57,19 @@ def test_the_objectives_of_a_suite_differ_in_nothing_but_the_objective(
     assert recipes[0].data is not None
     assert recipes[0].data.train == suite.id.train
     assert recipes[0].data.validation == suite.id.validation
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("fashion-mnist-batchnorm", "fashion-mnist-groupnorm"), ("digits-cnn", "digits-cnn-groupnorm")],
+)
+def test_networks_to_be_adapted_differ_in_nothing_but_their_normalisation(
+    one: str, other: str, catalogue: Registry
+) -> None:
+    recipes = [load_recipe(name, catalogue) for name in (one, other)]
+    said = [recipe.model_dump(exclude={"name", "description", "model_params"}) for recipe in recipes]
+    assert said[0] == said[1]
+    assert recipes[1].model_params == {**recipes[0].model_params, "norm": "group"}
 
 
 @pytest.mark.parametrize("name", SUITES)

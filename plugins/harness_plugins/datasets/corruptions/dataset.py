@@ -90,9 +90,9 @@ class CorruptedDataset:
         return len(self._base)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return self.images([index])[0]
+        return self.images_at([index])[0]
 
-    def images(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+    def images_at(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Corrupt several images; those of one shape together."""
         originals = self._base.images(np.asarray(indices, dtype=np.int64))
         found: list[NDArray[np.uint8]] = list(originals)
