@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import t as student
 
 import harness
 from harness.contrast import contrast
@@ -80,3 +82,24 @@ def test_the_numbers_of_the_isomax_check_are_those_of_the_committed_boards(datas
     shown = f"{100 * row['a']:.1f} | {100 * row['b']:.1f} | +{100 * row['difference']:.1f} ["
     assert shown in text
     assert f"+{100 * row['hi']:.1f}] | {row['p']:.3f} |" in text
+
+
+@pytest.mark.parametrize(("header", "model"), [("BatchNorm", "batchnorm"), ("GroupNorm", "groupnorm")])
+def test_the_errors_of_adapters_are_those_of_the_committed_table(header: str, model: str) -> None:
+    text = (DOCS / "adaptation.md").read_text()
+    (table,) = re.findall(rf"^\| {header} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.MULTILINE)
+    whole = pd.read_csv(DOCS.parent / "results" / "fashion-mnist-c" / "adaptation.csv")
+    measured = whole[whole["model"] == f"fashion-mnist-{model}"]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert {row[0].strip("`") for row in rows} == set(measured["adapter"])
+    for name, *cells in rows:
+        of_adapter = measured[measured["adapter"] == name.strip("`")]
+        for cell, protocol in zip(cells[:2], ("episodic", "continual"), strict=True):
+            by_seed = 100 * of_adapter[of_adapter["protocol"] == protocol].groupby("seed")["error"].mean()
+            assert len(by_seed) == 3
+            reach = student.ppf(0.975, 2) * by_seed.std() / 3**0.5
+            expected = by_seed.mean(), max(by_seed.mean() - reach, 0), min(by_seed.mean() + reach, 100)
+            assert [float(n) for n in re.findall(r"[\d.]+", cell)] == pytest.approx(expected, abs=0.06)
+        continual = of_adapter[of_adapter["protocol"] == "continual"]
+        for cell, column in zip(cells[2:], ("id_error", "updated"), strict=True):
+            assert float(cell) == pytest.approx(100 * continual[column].mean(), abs=0.06)
