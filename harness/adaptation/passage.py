@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """What an adapter predicted on one set, and how it went about it."""
+    """What an adapter predicted on one set, and how it went about it.
+
+    `scored` are the predictions that the method's paper scores, `after` those with what was learnt from the very batch.
+    """
 
     labels: list[NDArray[np.int64]] = field(default_factory=list)
-    scored: list[NDArray[np.int64]] = field(
-        default_factory=list
-    )  # the predictions that the method's paper scores
-    after: list[NDArray[np.int64]] = field(
-        default_factory=list
-    )  # those with what was learnt from the very batch
+    scored: list[NDArray[np.int64]] = field(default_factory=list)
+    after: list[NDArray[np.int64]] = field(default_factory=list)
     steps: int = 0
     updated: int = 0
     resets: int = 0
@@ -68,6 +67,7 @@ class _Met:
 
     stream: Stream
     positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
     images: Tensor
 
 
@@ -106,7 +106,7 @@ class Passage:
         wrong = 0
         with deterministic():
             for met in self._met(stream):
-                wrong += int((_predicted(self._forward(met.images)) != stream.labels[met.positions]).sum())
+                wrong += int((_predicted(self._forward(met.images)) != met.labels).sum())
         return wrong / len(stream)
 
     def _batches(self, streams: Sequence[Stream]) -> Iterator[Tensor]:
@@ -117,11 +117,11 @@ class Passage:
 
     def _met(self, stream: Stream) -> Iterator[_Met]:
         """Decode ahead, count, and normalise on the model's device."""
-        model = self._loaded
+        model, labels = self._loaded, stream.labels
         for positions, batch in zip(stream.batches(), decoded_batches(model, stream), strict=True):
             self._counts.decoded += len(batch)
             images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
-            yield _Met(stream, positions, images)
+            yield _Met(stream, positions, labels[positions], images)
 
     def _next(self, adapted: object) -> _Met:
         if not isinstance(adapted, Adapted):
@@ -141,7 +141,7 @@ class Passage:
             after = self._forward(met.images)
         scored = after if adapted.scored == "after" and after is not None else adapted.before
         of_scored, of_after = _predicted(scored), None if after is None else _predicted(after)
-        labels, origins = met.stream.labels[met.positions], met.stream.origin[met.positions]
+        labels, origins = met.labels, met.stream.origin[met.positions]
         self._counts.forwarded += len(labels)
         for part in np.unique(origins).tolist():
             mine = origins == part
