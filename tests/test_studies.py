@@ -41,7 +41,8 @@ def test_a_study_writes_its_table_and_its_picture(name: str, tmp_path: Path) -> 
         "--pictures",
         str(tmp_path),
     ]
-    ran = subprocess.run([*command, *SMALL[name]], capture_output=True, text=True, check=False)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # others run beside it
+    ran = subprocess.run([*command, *SMALL[name]], capture_output=True, text=True, check=False, env=alone)
     assert ran.returncode == 0, ran.stderr
     committed = pd.read_csv(ROOT / "results" / "studies" / f"{name}.csv")
     written = pd.read_csv(tmp_path / f"{name}.csv")
