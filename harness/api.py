@@ -83,8 +83,9 @@ def run(
         HarnessError: a name, suite or folder that is not right, before anything is run.
 
     """
-    from harness.leaderboard import leaderboard
+    from harness.leaderboard import leaderboards
     from harness.probes.table import probe_table
+    from harness.render import joined
     from harness.runner import RunOptions, prepare, run_plan
 
     plan, registry = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
@@ -97,4 +98,4 @@ def run(
     folder = run_plan(plan, registry, options).folder
     if plan.probes and not plan.scorers:
         return probe_table([folder]).frame
-    return leaderboard([folder]).frame
+    return joined(leaderboards([folder]))

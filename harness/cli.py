@@ -43,6 +43,11 @@ Plugins = Annotated[
 CacheFolder = Annotated[Path | None, typer.Option("--cache", help="The cache folder. Default: the user's.")]
 
 
+ProtocolName = Annotated[
+    str | None, typer.Option(help='One protocol of several, as "mixed 0/50/50".', show_default=False)
+]
+
+
 class Format(StrEnum):
     """How a leaderboard is written."""
 
@@ -98,14 +103,20 @@ def leaderboard(
     group: Annotated[
         str, typer.Option(help="What is ordered by: near, far, csid or all. csid is never ranked.")
     ] = "all",
+    protocol: ProtocolName = None,
 ) -> None:
-    """Print the leaderboard of one or several runs."""
+    """Print the leaderboard of one or several runs, protocol after protocol."""
     from harness import render
     from harness.leaderboard import leaderboard as build
+    from harness.leaderboard import leaderboards as build_all
 
-    board = build(folders, metric=metric, group=group)
+    if protocol is None:
+        boards = build_all(folders, metric=metric, group=group)
+    else:
+        boards = [build(folders, metric=metric, group=group, protocol=protocol)]
     if format is Format.table:
-        _print_board(board)
+        for board in boards:
+            _print_board(board)
         return
     writers = {
         Format.md: render.as_markdown,
@@ -113,7 +124,7 @@ def leaderboard(
         Format.json: render.as_json,
         Format.latex: render.as_latex,
     }
-    typer.echo(writers[format](board), nl=False)
+    typer.echo(writers[format](*boards), nl=False)
 
 
 @app.command()
@@ -124,12 +135,13 @@ def contrast(
     format: Annotated[
         ContrastFormat, typer.Option("--format", help="How it is written.")
     ] = ContrastFormat.table,
+    protocol: ProtocolName = None,
 ) -> None:
     """Say whether one model with a scorer beats another over the same seeds, by paired t tests."""
     from harness import render
     from harness.contrast import contrast as build
 
-    found = build(folders, a, b)
+    found = build(folders, a, b, protocol=protocol)
     if format is ContrastFormat.table:
         _draw(render.contrast_as_terminal(found))
         return
@@ -255,7 +267,7 @@ def main() -> None:
 def _finish(result: RunResult) -> None:
     from harness.adaptation import text as adaptation_text
     from harness.adaptation.table import adaptation_table
-    from harness.leaderboard import leaderboard as build
+    from harness.leaderboard import leaderboards
     from harness.probes import text as probes_text
     from harness.probes.table import probe_table
     from harness.records import read_records
@@ -263,7 +275,8 @@ def _finish(result: RunResult) -> None:
     measured = result.measured - result.failed
     records = read_records(result.folder)
     if any(r["kind"] == "score" and not r["error"] for r in records):
-        _print_board(build([result.folder]))
+        for board in leaderboards([result.folder]):
+            _print_board(board)
     if any(r["kind"] == "probe" for r in records):
         _draw(probes_text.as_terminal(probe_table([result.folder])))
     if any(r["kind"] == "adaptation" for r in records):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness import intervals, statistics
 from harness.errors import InputError, unknown_name
 from harness.leaderboard import RANKED
+from harness.records import SOURCE
 from harness.runs import GROUPS, Place, Row, mean_over_sets, read_runs
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class _Side:
     row: Row
 
 
-def contrast(folders: Path | Sequence[Path], a: str, b: str) -> Contrast:
+def contrast(folders: Path | Sequence[Path], a: str, b: str, *, protocol: str | None = None) -> Contrast:
     """Compare two of "MODEL/SCORER" in one or several runs of a suite, by AUROC and the run's FPR95.
 
     Means are over seeds, `all` is the mean of the near mean and the far mean within a seed, and differences are
@@ -79,7 +80,7 @@ def contrast(folders: Path | Sequence[Path], a: str, b: str) -> Contrast:
         InputError: a name that is no pair, twice the same pair, no common seed, and cells without a number.
 
     """
-    runs = read_runs([folders] if isinstance(folders, Path) else folders)
+    runs = read_runs([folders] if isinstance(folders, Path) else folders, protocol)
     sides = _side(a, runs), _side(b, runs)
     if a == b:
         raise InputError(f"A and B are both {a!r}. Name two that differ in the model, the scorer or both")
@@ -126,7 +127,7 @@ def _side(name: str, runs: Runs) -> _Side:
 def _model_label(place: Place) -> str:
     """Name a model as the leaderboard does."""
     model, adapter, _ = place
-    return model if adapter == "source" else f"{model} + {adapter}"
+    return model if adapter == SOURCE else f"{model} + {adapter}"
 
 
 def _common_seeds(a: _Side, b: _Side) -> list[int]:

@@ -213,6 +213,13 @@ def open_set(entry: SetEntry, id_data: IdData, registry: Catalogue) -> Selection
     return selection
 
 
+def open_shifted(entry: SetEntry, base: Selection, registry: Catalogue) -> Selection:
+    """Put the shift of a set that is made from ID test onto other images, which keep their order and labels."""
+    request = DatasetRequest.parse(entry.dataset, data_root=data_root(), base=base)
+    shifted = _open(entry.name, request, entry.params, registry)
+    return Selection(entry.name, shifted.dataset, shifted.indices, base.labels)
+
+
 def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Catalogue) -> Selection:
     request = DatasetRequest.parse(
         entry.dataset, split=chosen.split, revision=entry.revision, data_root=data_root()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MetricValue = dict[str, float | None]
 RANKED_GROUPS = ("near", "far")
+BY_STREAM = ("auroc", "fpr95_id", "fpr95_ood")
 ALL = "all"  # the mean of the near mean and the far mean
 
 
@@ -39,6 +40,26 @@ def cell_metrics(id_scores: Tensor, ood_scores: Tensor) -> dict[str, MetricValue
     for name, (low, high) in bounds.items():
         result[name] = {"value": values[name], "lo": low, "hi": high}
     return result
+
+
+def stream_metrics(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> tuple[dict[str, MetricValue], dict[str, list[float]]]:
+    """Compute every metric's mean over streams with Student's 95 % interval, and the chief ones stream by stream.
+
+    Samples that a model has adapted to together are not independent, which DeLong would take them to be.
+
+    Args:
+        pairs: ID and OOD scores of each stream, (m,) and (n,). A single stream gives no interval.
+
+    """
+    measured = [metrics.all_metrics(id_scores, ood_scores) for id_scores, ood_scores in pairs]
+    found: dict[str, MetricValue] = {}
+    for name in measured[0]:
+        summary = intervals.seed_interval([values[name] for values in measured])
+        low, high = summary.interval or (None, None)
+        found[name] = {"value": summary.mean, "lo": low, "hi": high}
+    return found, {name: [values[name] for values in measured] for name in BY_STREAM}
 
 
 def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 from harness import intervals, statistics
 from harness.errors import unknown_name
 from harness.metrics import METRICS
-from harness.records import TRAINED_ON, read_paired
-from harness.runs import GROUPS, Place, Row, Runs, mean_over_sets, place_of, read_runs
+from harness.records import SEPARATE, SOURCE, TRAINED_ON, read_paired
+from harness.runs import (
+    GROUPS,
+    Place,
+    Row,
+    Runs,
+    mean_of_group,
+    mean_over_sets,
+    place_of,
+    protocols_of,
+    read_runs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +40,7 @@ class Board:
 
     frame: pd.DataFrame
     suite: str
+    protocol: str  # with the per cent of ID, shifted ID and OOD in a stream, if it mixes them
     metric: str  # the metric of the main columns, and of the order
     group: str  # what is ordered by: near, far, csid, or all, the mean of near and far
     fpr: str  # "fpr95_id" or "fpr95_ood"
@@ -44,14 +55,29 @@ class Board:
         ]
 
 
-def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> Board:
-    """Build the leaderboard of one or several runs of a suite.
+def leaderboards(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> list[Board]:
+    """Build the leaderboards of one or several runs of a suite, one a protocol: nothing ranks across protocols.
+
+    Raises RecordsError and UnknownNameError as leaderboard does.
+    """
+    protocols: list[str | None] = [*protocols_of(folders)]
+    return [
+        leaderboard(folders, metric=metric, group=group, protocol=protocol)
+        for protocol in protocols or [None]
+    ]
+
+
+def leaderboard(
+    folders: Sequence[Path], *, metric: str = "auroc", group: str = "all", protocol: str | None = None
+) -> Board:
+    """Build the leaderboard of one or several runs of a suite under one protocol; None: the only one there is.
 
     AUROC has its 95 % interval: of one checkpoint by DeLong on the logit scale, of several seeds by Student's t
-    across them. Ranks are ranges within one model, from Holm-adjusted paired tests over all pairs. Raises
-    RecordsError as read_runs does, and UnknownNameError for a metric or group that is not there.
+    across them, and so of several streams of one checkpoint that adapts. Ranks are ranges within one model and
+    adapter, from Holm-adjusted paired tests over all pairs. Raises RecordsError as read_runs does, and
+    UnknownNameError for a metric, group or protocol that is not there.
     """
-    runs = read_runs(folders)
+    runs = read_runs(folders, protocol)
     _require_known(metric, group, runs)
     blocks: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for block in (block for folder in folders for block in read_paired(folder)):
@@ -59,7 +85,9 @@ def leaderboard(folders: Sequence[Path], *, metric: str = "auroc", group: str = 
     tables = [_Table(runs, place, blocks) for place in runs.rows]
     rows = [row for table in tables for row in table.rows(metric, group)]
     notes = [note for table in tables for note in table.notes()]
-    return Board(_ordered(rows, metric, group), runs.suite, metric, group, runs.fpr, runs.sets, notes)
+    return Board(
+        _ordered(rows, metric, group), runs.suite, runs.protocol, metric, group, runs.fpr, runs.sets, notes
+    )
 
 
 @dataclass
@@ -74,6 +102,11 @@ class _Table:
         self.scorers = self.runs.rows[self.place]
         self.seeds = sorted({seed for row in self.scorers.values() for seed in row.seeds()})
         self.aliases = _aliases(self.scorers)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the rows are of streams in which ID and OOD came together."""
+        return any("mixture" in record for row in self.scorers.values() for record in row.records())
 
     def rows(self, metric: str, group: str) -> Iterator[dict[str, Any]]:
         """Yield each scorer's columns."""
@@ -93,6 +126,8 @@ class _Table:
             for name in (*GROUPS, "all"):
                 values |= _columns(f"{name}_{metric}", self._group_value(row, name, metric))
                 values[f"{name}_{fpr}"] = self._group_value(row, name, fpr)[0]
+                if self.mixes:
+                    values |= _columns(f"{name}_{metric}_gain", self._gain(row, name, metric))
             for name in self.runs.sets:
                 for shown in dict.fromkeys((metric, fpr)):
                     values |= _columns(f"{name}_{shown}", self._set_value(row, name, shown))
@@ -114,6 +149,12 @@ class _Table:
             )
         if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
             found.append(f"{model}: its scorers were run in several folders; run them into one to rank them")
+        _, adapter, protocol = self.place
+        if self.mixes and protocol.startswith(SEPARATE) and adapter != SOURCE:
+            found.append(
+                f"{model} + {adapter}: ID and OOD came as streams of their own, so that what it takes from a "
+                "batch gave the answer away: a trap, not a result"
+            )
         if 1 < len(self.seeds) < statistics.FEWEST_SEEDS:
             found.append(
                 f"{model}: {len(self.seeds)} seeds decide no rank; {statistics.FEWEST_SEEDS} or more do"
@@ -130,13 +171,48 @@ class _Table:
             for block in self.blocks.get((*self.place, self.seeds[0], group), ()):
                 if row.scorer in block["scorers"]:
                     return _block_value(block, row.scorer)
-        by_seed = [mean_over_sets(row, seed, self.runs.sets, group, metric) for seed in self.seeds]
-        return (by_seed[0], math.nan, math.nan) if len(by_seed) == 1 else _over_seeds(by_seed)
+        found = self._replicates(row, group, metric)
+        return (found[0], math.nan, math.nan) if len(found) == 1 else _over_seeds(found)
+
+    def _replicates(self, row: Row, group: str, metric: str) -> list[float]:
+        """Average a metric over a group's sets, model's seed by seed; of one model that adapts, stream by stream."""
+        if len(self.seeds) == 1 and self.mixes:
+            (seed,) = self.seeds
+            by_set = {name: row.by_stream(name, seed, metric) for name in self.runs.sets}
+            if len({len(values) for values in by_set.values()} - {0}) == 1:
+                streams = range(max(map(len, by_set.values())))
+                return [
+                    mean_of_group(
+                        {n: v[i] if v else math.nan for n, v in by_set.items()}, self.runs.sets, group
+                    )
+                    for i in streams
+                ]
+        return [mean_over_sets(row, seed, self.runs.sets, group, metric) for seed in self.seeds]
+
+    def _gain(self, row: Row, group: str, metric: str) -> Triple:
+        """Subtract what the same scorer comes to where nothing adapts, on the same streams."""
+        model, _, protocol = self.place
+        source = self.runs.rows.get((model, SOURCE, protocol), {}).get(row.scorer)
+        if source is None or source is row:
+            return _NONE
+        of_both = [self._replicates(one, group, metric) for one in (row, source)]
+        differences = [a - b for a, b in zip(*of_both, strict=False)]
+        if (
+            len({len(values) for values in of_both}) > 1
+            or not differences
+            or any(map(math.isnan, differences))
+        ):
+            return _NONE
+        summary = intervals.seed_interval(differences, bounds=(-1.0, 1.0))
+        low, high = summary.interval or (math.nan, math.nan)
+        return summary.mean, low, high
 
     def _ranks(self, group: str) -> dict[str, tuple[int, int]]:
         """Rank the scorers that are complete, aliases counted once: {scorer: (best, worst)}."""
         import numpy as np
 
+        if self.mixes:
+            return self._ranks_over_replicates(group)
         found = [self.blocks.get((*self.place, seed, group), []) for seed in self.seeds]
         if group not in RANKED or not found or any(len(of_seed) != 1 for of_seed in found):
             return {}
@@ -154,6 +230,23 @@ class _Table:
             p_values = statistics.paired_t_p_values(values)
         best, worst = statistics.rank_ranges(values.mean(axis=1), p_values)
         return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(labels)}
+
+    def _ranks_over_replicates(self, group: str) -> dict[str, tuple[int, int]]:
+        """Rank by paired t tests over streams, or over models' seeds where there are several."""
+        import numpy as np
+
+        named = [label for label in self.scorers if label not in self.aliases]
+        found = {label: self._replicates(self.scorers[label], group, "auroc") for label in named}
+        whole = {
+            label: values for label, values in found.items() if values and not any(map(math.isnan, values))
+        }
+        most = max(map(len, whole.values()), default=0)
+        whole = {label: values for label, values in whole.items() if len(values) == most}
+        if group not in RANKED or not whole or most < 2:
+            return {}
+        values = np.array(list(whole.values()))  # (S, R)
+        best, worst = statistics.rank_ranges(values.mean(axis=1), statistics.paired_t_p_values(values))
+        return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(whole)}
 
 
 def _aliases(scorers: Mapping[str, Row]) -> dict[str, str]:

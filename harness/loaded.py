@@ -90,13 +90,15 @@ class LoadedModel:
         modules = dict(self.module.named_modules())
         return [entry["module"] for entry in info if entry.get("module") in modules]
 
-    def features_key(self, stream: Stream, *, layers: bool) -> str:
-        """Name this model's features of a stream in the cache."""
+    def features_key(
+        self, stream: Stream, *, layers: bool, adapter: Mapping[str, object] = _UNADAPTED
+    ) -> str:
+        """Name this model's features of a stream in the cache, as they are under an adapter."""
         return features_key(
             model=self.digest,
             preprocessing=asdict(self.model.preprocessing),
             stream=stream.digest,
-            adapter=_UNADAPTED,
+            adapter=adapter,
             dtype=self.dtype,
             fields=(*self._basic_fields, *(f"layers/{name}" for name in self.layer_names if layers)),
             libraries=libraries(),

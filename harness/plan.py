@@ -7,8 +7,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from harness import digests
-from harness.data import SetEntry, set_entries
-from harness.errors import InputError, PluginError
+from harness.data import CSID, SetEntry, set_entries
+from harness.errors import InputError, PluginError, unknown_name
+from harness.records import SEPARATE, SOURCE
 from harness.signatures import checked_parameters
 from harness.suite import ALL_SCORERS
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from harness.registry import Offered, Registry
     from harness.suite import ModelEntry, Suite
-
-SOURCE = "source"  # the adapter that adapts nothing
-SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,25 @@ class PlannedModel:
     name: str  # as the suite writes it
     seed: int
     params: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What ID, OOD and the shift that both carry come together as, for adapters to meet."""
+
+    shares: tuple[float, float, float]  # of ID, shifted ID and OOD
+    ood: SetEntry
+    shift: SetEntry | None  # None where nothing is shifted
+
+    @property
+    def name(self) -> str:
+        """Its name among the sets of a leaderboard."""
+        return self.ood.name if self.shift is None else f"{self.ood.name}+{self.shift.name}"
+
+    @property
+    def percent(self) -> str:
+        """The shares as "45/45/10": per cent of ID, shifted ID and OOD."""
+        return "/".join(f"{100 * share:g}" for share in self.shares)
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,42 @@ class Plan:
             ood=name,
         )
 
+    @property
+    def open_adapters(self) -> tuple[PlannedAdapter, ...]:
+        """The adapters that meet OOD among ID."""
+        return tuple(a for a in self.adapters if a.protocol in self.suite.open_protocols)
+
+    @property
+    def closed_adapters(self) -> tuple[PlannedAdapter, ...]:
+        """The adapters that meet shifted ID alone."""
+        return tuple(a for a in self.adapters if a.protocol not in self.suite.open_protocols)
+
+    def mixtures(self, adapter: PlannedAdapter) -> Iterator[Mixture]:
+        """Yield what an adapter meets that meets OOD: each OOD set in all shares under each shift.
+
+        Separate streams are made in the first shares alone.
+        """
+        named = self.suite.adaptation.shifts
+        shifts = [e for e in self.sets if e.shifts_id and (named is None or e.name in named)]
+        shares = self.suite.mixtures if adapter.protocol != SEPARATE else self.suite.mixtures[:1]
+        for of_parts in shares:
+            for ood in (entry for entry in self.sets if entry.group != CSID):
+                for shift in shifts if of_parts[1] else [None]:
+                    yield Mixture(of_parts, ood, shift)
+
+    def mixture_id(self, model: PlannedModel, adapter: PlannedAdapter, mixture: Mixture, what: str) -> str:
+        """Name the place of what a scorer gives on a mixture, or of what its streams made of the adapter."""
+        return digests.cell_id(
+            suite=self.suite.name,
+            model=model.label,
+            seed=model.seed,
+            adapter=adapter.label,
+            protocol=f"{adapter.protocol} {mixture.percent}",
+            scorer=what,
+            id_name=self.suite.id.dataset,
+            ood=mixture.name,
+        )
+
     def probe_id(self, model: PlannedModel, probe: PlannedProbe, name: str) -> str:
         """Name the place of a probe's number on a set."""
         return self.cell_id(model, f"probe {probe.label}", name)
@@ -166,6 +219,10 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
         for entry in suite.adapters
         for protocol in entry.protocol
     ]
+    shifts = [entry.name for entry in sets if entry.shifts_id]
+    for name in suite.adaptation.shifts or ():
+        if name not in shifts:
+            raise unknown_name("shift that corrupts", name, shifts, valid_label="In the suite")
     _require_distinct("adapters", [f"{adapter.label} ({adapter.protocol})" for adapter in adapters])
     _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
     _require_distinct("scorers", [scorer.label for scorer in scorers])

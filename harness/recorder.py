@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.data import CSID
-from harness.plan import SEPARATE, SOURCE
-from harness.records import SATURATED, TRAINED_ON
+from harness.records import SATURATED, SEPARATE, SOURCE, TRAINED_ON
 from harness.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from harness.data import IdData
-    from harness.plan import Cell, Plan, PlannedAdapter, PlannedModel, PlannedProbe
+    from harness.plan import (
+        Cell,
+        Mixture,
+        Plan,
+        PlannedAdapter,
+        PlannedModel,
+        PlannedProbe,
+        PlannedScorer,
+    )
     from harness.records import Record, RunFolder
     from harness.scoring import Failure
 
@@ -118,6 +125,50 @@ class Recorder:
         }
         self._append(model, name, code_id, {**specific, **measured}, stream_seed=stream_seed)
 
+    def on_mixture(
+        self,
+        model: PlannedModel,
+        adapter: PlannedAdapter,
+        mixture: Mixture,
+        code_id: str,
+        *,
+        scorer: PlannedScorer | None = None,
+        label: str | None = None,
+        stream_seed: int | None = None,
+        **measured: Any,
+    ) -> None:
+        """Record what a scorer, or else the adapter itself, came to on a mixture of ID and OOD, or its error.
+
+        `label` is what the scorer is called; `stream_seed` is of the one stream that the adapter's numbers are of.
+        """
+        what = label if scorer is not None else f"stream {stream_seed}"
+        cell_id = self.plan.mixture_id(model, adapter, mixture, str(what))
+        if not self._is_to_be_written(cell_id, code_id, measured):
+            return
+        offered = adapter.offered if scorer is None else scorer.offered
+        settings = self.plan.suite.adaptation
+        specific = {
+            "kind": "adaptation" if scorer is None else "score",
+            "adapter": adapter.label,
+            "protocol": adapter.protocol,
+            "scorer": label,
+            "params": dict(adapter.params if scorer is None else scorer.params),
+            "group": mixture.ood.group,
+            "ood": mixture.name,
+            "mixture": {
+                "percent": mixture.percent,
+                "shift": mixture.shift.name if mixture.shift else None,
+                "size": settings.size,
+                "batch_size": settings.batch_size or self.plan.suite.batch_size,
+            },
+            "cell_id": cell_id,
+            "plugin": offered.plugin,
+            "plugin_version": offered.version,
+            "flags": _flags(measured, is_known=False),
+        }
+        seeds = stream_seed if scorer is None else list(settings.seeds)
+        self._append(model, mixture.ood.name, code_id, {**specific, **measured}, stream_seed=seeds)
+
     def _is_to_be_written(self, cell_id: str, code_id: str, measured: Mapping[str, Any]) -> bool:
         """Count what was measured; say no to a failure without a code id, which would replace a number."""
         self.measured += 1
@@ -132,7 +183,7 @@ class Recorder:
         code_id: str,
         specific: Record,
         *,
-        stream_seed: int | None = None,
+        stream_seed: int | list[int] | None = None,
     ) -> None:
         suite = self.plan.suite
         split_seed = suite.id.validation.seed if suite.id.validation else None

@@ -30,6 +30,9 @@ TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
 
+SOURCE = "source"  # the adapter that adapts nothing
+SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
+
 # Flags of a record.
 SATURATED = "saturated"  # so near 0 or 1 that the interval says little
 TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset

@@ -7,15 +7,16 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
-from harness.leaderboard import Board, leaderboard
-from harness.records import read_records
+from harness.leaderboard import Board, leaderboards
+from harness.records import SEPARATE, SOURCE, read_records
 from harness.runs import GROUPS
 from harness.statistics import FEWEST_SEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    import pandas as pd
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -47,35 +48,55 @@ def write_boards(folder: Path) -> None:
     """Write leaderboard.csv, .md and .parquet beside a run's records; nothing where no scorer applied."""
     if not any(record["kind"] == "score" for record in read_records(folder)):
         return
-    board = leaderboard([folder])
-    write_atomically(folder / "leaderboard.csv", as_csv(board))
-    write_atomically(folder / "leaderboard.md", as_markdown(board))
-    board.frame.to_parquet(folder / "leaderboard.parquet", index=False)
+    boards = leaderboards([folder])
+    write_atomically(folder / "leaderboard.csv", as_csv(*boards))
+    write_atomically(folder / "leaderboard.md", as_markdown(*boards))
+    joined(boards).to_parquet(folder / "leaderboard.parquet", index=False)
 
 
-def as_csv(board: Board) -> str:
+def joined(boards: Sequence[Board]) -> pd.DataFrame:
+    """Put the rows of several protocols into one frame, protocol after protocol."""
+    import pandas as pd
+
+    if len(boards) == 1:
+        return boards[0].frame
+    return pd.concat([board.frame for board in boards], ignore_index=True)
+
+
+def as_csv(*boards: Board) -> str:
     """Write every column at full precision; – is an empty field."""
-    return board.frame.to_csv(index=False, lineterminator="\n")
+    return joined(boards).to_csv(index=False, lineterminator="\n")
 
 
-def as_json(board: Board) -> str:
-    """Write the rows as objects at full precision, with what the board says of itself."""
-    head = {
-        "suite": board.suite,
-        "metric": board.metric,
-        "fpr95": FPR_HEADERS[board.fpr],
-        "notes": board.notes,
-    }
-    return _json(head, board.rows)
+def as_json(*boards: Board) -> str:
+    """Write the rows as objects at full precision, with what a board says of itself; several boards as a list."""
+    written = []
+    for board in boards:
+        head = {
+            "suite": board.suite,
+            "protocol": board.protocol,
+            "metric": board.metric,
+            "fpr95": FPR_HEADERS[board.fpr],
+            "notes": board.notes,
+        }
+        written.append(_json(head, board.rows))
+    return written[0] if len(written) == 1 else "[\n" + ",\n".join(written) + "]\n"
 
 
-def as_markdown(board: Board) -> str:
-    """Write one table with every column, and below it what a reader must know."""
-    return _markdown(*_whole_table(board), legend(board))
+def as_markdown(*boards: Board) -> str:
+    """Write one table a protocol with every column, and below it what a reader must know."""
+    tables = [_markdown(*_whole_table(board), legend(board)) for board in boards]
+    if len(tables) == 1:
+        return tables[0]
+    return "\n".join(f"## {board.protocol}\n\n{table}" for board, table in zip(boards, tables, strict=True))
 
 
-def as_latex(board: Board) -> str:
-    """Write a booktabs table with every column."""
+def as_latex(*boards: Board) -> str:
+    """Write a booktabs table a protocol with every column."""
+    return "\n".join(_latex_table(board) for board in boards)
+
+
+def _latex_table(board: Board) -> str:
     headers, rows = _whole_table(board)
     body = [" & ".join(_latex_escaped(cell) for cell in row) + r" \\" for row in [headers, *rows]]
     columns = "ll" + "r" * (len(headers) - 2)
@@ -111,6 +132,10 @@ def as_terminal(board: Board, *, width: int) -> RenderableType:
     return Group(*tables, Text("\n".join(legend(board))))
 
 
+def _heading(board: Board) -> str:
+    return board.suite if board.protocol == SEPARATE else f"{board.suite}, {board.protocol}"
+
+
 def legend(board: Board) -> list[str]:
     """Say how the board is read."""
     title = _title(board.metric)
@@ -121,6 +146,7 @@ def legend(board: Board) -> list[str]:
         f"{shown} in per cent{interval}. {FPR_HEADERS[board.fpr]}.",
         f"Order: {by}. csid, shifted ID, is shown and never ranked.",
         "Rank: the range that paired tests of AUROC within a model leave, Holm-adjusted over all pairs.",
+        *_legend_of_mixtures(board),
         f"{ABSENT}: not applicable, not measured, or not ranked for want of a cell.",
     ]
     accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
@@ -128,6 +154,21 @@ def legend(board: Board) -> list[str]:
     groups = [f"{group}: {', '.join(names)}." for group, names in members.items() if names]
     models = [f"{model}: ID accuracy {accuracy}." for model, accuracy in accuracies.items()]
     return lines + groups + models + board.notes
+
+
+def _legend_of_mixtures(board: Board) -> list[str]:
+    kind, _, shares = board.protocol.partition(" ")
+    if not shares:
+        return []
+    percent = dict(zip(("ID", "shifted ID", "OOD"), shares.split("/"), strict=True))
+    parts = ", ".join(f"{share} % {name}" for name, share in percent.items() if share != "0")
+    how = "each side by itself" if kind == SEPARATE else "shuffled together"
+    return [
+        f"Streams: {parts}, {how}; SET+SHIFT: OOD carries the shift of the ID beside it. Every adapter meets the same.",
+        "Intervals: Student's over streams of one model, or over models' seeds. Ranks: within an adapter, likewise. "
+        "ID accuracy: in the streams.",
+        f"Gain: difference of {_title(board.metric)} to the same scorer where nothing adapts, paired by stream.",
+    ]
 
 
 def contrast_as_csv(contrast: Contrast) -> str:
@@ -211,11 +252,11 @@ def _points(share: float) -> str:
     return ABSENT if _is_missing(share) else f"{100 * share:.2f}"
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: dict[str, Any], digits: int = 2) -> str:
     if _is_missing(row["difference"]):
         return ABSENT
-    signed = f"{100 * row['difference']:+.2f}"
-    return signed if _is_missing(row["lo"]) else f"{signed} [{100 * row['lo']:+.2f}, {100 * row['hi']:+.2f}]"
+    value, low, high = (f"{100 * (row[key] or 0):+.{digits}f}" for key in ("difference", "lo", "hi"))
+    return value if _is_missing(row["lo"]) else f"{value} [{low}, {high}]"
 
 
 def _p_value(row: dict[str, Any]) -> str:
@@ -248,11 +289,24 @@ def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
         ("scorer", _scorer),
         ("rank", _rank),
         ("ID accuracy", lambda row: _with_interval(row, "id_accuracy")),
+        *_gain_columns(board),
     ]
     for name in (*groups, *board.sets):
         columns += _value_columns(board, name)
     rows = [[cell(row) for _, cell in columns] for row in board.rows]
     return [header for header, _ in columns], rows
+
+
+def _gain_columns(board: Board) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
+    """Return the column of gains over the unadapted model; none of a board on which nothing adapts."""
+    name = f"{board.group}_{board.metric}_gain"
+    if name not in board.frame or board.frame[name].isna().all():
+        return []
+    return [("gain", lambda row: _signed(row, name))]
+
+
+def _signed(row: dict[str, Any], name: str) -> str:
+    return _difference({"difference": row[name], "lo": row[f"{name}_lo"], "hi": row[f"{name}_hi"]}, digits=1)
 
 
 def _value_columns(
@@ -270,10 +324,12 @@ def _value_columns(
 def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{board.suite}: {what}", title_justify="left", header_style="bold", padding=(0, 1))
+    table = Table(
+        title=f"{_heading(board)}: {what}", title_justify="left", header_style="bold", padding=(0, 1)
+    )
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [("model", _model), ("scorer", _scorer)]
     if with_rank:
-        columns.append(("rank", _rank))
+        columns += [("rank", _rank), *_gain_columns(board)]
     for name in names:
         columns += _value_columns(board, name, separator="\n")
     for header, _ in columns:
@@ -290,7 +346,7 @@ def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: boo
 
 def _model(row: dict[str, Any]) -> str:
     seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
-    adapter = "" if row["adapter"] == "source" else f" + {row['adapter']}"
+    adapter = "" if row["adapter"] == SOURCE else f" + {row['adapter']}"
     return f"{row['model']}{adapter}{seeds}"
 
 

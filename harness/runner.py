@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import manifest
+from harness.adaptation.detection import Detecting
 from harness.adaptation.measure import Adapting
+from harness.adaptation.prepared import Prepared
 from harness.adaptation.text import write_adaptation
 from harness.cache import Cache, default_root
 from harness.data import CSID, IdData, open_id, open_set
 from harness.errors import InputError
 from harness.extract import Counts
+from harness.fits import Fits, Means
 from harness.loaded import LoadedModel, resolve_device
+from harness.mixing import Mixer
 from harness.plan import Plan, PlannedModel, make_plan
 from harness.probes.text import write_probes
 from harness.recorder import ID, Recorder
@@ -32,7 +36,7 @@ from harness.scoring import Clock, Failure, describe
 from harness.specs import ModelRequest
 from harness.streams import Stream
 from harness.suite import load_suite
-from harness.unit import Means, Unit
+from harness.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +137,7 @@ class _Run:
         overlaps = self.id_data.check_disjoint()
         head = {
             **manifest.describe_run(self.suite, self.device, self.registry),
-            "sets": [entry.name for entry in self.plan.sets],
+            "sets": [*dict.fromkeys([entry.name for entry in self.plan.sets] + self._mixtures())],
             "started": _now(),
         }
         self.folder.write_manifest(head)  # a crash leaves a folder that can be read
@@ -194,6 +198,17 @@ class _Run:
             lambda record: self.registry.notify("harness_record", record=record),
         )
 
+    def _mixtures(self) -> list[str]:
+        plan = self.plan
+        return [m.name for adapter in plan.open_adapters for m in plan.mixtures(adapter)]
+
+    @cached_property
+    def mixer(self) -> Mixer:
+        """What makes the streams of ID and OOD together."""
+        settings = self.suite.adaptation
+        size = settings.batch_size or self.suite.batch_size
+        return Mixer(self.id_data.test, self.registry, size, settings.size)
+
     def _run_model(self, model: PlannedModel) -> list[dict[str, Any]]:
         loaded = self._load(model)
         if isinstance(loaded, Failure):
@@ -202,17 +217,20 @@ class _Run:
                 self.recorder.cell(cell, "", error=f"model: {loaded.message}")
             self._fail_probes(model, loaded)
             self._fail_adapters(model, loaded)
+            self._fail_mixtures(model, loaded)
             self.result.cells += len(cells)
             return []
         clock = Clock(self.device)
-        unit = Unit(
-            model, loaded, Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
-        )
-        adapting = Adapting(model, loaded, self.recorder, self.counts, clock, self.options.progress)
-        self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells
-        self.not_applicable.extend([*unit.not_applicable(), *adapting.not_applicable()])
+        means = Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
+        fits, prepared = Fits(model.label, loaded, means), Prepared(loaded, self.recorder)
+        unit, detecting = Unit(model, fits), Detecting(model, fits, prepared, self.mixer)
+        adapting = Adapting(model, loaded, self.recorder, self.counts, clock, prepared, self.options.progress)
+        self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells + detecting.cells
+        for part in (unit, adapting, detecting):
+            self.not_applicable.extend(part.not_applicable())
         blocks = unit.run()
         adapting.run()
+        detecting.run()
         self.folder.append_timings(clock.lines(model=model.label, seed=model.seed))
         return blocks
 
@@ -224,9 +242,23 @@ class _Run:
 
     def _fail_adapters(self, model: PlannedModel, failure: Failure) -> None:
         names = [entry.name for entry in self.plan.sets if entry.group == CSID]
-        for adapter, seed, name in itertools.product(self.plan.adapters, self.suite.adaptation.seeds, names):
+        for adapter, seed, name in itertools.product(
+            self.plan.closed_adapters, self.suite.adaptation.seeds, names
+        ):
             self.recorder.adaptation(model, adapter, seed, name, "", error=f"model: {failure.message}")
             self.result.cells += 1
+
+    def _fail_mixtures(self, model: PlannedModel, failure: Failure) -> None:
+        message = f"model: {failure.message}"
+        for adapter in self.plan.open_adapters:
+            for mixture in self.plan.mixtures(adapter):
+                for scorer in self.plan.scorers:
+                    self.recorder.on_mixture(
+                        model, adapter, mixture, "", scorer=scorer, label=scorer.label, error=message
+                    )
+                for seed in self.suite.adaptation.seeds:
+                    self.recorder.on_mixture(model, adapter, mixture, "", stream_seed=seed, error=message)
+                self.result.cells += len(self.plan.scorers) + len(self.suite.adaptation.seeds)
 
     def _load(self, model: PlannedModel) -> LoadedModel | Failure:
         try:

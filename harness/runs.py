@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import RecordsError
-from harness.records import Record, read_manifest, read_records
+from harness.errors import RecordsError, unknown_name
+from harness.intervals import seed_interval
+from harness.records import SEPARATE, Record, read_manifest, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,11 @@ class Row:
         measured = self.by_set.get(name, {}).get(seed, {}).get("metrics", {}).get(metric)
         return float(measured["value"]) if measured else math.nan
 
+    def by_stream(self, name: str, seed: int, metric: str) -> list[float]:
+        """Give a metric of one set and model's seed, stream by stream; [] where streams were not told apart."""
+        values: list[float] = self.by_set.get(name, {}).get(seed, {}).get("by_stream", {}).get(metric, [])
+        return values
+
     def signature(self) -> str | None:
         """Say what the per-sample scores are: equal for scorers that are one under two names, None for a gap."""
         if not self.by_set or not all(record["scores"] for record in self.records()):
@@ -54,16 +60,25 @@ class Runs:
     """What the records of one or several runs of a suite say, gathered to be compared."""
 
     suite: str
+    protocol: str  # with the shares of what it mixes, if it does
     fpr: str  # "fpr95_id" or "fpr95_ood"
     sets: dict[str, str]  # set: group, in the suite's order
     rows: dict[Place, dict[str, Row]]  # by scorer; one that does not apply has a row without records
     accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
 
 
-def read_runs(folders: Sequence[Path]) -> Runs:
-    """Read runs of one suite; of a cell that several hold, the last one's record counts.
+def protocols_of(folders: Sequence[Path]) -> list[str]:
+    """List the protocols under which runs have scores; first that in which nothing adapts."""
+    records = (record for folder in folders for record in read_records(folder))
+    found = {place_of(record)[2] for record in records if record["kind"] == "score"}
+    return sorted(found, key=lambda protocol: (protocol != SEPARATE, protocol))
 
-    Raises RecordsError for folders without records, or with records that must not be compared.
+
+def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
+    """Read runs of one suite under one protocol; of a cell that several hold, the last one's record counts.
+
+    Raises RecordsError for folders without records, with records that must not be compared, and of several protocols
+    where none is named; UnknownNameError for a protocol that is not there.
     """
     records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
     scores = [record for record in records.values() if record["kind"] == "score"]
@@ -71,18 +86,17 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         raise RecordsError(
             f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
         )
+    protocol = _chosen(protocol, sorted({place_of(record)[2] for record in scores}))
+    scores = [record for record in scores if place_of(record)[2] == protocol]
     _require_comparable(scores)
     manifests = [read_manifest(folder) for folder in folders]
-    accuracies: dict[Place, dict[int, dict[str, float]]] = {}
-    for r in records.values():
-        if r["kind"] == "model" and r["ood"] is None:
-            accuracies.setdefault(place_of(r), {})[r["seeds"]["model"]] = r["metrics"]["accuracy"]
     return Runs(
         suite=scores[0]["suite"],
+        protocol=protocol,
         fpr=f"fpr95_{manifests[0].get('fpr', 'id')}",
         sets=_sets_in_order(scores, manifests[0]),
-        rows=_by_place(scores, manifests),
-        accuracies=accuracies,
+        rows=_by_place(scores, manifests, protocol),
+        accuracies=_accuracies(records.values(), protocol),
     )
 
 
@@ -91,10 +105,15 @@ def mean_over_sets(row: Row, seed: int, sets: Mapping[str, str], group: str, met
 
     NaN where a set's metric is missing, and where the group has no sets.
     """
+    return mean_of_group({name: row.value(name, seed, metric) for name in sets}, sets, group)
+
+
+def mean_of_group(values: Mapping[str, float], sets: Mapping[str, str], group: str) -> float:
+    """Average values of sets over a group, as mean_over_sets does."""
 
     def mean(name: str) -> float:
-        values = [row.value(member, seed, metric) for member, of in sets.items() if of == name]
-        return math.fsum(values) / len(values) if values else math.nan
+        members = [values[member] for member, of in sets.items() if of == name]
+        return math.fsum(members) / len(members) if members else math.nan
 
     if group != "all":
         return mean(group)
@@ -103,12 +122,45 @@ def mean_over_sets(row: Row, seed: int, sets: Mapping[str, str], group: str, met
 
 
 def place_of(record: Mapping[str, Any]) -> Place:
-    """Name where a record or block belongs: its model, adapter and protocol."""
-    return record["model"], record["adapter"], record["protocol"]
+    """Name where a record or block belongs: its model, adapter and protocol, with the shares of what it mixes."""
+    mixture = record.get("mixture")
+    protocol = f"{record['protocol']} {mixture['percent']}" if mixture else record["protocol"]
+    return record["model"], record["adapter"], protocol
+
+
+def _chosen(protocol: str | None, found: list[str]) -> str:
+    if protocol is None and len(found) > 1:
+        raise RecordsError(
+            f"the records are of different protocols: {', '.join(found)}. Give one at a time, with --protocol"
+        )
+    if protocol is not None and protocol not in found:
+        raise unknown_name("protocol", protocol, found, valid_label="Measured")
+    return protocol or found[0]
+
+
+def _accuracies(records: Iterable[Record], protocol: str) -> dict[Place, dict[int, dict[str, Any]]]:
+    """Gather accuracies on ID: of ID test, or of what ID there is in streams that mix, each stream a replicate."""
+    found: dict[Place, dict[int, dict[str, Any]]] = {}
+    errors: dict[Place, dict[int, dict[int, list[float]]]] = {}  # of the sets, by model's seed and stream
+    for r in records:
+        place, seed = place_of(r), r["seeds"]["model"]
+        if place[2] != protocol or r["error"]:
+            continue
+        if r["kind"] == "model" and r["ood"] is None:
+            found.setdefault(place, {})[seed] = r["metrics"]["accuracy"]
+        if r["kind"] == "adaptation":
+            of_stream = errors.setdefault(place, {}).setdefault(seed, {})
+            of_stream.setdefault(r["seeds"]["stream"], []).append(r["metrics"]["error"]["value"])
+    for place, by_seed in errors.items():
+        for seed, by_stream in by_seed.items():
+            summary = seed_interval([1 - math.fsum(values) / len(values) for values in by_stream.values()])
+            low, high = summary.interval or (None, None)
+            found.setdefault(place, {})[seed] = {"value": summary.mean, "lo": low, "hi": high}
+    return found
 
 
 def _by_place(
-    scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]]
+    scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]], protocol: str
 ) -> dict[Place, dict[str, Row]]:
     """Gather the rows of each place; a scorer that does not apply there has a row without records."""
     places: dict[Place, dict[str, Row]] = {}
@@ -116,7 +168,8 @@ def _by_place(
         row = places.setdefault(place_of(record), {}).setdefault(record["scorer"], Row(record["scorer"]))
         row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
     for manifest in manifests:
-        for absent in (a for a in manifest.get("not_applicable", []) if "scorer" in a):
+        listed = [a for a in manifest.get("not_applicable", []) if "scorer" in a]
+        for absent in (a for a in listed if place_of(a)[2] == protocol):
             places.setdefault(place_of(absent), {}).setdefault(absent["scorer"], Row(absent["scorer"]))
     return places
 
@@ -128,12 +181,22 @@ def _sets_in_order(scores: Sequence[Record], manifest: Mapping[str, Any]) -> dic
     return {name: groups[name] for group in GROUPS for name in order if groups[name] == group}
 
 
+def _cut(record: Record) -> list[Any] | None:
+    mixture = record.get("mixture")
+    return [mixture["size"], mixture["batch_size"]] if mixture else None
+
+
 def _require_comparable(scores: Sequence[Record]) -> None:
     """Refuse to put on one board what was not measured alike, and say which."""
-    for key, what in (("suite", "suites"), ("suite_digest", "suite digests"), ("protocol", "protocols")):
+    for key, what in (("suite", "suites"), ("suite_digest", "suite digests")):
         found = sorted({record[key] for record in scores})
         if len(found) > 1:
             raise RecordsError(f"the records are of different {what}: {', '.join(found)}. Give one at a time")
+    streams = {json.dumps([_cut(record), record["seeds"]["stream"]]) for record in scores}
+    if len(streams) > 1:
+        raise RecordsError(
+            "the records are of streams of different sizes, batches or seeds. Give runs of the same [adaptation]"
+        )
     for side in ("id", "ood"):
         data: dict[str, str] = {}
         for record in scores:

@@ -83,10 +83,14 @@ class Stream:
         return np.split(np.arange(len(self)), range(self.batch_size, len(self), self.batch_size))
 
     def images(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Decode the images at the given positions of the stream."""
-        if len(self.parts) == 1:
-            return self.parts[0].images(self.position[positions])
-        return [self.parts[self.origin[i]].images([self.position[i]])[0] for i in positions]
+        """Decode the images at the given positions of the stream, those of one part together."""
+        origins = self.origin[positions]
+        found: dict[int, NDArray[np.uint8]] = {}
+        for part in np.unique(origins).tolist():
+            mine = np.flatnonzero(origins == part)
+            images = self.parts[part].images(self.position[positions[mine]])
+            found |= dict(zip(mine.tolist(), images, strict=True))
+        return [found[number] for number in range(len(positions))]
 
     def __len__(self) -> int:
         return len(self.origin)

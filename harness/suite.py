@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from harness.digests import digest
 from harness.errors import InputError
@@ -129,7 +130,8 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Protocol = Literal["episodic", "continual", "mixed", "correlated"]
+Protocol = Literal["episodic", "continual", "mixed", "correlated", "separate"]
+MIXTURES = ("mixed", "separate")  # the protocols under which adapters meet OOD, in a suite that has some
 Protocols = Annotated[list[Protocol], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -139,13 +141,33 @@ class AdapterEntry(PluginEntry):
     protocol: Protocols = ["episodic"]
 
 
+def _whole(shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    if min(shares) < 0 or not math.isclose(sum(shares), 1) or not 0 < shares[2] < 1:
+        raise ValueError(
+            f"shares {list(shares)} are no mixture. Give those of ID, shifted ID and OOD, which add up to 1, with "
+            "some OOD and not only that"
+        )
+    return shares
+
+
+Shares = Annotated[tuple[float, float, float], AfterValidator(_whole)]
+
+
 class AdaptationTable(Table):
-    """How adapters meet the shifted sets: the same for all of them."""
+    """How adapters meet the shifted sets, and mixtures of ID and OOD: the same for all of them."""
 
     seeds: Annotated[list[int], Field(min_length=1)] = [0]  # of the streams' order
     batch_size: Annotated[int, Field(gt=0)] | None = None  # None: the suite's
     concentration: Annotated[float, Field(gt=0)] = 0.1  # of the Dirichlet that correlates labels in time
     after: bool = True  # forward each batch once more after its update, for the error after adaptation
+    shares: Annotated[list[Shares], Field(min_length=1)] | None = (
+        None  # of ID, shifted ID and OOD in a stream
+    )
+    shifts: list[str] | None = None  # the shifts that streams with OOD come under; None: all that corrupt
+    size: Annotated[int, Field(gt=1)] | None = None  # images in a stream with OOD; None: as many as there are
+    refit: Annotated[int, Field(ge=0)] = (
+        0  # training images that scorers are fitted on once more, after adapting
+    )
 
 
 def _named(value: Any) -> Any:
@@ -176,9 +198,40 @@ class Suite(Table):
         for name in ("scorers", "ood"):
             if not getattr(self, name) and not self.probes and not self.adapters:
                 raise ValueError(f"there are no {name}, and no probes or adapters either. Name some")
-        if self.adapters and not self.shift:
-            raise ValueError("adapters adapt to shifted ID, and there is no [[shift]]. Name some")
         return self
+
+    @model_validator(mode="after")
+    def _adapters_meet_something(self) -> Suite:
+        asked = {protocol for entry in self.adapters for protocol in entry.protocol}
+        if "separate" in asked and not self.detects_adapted:
+            raise ValueError(
+                "an adapter under 'separate' meets OOD. Name scorers and [[ood]], or another protocol"
+            )
+        if asked - set(self.open_protocols) and not self.shift:
+            raise ValueError("adapters adapt to shifted ID, and there is no [[shift]]. Name some")
+        corrupting = any(entry.corrupt for entry in self.shift)
+        if set(self.open_protocols) & asked and any(csid for _, csid, _ in self.mixtures) and not corrupting:
+            raise ValueError(
+                "adaptation.shares want shifted ID, and there is no [[shift]] that corrupts, as OOD beside it must "
+                "carry the same shift. Name one, or give shares without"
+            )
+        return self
+
+    @property
+    def detects_adapted(self) -> bool:
+        """Whether scorers are to tell ID from OOD while a model adapts to both."""
+        return bool(self.scorers and any(entry.role == "test" for entry in self.ood))
+
+    @property
+    def open_protocols(self) -> tuple[str, ...]:
+        """The protocols under which an adapter's stream holds OOD."""
+        return MIXTURES if self.detects_adapted else ()
+
+    @property
+    def mixtures(self) -> list[tuple[float, float, float]]:
+        """The shares of ID, shifted ID and OOD; if none are given, half OOD, and ID shifted where there are shifts."""
+        corrupting = any(entry.corrupt for entry in self.shift)
+        return self.adaptation.shares or [(0.0, 0.5, 0.5) if corrupting else (0.5, 0.0, 0.5)]
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Suite:
@@ -202,8 +255,11 @@ class Suite(Table):
             for part, value in parts.items()
             if value is not None
         }
+        size = self.adaptation.size
+        adaptation = {} if size is None else {"size": min(size, max(limit, 2))}
         return self.model_copy(
             update={
+                "adaptation": self.adaptation.model_copy(update=adaptation),
                 "id": self.id.model_copy(update=id_limits),
                 "ood": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.ood],
                 "shift": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.shift],

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import digests, evaluation
 from harness.data import CSID
 from harness.errors import HarnessError
-from harness.extract import extract
 from harness.loaded import libraries
-from harness.plan import SEPARATE, SOURCE
 from harness.probes.measure import Probing
 from harness.recorder import ID
-from harness.records import read_paired
-from harness.scoring import Failure, checked_scores, describe, fit_scorer, score_features
+from harness.records import SEPARATE, SOURCE, read_paired
+from harness.runs import place_of
+from harness.scoring import Failure, checked_scores, describe, score_features
 from harness.streams import Stream
 
 if TYPE_CHECKING:
@@ -24,44 +22,29 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from harness.cache import Cache
     from harness.data import SetEntry
-    from harness.extract import Counts, Extraction
-    from harness.loaded import LoadedModel
+    from harness.extract import Extraction
+    from harness.fits import Fits
     from harness.plan import Cell, PlannedModel, PlannedScorer
     from harness.protocols import AnyScorer
-    from harness.recorder import Recorder
-    from harness.scoring import Clock
-    from harness.selection import Selection
-    from harness.types import FeatureSet
 
     Outcomes = dict[str, Tensor | Failure]  # by scorer
 
 logger = logging.getLogger("ood_harness")
 
 
-@dataclass(frozen=True)
-class Means:
-    """What the units of a run work with."""
-
-    recorder: Recorder
-    cache: Cache
-    counts: Counts
-    clock: Clock
-    progress: bool = False
-
-
 class Unit:
     """Runs the cells of one model under one adapter and protocol, those that the folder does not hold yet."""
 
-    def __init__(self, model: PlannedModel, loaded: LoadedModel, means: Means) -> None:
-        self.model, self.loaded, self.means = model, loaded, means
+    def __init__(self, model: PlannedModel, fits: Fits) -> None:
+        self.model, self.fits, self.loaded, self.means = model, fits, fits.loaded, fits.means
+        means = self.means
         self._recorder = means.recorder
         self._plan, self._id_data = means.recorder.plan, means.recorder.id_data
         self._folder, self._streams = means.recorder.folder, means.recorder.streams
         self._id_scores: Outcomes = {}
         self._scores: dict[str, Outcomes] = {entry.name: {} for entry in self._plan.sets}
-        self.probing = Probing(model, loaded, means.recorder, means.clock, self._train_features)
+        self.probing = Probing(model, self.loaded, means.recorder, means.clock, fits.train)
 
     @cached_property
     def scorers(self) -> dict[str, PlannedScorer]:
@@ -73,10 +56,6 @@ class Unit:
         """The applicable cells by set and scorer."""
         cells = self._plan.cells(self.model)
         return {(c.entry.name, c.scorer.label): c for c in cells if c.scorer.label in self.scorers}
-
-    @property
-    def _needs(self) -> list[frozenset[str]]:
-        return [scorer.needs for scorer in self.scorers.values()] + [p.needs for p in self._plan.probes]
 
     def not_applicable(self) -> list[dict[str, object]]:
         """List the scorers and probes whose needs exceed what the model and the data offer, with what is missing."""
@@ -104,7 +83,8 @@ class Unit:
         if not pending and not undescribed and not unprobed and (kept or not self.cells):
             return kept
         work = self._work(pending)
-        fitted = self._fit(sorted({label for labels in work.values() for label in labels}))
+        labels = sorted({label for labels in work.values() for label in labels})
+        fitted = {label: self.fits.scorer(self.scorers[label]) for label in labels}
         self._id_scores |= self._visit(
             ID, work[ID], fitted, describe_model=ID in undescribed, probe=ID in unprobed
         )
@@ -120,7 +100,7 @@ class Unit:
     # What there is to do ----------------------------------------------------------------------------------------
 
     def _missing(self, scorer: PlannedScorer) -> list[str]:
-        return sorted(scorer.needs - self.loaded.offers - self._id_data.offers)
+        return self.fits.missing(scorer.needs)
 
     def _is_done(self, cell_id: str, code_id: str) -> bool:
         return self._folder.is_done(cell_id, code_id)
@@ -154,42 +134,7 @@ class Unit:
             scores[label] = torch.from_numpy(array).to(self.loaded.device)
         return array is not None
 
-    # Fitting and scoring ----------------------------------------------------------------------------------------
-
-    def _fit(self, labels: list[str]) -> dict[str, AnyScorer | Failure]:
-        needs = frozenset[str]().union(*(self.scorers[label].needs for label in labels))
-        train = self._train_features() if "train" in needs else None
-        validation = (
-            self._fit_features("validation", self._id_data.validation) if "validation" in needs else None
-        )
-        fitted = {}
-        for label in labels:
-            outcome = self._fit_one(label, {"train": train, "validation": validation})
-            if isinstance(outcome, Failure):
-                logger.warning("%s, scorer %s: %s", self.model.label, label, outcome.message)
-            fitted[label] = outcome
-        return fitted
-
-    def _fit_one(self, label: str, parts: Mapping[str, FeatureSet | Failure | None]) -> AnyScorer | Failure:
-        scorer = self.scorers[label]
-        given: dict[str, FeatureSet | None] = {}
-        for name, features in parts.items():
-            if not isinstance(features, Failure):
-                given[name] = features
-            elif name in scorer.needs:
-                return Failure(f"ID {name}: {features.message}")
-        return fit_scorer(scorer, self.loaded, given.get("train"), given.get("validation"), self.means.clock)
-
-    def _train_features(self) -> FeatureSet | Failure | None:
-        return self._fit_features("train", self._id_data.train)
-
-    def _fit_features(self, name: str, part: Selection | None) -> FeatureSet | Failure | None:
-        if part is None:
-            return None
-        try:
-            return self._extract(name, Stream.of(part, batch_size=self._plan.suite.batch_size), {}).features
-        except Exception as error:  # a stranger's dataset or model may raise anything
-            return Failure(describe(error))
+    # Scoring ----------------------------------------------------------------------------------------------------
 
     def _visit(
         self,
@@ -211,7 +156,7 @@ class Unit:
         ready = {label: scorer for label in labels if not isinstance(scorer := fitted[label], Failure)}
         readers: dict[str, Any] = {label: s for label, s in ready.items() if hasattr(s, "score_images")}
         try:
-            extraction = self._extract(name, stream, readers)
+            extraction = self.fits.extract(name, stream, readers)
         except Exception as error:  # a stranger's dataset or model may raise anything
             logger.warning("%s, set %s: %s", self.model.label, name, describe(error))
             self.probing.run(name, Failure(describe(error)))
@@ -229,18 +174,6 @@ class Unit:
             if isinstance(outcome, Failure):
                 logger.warning("%s, scorer %s on %s: %s", self.model.label, label, name, outcome.message)
         return outcomes | scored
-
-    def _extract(self, name: str, stream: Stream, readers: Mapping[str, Any]) -> Extraction:
-        with self.means.clock.measure("extract", on=name):
-            return extract(
-                self.loaded,
-                stream,
-                self.means.cache,
-                layers=any("layers" in needs for needs in self._needs),
-                image_scorers=readers,
-                counts=self.means.counts,
-                progress=self.means.progress,
-            )
 
     def _image_scores(self, extraction: Extraction, name: str, label: str) -> Tensor | Failure:
         import torch
@@ -289,9 +222,9 @@ class Unit:
     def _join_earlier_scorers(self) -> None:
         """Restore what scorers of earlier runs into this folder gave, so that all are ranked together."""
         for record in list(self._folder.records.values()):
-            same = (record["kind"], record["model"], record["seeds"]["model"]) == (
+            same = (record["kind"], place_of(record), record["seeds"]["model"]) == (
                 "score",
-                self.model.label,
+                (self.model.label, SOURCE, SEPARATE),
                 self.model.seed,
             )
             label, name = record["scorer"], record["ood"]

@@ -19,6 +19,7 @@ from toys import TOY_PLUGIN
 from harness import digests
 from harness import loaded as loaded_models
 from harness.cache import Cache
+from harness.fits import Fits, Means
 from harness.loaded import LoadedModel
 from harness.plan import make_plan
 from harness.registry import Registry
@@ -26,7 +27,7 @@ from harness.runner import RunOptions, _Run
 from harness.specs import ModelRequest
 from harness.streams import Stream
 from harness.suite import parse_suite
-from harness.unit import Means, Unit
+from harness.unit import Unit
 
 FEATURES = {"id", "train", "ood"}
 CELLS = {"cell:level", "cell:from_train"}
@@ -54,7 +55,7 @@ def keys(inputs: Inputs, folder: Path) -> dict[str, str]:
         built.classifier.fc.bias += inputs.weights
     loaded = LoadedModel(built, "cpu", plan.suite.dtype, planned.offered.source)
     means: Any = Means(run.recorder, Cache(folder / "cache"), run.counts, clock=None)  # type: ignore[arg-type]
-    unit = Unit(planned, loaded, means)
+    unit = Unit(planned, Fits(planned.label, loaded, means))
     train = run.id_data.train
     assert train is not None
     return {

@@ -103,13 +103,14 @@ def network(
     head: str = "linear",
     std: float = 1.0,
     broken: bool = False,
+    size: int = 4,
 ) -> harness.Model:
     model = Network(outputs, shift=0.1 * request.seed)
     if broken:
         torch.nn.init.constant_(model.fc.bias, float("nan"))
     if head == "distance":
         model.fc = Distance()
-    preprocessing = harness.Preprocessing(input_size=(1, 4, 4), std=(std,))
+    preprocessing = harness.Preprocessing(input_size=(1, size, size), std=(std,))
     return harness.Model(model.eval(), preprocessing, outputs if classes is None else classes)
 
 
@@ -259,6 +260,52 @@ class Bump:
 
 
 @dataclass(frozen=True)
+class Slide:
+    """After each batch, move what the network calls its first class: penultimate features stay, logits do not."""
+
+    step: float = 1.0
+    answers: str = "before"
+
+    def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        for images in batches:
+            with torch.no_grad():
+                maps = classifier.forward_features(images)
+                penultimate = classifier.forward_head(maps, pre_logits=True)
+                before = harness.Features(logits=classifier.fc(penultimate), penultimate=penultimate)
+                classifier.fc.bias[0] += self.step
+                classifier.fc.weight[0, 1] += 5 * self.step
+            yield harness.Adapted(before, scored=self.answers, updated=True, forwards=len(images))
+
+
+class Offset(nn.Module):
+    """Adds a constant to the level of a feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.by
+
+
+@dataclass(frozen=True)
+class Brighten:
+    """After each batch, brighten what the network sees, so that its penultimate features move."""
+
+    step: float = 0.02
+
+    def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        classifier.body = Offset()
+        for images in batches:
+            with torch.no_grad():
+                maps = classifier.forward_features(images)
+                penultimate = classifier.forward_head(maps, pre_logits=True)
+                before = harness.Features(logits=classifier.fc(penultimate), penultimate=penultimate)
+            classifier.body.by += self.step
+            yield harness.Adapted(before, updated=True, forwards=len(images))
+
+
+@dataclass(frozen=True)
 class Cautious:
     """An adapter that wants to see clean images first."""
 
@@ -306,6 +353,8 @@ def harness_adapters() -> Iterator[harness.AdapterSpec]:
     yield harness.AdapterSpec("bump", Bump)
     yield harness.AdapterSpec("cautious", Cautious, needs={"train"})
     yield harness.AdapterSpec("unruly_adapter", UnrulyAdapter)
+    yield harness.AdapterSpec("slide", Slide)
+    yield harness.AdapterSpec("brighten", Brighten)
 
 
 @harness.hookimpl

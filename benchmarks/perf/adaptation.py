@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.adaptation.passage import Passage
+from harness.adaptation.tally import tallied
 from harness.data import open_dataset
 from harness.extract import Counts
 from harness.loaded import LoadedModel
@@ -53,7 +54,8 @@ def main() -> int:
             bare(loaded, batches, forwards, backwards)
             least["bare"] = min(least["bare"], time.perf_counter() - start)
             start = time.perf_counter()
-            list(Passage(loaded, build(), counts=Counts(), after=False).run([stream]))
+            steps = Passage(loaded, build(), counts=Counts(), after=False).run([stream])
+            list(tallied(steps, num_outputs=10))
             least["harness"] = min(least["harness"], time.perf_counter() - start)
         ratio = least["harness"] / least["bare"]
         good &= ratio <= BOUND

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import digests
 from harness.adaptation.passage import Passage
+from harness.adaptation.tally import error_of, tallied
 from harness.data import CSID
-from harness.extract import decoded_batches
 from harness.progress import progress_bar
 from harness.recorder import ID
 from harness.scoring import describe
@@ -20,13 +19,11 @@ from harness.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
-
-    from harness.adaptation.passage import Tally
+    from harness.adaptation.prepared import Prepared
+    from harness.adaptation.tally import Tally
     from harness.extract import Counts
     from harness.loaded import LoadedModel
     from harness.plan import PlannedAdapter, PlannedModel
-    from harness.protocols import Adapter
     from harness.recorder import Recorder
     from harness.scoring import Clock
     from harness.selection import Selection
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ood_harness")
 
 CONTINUAL, MIXED, CORRELATED = "continual", "mixed", "correlated"
-TRAIN = "train"  # the need of an adapter that is prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +56,8 @@ class Adapting:
     recorder: Recorder
     counts: Counts
     clock: Clock
+    prepared: Prepared
     progress: bool = False
-    _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label: what has seen the clean images
 
     @property
     def cells(self) -> int:
@@ -72,9 +68,9 @@ class Adapting:
         """List the adapters whose needs exceed what the model and the data offer, with what is missing."""
         place = {"model": self.model.label, "seed": self.model.seed}
         return [
-            {**place, "adapter": a.label, "protocol": a.protocol, "missing": self._missing(a)}
-            for a in self.recorder.plan.adapters
-            if self._missing(a)
+            {**place, "adapter": a.label, "protocol": a.protocol, "missing": self.prepared.missing(a)}
+            for a in self.recorder.plan.closed_adapters
+            if self.prepared.missing(a)
         ]
 
     def run(self) -> None:
@@ -96,10 +92,9 @@ class Adapting:
 
     @cached_property
     def _applicable(self) -> list[PlannedAdapter]:
-        return [adapter for adapter in self.recorder.plan.adapters if not self._missing(adapter)]
-
-    def _missing(self, adapter: PlannedAdapter) -> list[str]:
-        return sorted({"logits", *adapter.needs} - self.loaded.offers - self.recorder.id_data.offers)
+        return [
+            adapter for adapter in self.recorder.plan.closed_adapters if not self.prepared.missing(adapter)
+        ]
 
     @property
     def _table(self) -> Any:
@@ -139,10 +134,14 @@ class Adapting:
         try:
             with self.clock.measure("adapt", scorer=label, on=f"stream {course.seed}"):
                 passage = Passage(
-                    self.loaded, self._adapter(course.adapter), counts=self.counts, after=self._table.after
+                    self.loaded,
+                    self.prepared.adapter(course.adapter),
+                    counts=self.counts,
+                    after=self._table.after,
                 )
                 streams = self._streams(course)
-                for stream, tallies in passage.run(streams):
+                outputs = self.loaded.model.num_classes
+                for stream, tallies in tallied(passage.run(streams), num_outputs=outputs):
                     names = course.names[streams.index(stream)]
                     forgetting = self._id_error(passage) if stream is streams[-1] else None
                     for part, tally in sorted(tallies.items()):
@@ -154,32 +153,9 @@ class Adapting:
             for name in pending:
                 self._record(course, code_id, name, error=describe(error))
 
-    def _adapter(self, planned: PlannedAdapter) -> Adapter:
-        """Build an adapter for one passage; what one has seen of the clean images is kept for the next, as a copy."""
-        if TRAIN not in planned.needs:
-            return planned.offered.spec.build(**planned.params)  # type: ignore[no-any-return]
-        if planned.label not in self._prepared:
-            classifier: Any = copy.deepcopy(self.loaded.model.classifier)
-            built = planned.offered.spec.build(**planned.params)
-            self._prepared[planned.label] = built.prepare(classifier.eval(), self._clean())
-        return copy.deepcopy(self._prepared[planned.label])
-
-    def _clean(self) -> Iterator[Tensor]:
-        """Decode ID training images in a random order, as many as the adapter takes."""
-        train = self.recorder.id_data.train
-        if train is None:
-            return
-        stream = Stream.mixed([train], batch_size=self._batch_size, seed=0)
-        for batch in decoded_batches(self.loaded, stream):
-            yield self.loaded.model.preprocessing.normalise(batch.to(self.loaded.device))
-
-    @property
-    def _batch_size(self) -> int:
-        return int(self._table.batch_size or self.recorder.plan.suite.batch_size)
-
     def _streams(self, course: Course) -> list[Stream]:
         """Open the streams of a passage. Raises InputError where a set could not be opened."""
-        size, seed = self._batch_size, course.seed
+        size, seed = self.prepared.batch_size, course.seed
         found = []
         for names in course.names:
             parts = [self._shifted[name] for name in names]
@@ -199,7 +175,7 @@ class Adapting:
     def _id_error(self, passage: Passage) -> float:
         """Forward ID test, shuffled so that batch statistics are not those of one class, through what is left."""
         test = self.recorder.id_data.test
-        return passage.forward_all(Stream.mixed([test], batch_size=self._batch_size, seed=0))
+        return error_of(passage, Stream.mixed([test], batch_size=self.prepared.batch_size, seed=0))
 
     def _record(self, course: Course, code_id: str, name: str, **measured: Any) -> None:
         self.recorder.adaptation(self.model, course.adapter, course.seed, name, code_id, **measured)
@@ -208,11 +184,11 @@ class Adapting:
         """Digest all that a passage depends on; "" where a set cannot be opened."""
         if any(self._shifted[name] is None for name in course.sets):
             return ""
-        train, adapter = self.recorder.id_data.train, course.adapter
+        adapter = course.adapter
         streams = [*self._streams(course), self.recorder.streams[ID]]
         return digests.adaptation_code_id(
             streams=[self.loaded.features_key(s, layers=False) for s in streams if isinstance(s, Stream)],
-            fit={"train": train.digest} if train is not None and TRAIN in adapter.needs else {},
+            fit=self.prepared.fit(adapter),
             adapter=adapter.offered.spec.name,
             params=adapter.params,
             protocol=adapter.protocol,

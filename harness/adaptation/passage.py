@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from harness.errors import InputError
 from harness.extract import decoded_batches, deterministic
@@ -16,6 +14,7 @@ from harness.types import Adapted, Features
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
@@ -26,49 +25,25 @@ if TYPE_CHECKING:
     from harness.streams import Stream
 
 
-@dataclass
-class Tally:
-    """What an adapter predicted on one set, and how it went about it.
-
-    `scored` are the predictions that the method's paper scores, `after` those with what was learnt from the very batch.
-    """
-
-    labels: list[NDArray[np.int64]] = field(default_factory=list)
-    scored: list[NDArray[np.int64]] = field(default_factory=list)
-    after: list[NDArray[np.int64]] = field(default_factory=list)
-    steps: int = 0
-    updated: int = 0
-    resets: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    num_outputs: int = 0
-
-    def metrics(self) -> dict[str, dict[str, float | None]]:
-        """Return the numbers of a record; intervals come from several streams, not from one."""
-        labels, scored = np.concatenate(self.labels), np.concatenate(self.scored)
-        counts = np.bincount(scored, minlength=self.num_outputs)
-        shares = counts[counts > 0] / len(scored)
-        values = {
-            "error": float(np.mean(scored != labels)),
-            "updated": self.updated / self.steps,
-            "resets": float(self.resets),
-            "class_entropy": float(-(shares * np.log(shares)).sum() / np.log(self.num_outputs)),
-            "forwards": self.forwards / len(labels),
-            "backwards": self.backwards / len(labels),
-        }
-        if self.after:
-            values["error_after"] = float(np.mean(np.concatenate(self.after) != labels))
-        return {name: {"value": value, "lo": None, "hi": None} for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class _Met:
-    """A batch that the adapter took and has not answered yet."""
+@dataclass(frozen=True, eq=False)
+class Met:
+    """A batch of a stream, as an adapter meets it."""
 
     stream: Stream
-    positions: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    positions: NDArray[np.int64]  # (n,) in the stream
+    labels: NDArray[np.int64]  # (n,)
     images: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A batch, and what the adapter made of it."""
+
+    met: Met
+    adapted: Adapted
+    before: Features
+    after: Features | None  # with what was learnt from this very batch; None where nobody asked
+    scored: Features  # that of the two which the method's paper scores
 
 
 class Passage:
@@ -77,37 +52,30 @@ class Passage:
     def __init__(self, loaded: LoadedModel, adapter: Adapter, *, counts: Counts, after: bool) -> None:
         self.classifier: Classifier = copy.deepcopy(loaded.model.classifier)
         self._loaded, self._adapter, self._counts, self._after = loaded, adapter, counts, after
-        self._waiting: deque[_Met] = deque()
+        self._waiting: deque[Met] = deque()
         module: Any = self.classifier
         module.eval()
 
-    def run(self, streams: Sequence[Stream]) -> Iterator[tuple[Stream, dict[int, Tally]]]:
-        """Yield, when a stream has ended, what happened on each of its parts, by the part's number.
+    def run(self, streams: Sequence[Stream]) -> Iterator[Step]:
+        """Yield what the adapter makes of each batch, in the streams' order.
 
         Raises InputError where the model diverges, and where the adapter does not answer each batch once.
         """
-        ends = {id(stream): len(stream) for stream in streams}
-        tallies: dict[int, Tally] = {}
+        left = sum(len(stream.batches()) for stream in streams)
         with deterministic():
             for adapted in self._adapter.adapt(self.classifier, self._batches(streams)):
-                met = self._next(adapted)
-                self._count(met, adapted, tallies)
-                ends[id(met.stream)] -= len(met.positions)
-                if not ends[id(met.stream)]:
-                    yield met.stream, tallies
-                    tallies = {}
-        if left := len(self._waiting) + sum(count > 0 for count in ends.values()):
-            raise InputError(
-                f"the adapter left {left} batches or streams without an answer. Yield one a batch"
-            )
+                step = self._step(self._next(adapted), adapted)
+                self._counts.forwarded += len(step.met.positions)
+                left -= 1
+                yield step
+        if left:
+            raise InputError(f"the adapter left {left} batches without an answer. Yield one a batch")
 
-    def forward_all(self, stream: Stream) -> float:
-        """Forward a stream through what is left of the model, without learning, and return its error."""
-        wrong = 0
+    def forward_all(self, stream: Stream) -> Iterator[tuple[Met, Features]]:
+        """Forward a stream through what is left of the model, without learning."""
         with deterministic():
             for met in self._met(stream):
-                wrong += int((_predicted(self._forward(met.images)) != met.labels).sum())
-        return wrong / len(stream)
+                yield met, self._forward(met.images)
 
     def _batches(self, streams: Sequence[Stream]) -> Iterator[Tensor]:
         for stream in streams:
@@ -115,15 +83,15 @@ class Passage:
                 self._waiting.append(met)
                 yield met.images
 
-    def _met(self, stream: Stream) -> Iterator[_Met]:
+    def _met(self, stream: Stream) -> Iterator[Met]:
         """Decode ahead, count, and normalise on the model's device."""
         model, labels = self._loaded, stream.labels
         for positions, batch in zip(stream.batches(), decoded_batches(model, stream), strict=True):
             self._counts.decoded += len(batch)
             images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
-            yield _Met(stream, positions, labels[positions], images)
+            yield Met(stream, positions, labels[positions], images)
 
-    def _next(self, adapted: object) -> _Met:
+    def _next(self, adapted: object) -> Met:
         if not isinstance(adapted, Adapted):
             raise InputError(f"the adapter gave a {type(adapted).__name__}. Yield harness.Adapted")
         if not self._waiting:
@@ -135,37 +103,25 @@ class Passage:
             )
         return met
 
-    def _count(self, met: _Met, adapted: Adapted, tallies: dict[int, Tally]) -> None:
+    def _step(self, met: Met, adapted: Adapted) -> Step:
         after = adapted.after
         if after is None and (self._after or adapted.scored == "after"):
             after = self._forward(met.images)
         scored = after if adapted.scored == "after" and after is not None else adapted.before
-        of_scored, of_after = _predicted(scored), None if after is None else _predicted(after)
-        labels, origins = met.labels, met.stream.origin[met.positions]
-        self._counts.forwarded += len(labels)
-        for part in np.unique(origins).tolist():
-            mine = origins == part
-            tally = tallies.setdefault(part, Tally(num_outputs=self._loaded.model.num_classes))
-            tally.labels.append(labels[mine])
-            tally.scored.append(of_scored[mine])
-            if of_after is not None:
-                tally.after.append(of_after[mine])
-            share = float(mine.mean())
-            tally.steps += 1
-            tally.updated += adapted.updated
-            tally.resets += adapted.reset
-            tally.forwards += round(adapted.forwards * share)
-            tally.backwards += round(adapted.backwards * share)
+        return Step(met, adapted, adapted.before, after, scored)
 
     def _forward(self, images: Tensor) -> Features:
         import torch
 
         with torch.no_grad():
             maps = self.classifier.forward_features(images)
-            return Features(logits=self.classifier.forward_head(maps))
+            return Features(
+                logits=self.classifier.forward_head(maps),
+                penultimate=self.classifier.forward_head(maps, pre_logits=True),
+            )
 
 
-def _predicted(features: Features) -> NDArray[np.int64]:
+def predicted(features: Features) -> NDArray[np.int64]:
     """Return the largest logits' classes, (n,). Raises InputError for what is not finite: the model has diverged."""
     logits: torch.Tensor = features.logits
     if not bool(logits.isfinite().all()):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import RecordsError
 from harness.intervals import seed_interval
 from harness.records import read_records, require_one_suite
+from harness.runs import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -59,8 +60,10 @@ def adaptation_table(folders: Sequence[Path]) -> AdaptationTable:
     require_one_suite(found, "adapters")
     columns = [*PLACE, "seed", "stream", "set", *METRICS]
     frame = pd.DataFrame([_row(record) for record in found if not record["error"]], columns=columns)
-    sets = {record["ood"] for record in found}
-    return AdaptationTable(found[0]["suite"], frame, _means(frame, len(sets)), _notes(found))
+    sets: dict[str, set[str]] = {}  # by protocol
+    for record in found:
+        sets.setdefault(place_of(record)[2], set()).add(record["ood"])
+    return AdaptationTable(found[0]["suite"], frame, _means(frame, sets), _notes(found))
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
@@ -68,7 +71,7 @@ def _notes(records: Sequence[Record]) -> list[str]:
     failed: dict[tuple[str, str], list[str]] = {}
     for r in records:
         if r["error"]:
-            place = f"{r['model']} (seed {r['seeds']['model']}), {r['adapter']} ({r['protocol']})"
+            place = f"{r['model']} (seed {r['seeds']['model']}), {r['adapter']} ({place_of(r)[2]})"
             failed.setdefault((place, r["error"]), []).append(r["ood"])
     return [f"{place} failed on {', '.join(sorted(set(sets)))}: {e}" for (place, e), sets in failed.items()]
 
@@ -76,25 +79,25 @@ def _notes(records: Sequence[Record]) -> list[str]:
 def _row(record: Record) -> dict[str, Any]:
     values = {name: record["metrics"].get(name, {}).get("value") for name in METRICS}
     seeds = {"seed": record["seeds"]["model"], "stream": record["seeds"]["stream"]}
-    return {name: record[name] for name in PLACE} | seeds | {"set": record["ood"]} | values
+    return dict(zip(PLACE, place_of(record), strict=True)) | seeds | {"set": record["ood"]} | values
 
 
-def _means(frame: pd.DataFrame, num_sets: int) -> pd.DataFrame:
+def _means(frame: pd.DataFrame, sets: Mapping[str, Collection[str]]) -> pd.DataFrame:
     """Average over sets, then over streams and models' seeds; by model and protocol, the least error first."""
     import pandas as pd
 
     rows = []
     for place, of_place in frame.groupby(list(PLACE), sort=False):
+        names = dict(zip(PLACE, map(str, place), strict=True))
         passages = of_place.groupby(["seed", "stream"])
         whole = passages[list(METRICS)].agg({name: "sum" if name in SUMMED else "mean" for name in METRICS})[
-            passages["set"].nunique() == num_sets
+            passages["set"].nunique() == len(sets[names["protocol"]])
         ]
         if not len(whole):
             continue
         by_seed = whole.groupby("seed")["error"].mean()
         replicates = by_seed if len(by_seed) > 1 else whole["error"]
         low, high = seed_interval(replicates.to_numpy()).interval or (None, None)
-        names = dict(zip(PLACE, place, strict=True))
         counts = {"seeds": len(by_seed), "streams": whole.index.get_level_values("stream").nunique()}
         others = whole.mean()
         rows.append(names | counts | others.to_dict() | {"lo": low, "hi": high})

@@ -71,8 +71,8 @@ def as_terminal(table: AdaptationTable) -> RenderableType:
 def legend(table: AdaptationTable) -> list[str]:
     """Say how the table is read."""
     return [
-        "Error: of the predictions that the method's paper scores, mean over the shifted sets; with several seeds its "
-        "95 % interval (Student's, over models' seeds, or over streams where there is one model).",
+        "Error: of the predictions that the method's paper scores, mean over the sets, of ID where OOD is among it; "
+        "with several seeds its 95 % interval (Student's, over models' seeds, or over one model's streams).",
         "After: the error with what was learnt from the very batch. ID error after: on ID test, with the model that is "
         "left when the streams have ended.",
         "Updated: batches after which a weight had moved. Class entropy: of the predicted classes, 1 where they are "

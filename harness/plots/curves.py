@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from harness.data import CSID
 from harness.errors import RecordsError, unknown_name
 from harness.leaderboard import leaderboard
-from harness.plan import SEPARATE, SOURCE
 from harness.plots import drawing
-from harness.records import SCORES, Record, read_manifest, read_records, read_scores
+from harness.records import SCORES, SEPARATE, SOURCE, Record, read_manifest, read_records, read_scores
+from harness.runs import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -94,10 +94,10 @@ def read_scored(folder: Path, choice: Choice) -> Scored:
         UnknownNameError: a model, seed, scorer or set that has none.
 
     """
-    board = leaderboard([folder])
     records = [r for r in read_records(folder) if r["kind"] == "score" and _is_unadapted(r)]
     if not records:
         raise RecordsError(f"{str(folder)!r} has records of adapted models only, which are not drawn")
+    board = leaderboard([folder], protocol=SEPARATE)
     models = _in_order({r["model"] for r in records}, read_manifest(folder))
     model = one_of("model", choice.model, models)
     seed = one_of("seed", choice.seed, sorted({r["seeds"]["model"] for r in records if r["model"] == model}))
@@ -241,4 +241,4 @@ def _in_order(models: set[str], manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _is_unadapted(record: Mapping[str, Any]) -> bool:
-    return (record["adapter"], record["protocol"]) == (SOURCE, SEPARATE)
+    return place_of(record)[1:] == (SOURCE, SEPARATE)

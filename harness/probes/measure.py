@@ -13,8 +13,8 @@ from harness.data import CSID
 from harness.errors import InputError
 from harness.intervals import normal_interval
 from harness.loaded import libraries
-from harness.plan import SEPARATE, SOURCE
 from harness.recorder import ID
+from harness.records import SEPARATE, SOURCE
 from harness.scoring import Failure, describe
 from harness.specs import FEATURE_FIELDS
 from harness.streams import Stream

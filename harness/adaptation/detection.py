@@ -1,0 +1,328 @@
+"""OOD detection while a model adapts: scorers on what adapters make of ID and OOD that come together."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness import digests, evaluation
+from harness.adaptation.passage import Passage
+from harness.adaptation.trace import traced
+from harness.errors import HarnessError
+from harness.loaded import libraries
+from harness.progress import progress_bar
+from harness.records import SEPARATE
+from harness.scoring import Failure, describe, fit_scorer, score_features
+from harness.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+    from harness.adaptation.prepared import Prepared
+    from harness.adaptation.trace import Trace
+    from harness.fits import Fits
+    from harness.mixing import Mixer, OpenStream
+    from harness.plan import Mixture, PlannedAdapter, PlannedModel, PlannedScorer
+    from harness.protocols import AnyScorer
+    from harness.types import FeatureSet
+
+    Outcome = tuple[Tensor, Tensor] | Failure  # scores of ID and of OOD
+
+logger = logging.getLogger("ood_harness")
+
+REFITTED = " (refit)"  # follows the name of a scorer that was fitted on adapted features
+_FEATURES = frozenset({"logits", "penultimate", "head", "linear", "train", "validation", "labels"})
+
+
+@dataclass(frozen=True, eq=False)
+class Meeting:
+    """An adapter and a mixture, with what the folder lacks of it."""
+
+    adapter: PlannedAdapter
+    mixture: Mixture
+    scorers: Mapping[str, PlannedScorer]  # pending, by what they are called
+    seeds: frozenset[int]  # of the streams whose records of the adapter are pending
+    keys: Mapping[int, tuple[str, ...]]  # of the traces, by stream seed
+
+
+@dataclass(frozen=True, eq=False)
+class Detecting:
+    """The scorers of one model under every adapter that meets OOD."""
+
+    model: PlannedModel
+    fits: Fits
+    prepared: Prepared
+    mixer: Mixer
+    _refitted: dict[str, AnyScorer | Failure] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> int:
+        """How many records there are to be."""
+        streams = len(self._settings.seeds)
+        return sum(
+            streams + len(self._scorers(adapter))
+            for adapter in self._applicable
+            for _ in self._plan.mixtures(adapter)
+        )
+
+    def not_applicable(self) -> list[dict[str, object]]:
+        """List the adapters that the model lacks something for, and scorers that read more than adapters give."""
+        place = {"model": self.model.label, "seed": self.model.seed}
+        found: list[dict[str, object]] = []
+        for adapter in self._plan.open_adapters:
+            here = {**place, "adapter": adapter.label, "protocol": adapter.protocol}
+            if missing := self.prepared.missing(adapter):
+                found.append({**here, "missing": missing})
+                continue
+            shares = dict.fromkeys(mixture.percent for mixture in self._plan.mixtures(adapter))
+            found += [
+                {**here, "mixture": {"percent": percent}, "scorer": s.label, "missing": self._missing(s)}
+                for percent in shares
+                for s in self._plan.scorers
+                if self._missing(s)
+            ]
+        return found
+
+    def run(self) -> None:
+        """Make every passage of which a number is missing, and score what it leaves."""
+        meetings = [m for m in self._meetings() if m.scorers or m.seeds]
+        with progress_bar(
+            total=len(meetings) * len(self._settings.seeds),
+            description=f"adapt {self.model.label} (seed {self.model.seed}) to mixtures",
+            unit="stream",
+            enabled=self.fits.means.progress and bool(meetings),
+        ) as bar:
+            for meeting in meetings:
+                scored: dict[str, list[Outcome]] = {label: [] for label in meeting.scorers}
+                for seed in self._settings.seeds:
+                    for label, outcome in self._on_stream(meeting, seed).items():
+                        scored[label].append(outcome)
+                    bar.update()
+                for label, outcomes in scored.items():
+                    self._record(meeting, label, outcomes)
+
+    # What there is to do ----------------------------------------------------------------------------------------
+
+    @property
+    def _plan(self) -> Any:
+        return self.fits.means.recorder.plan
+
+    @property
+    def _settings(self) -> Any:
+        return self._plan.suite.adaptation
+
+    @cached_property
+    def _applicable(self) -> list[PlannedAdapter]:
+        return [a for a in self._plan.open_adapters if not self.prepared.missing(a)]
+
+    def _missing(self, scorer: PlannedScorer) -> list[str]:
+        return sorted({*self.fits.missing(scorer.needs), *(scorer.needs - _FEATURES)})
+
+    def _scorers(self, adapter: PlannedAdapter) -> dict[str, PlannedScorer]:
+        """Return the applicable scorers by what they are called: once more where they are to be fitted again."""
+        found = {s.label: s for s in self._plan.scorers if not self._missing(s)}
+        if self._refits(adapter):
+            again = {s.label: s for s in found.values() if "train" in s.needs and "validation" not in s.needs}
+            found |= {f"{label}{REFITTED}": scorer for label, scorer in again.items()}
+        return found
+
+    def _refits(self, adapter: PlannedAdapter) -> bool:
+        """Say whether scorers are fitted on adapted features too; of two models, one a side, neither is the one."""
+        return bool(self._settings.refit and self._train is not None and adapter.protocol != SEPARATE)
+
+    @cached_property
+    def _train(self) -> Stream | None:
+        train = self.fits.means.recorder.id_data.train
+        if train is None or not self._settings.refit:
+            return None
+        chosen = train.limited(self._settings.refit)
+        return Stream.mixed([chosen], batch_size=self.prepared.batch_size, seed=0)
+
+    def _meetings(self) -> Iterator[Meeting]:
+        for adapter in self._applicable:
+            for mixture in self._plan.mixtures(adapter):
+                try:
+                    keys = {seed: self._keys(adapter, mixture, seed) for seed in self._settings.seeds}
+                except Exception as error:  # a stranger's dataset may raise anything
+                    self._fail(adapter, mixture, describe(error))
+                    continue
+                scorers = {
+                    label: scorer
+                    for label, scorer in self._scorers(adapter).items()
+                    if not self._is_done(
+                        adapter, mixture, label, self._code_id(label, scorer, list(keys.values()))
+                    )
+                }
+                seeds = frozenset(
+                    seed
+                    for seed, of_seed in keys.items()
+                    if not self._is_done(adapter, mixture, f"stream {seed}", digests.digest(of_seed))
+                )
+                yield Meeting(adapter, mixture, scorers, seeds, keys)
+
+    def _is_done(self, adapter: PlannedAdapter, mixture: Mixture, what: str, code_id: str) -> bool:
+        cell_id = self._plan.mixture_id(self.model, adapter, mixture, what)
+        return self.fits.means.recorder.folder.is_done(cell_id, code_id)
+
+    def _fail(self, adapter: PlannedAdapter, mixture: Mixture, message: str) -> None:
+        """Record that a mixture cannot be made."""
+        logger.warning("%s on %s: %s", adapter.label, mixture.name, message)
+        recorder = self.fits.means.recorder
+        for label, scorer in self._scorers(adapter).items():
+            recorder.on_mixture(self.model, adapter, mixture, "", scorer=scorer, label=label, error=message)
+        for seed in self._settings.seeds:
+            recorder.on_mixture(self.model, adapter, mixture, "", stream_seed=seed, error=message)
+
+    # Streams ----------------------------------------------------------------------------------------------------
+
+    def _streams(self, adapter: PlannedAdapter, mixture: Mixture, seed: int) -> list[OpenStream]:
+        """Make the streams of a seed. Raises DatasetError where the OOD set could not be opened."""
+        opened: Any = self.fits.means.recorder.streams[mixture.ood.name]
+        if isinstance(opened, Failure):
+            raise HarnessError(opened.message)
+        separate = adapter.protocol == SEPARATE
+        return self.mixer.streams(mixture, opened.parts[0], seed=seed, separate=separate)
+
+    def _keys(self, adapter: PlannedAdapter, mixture: Mixture, seed: int) -> tuple[str, ...]:
+        """Name the traces of a seed's streams in the cache, by all that they depend on."""
+        train = self._train.digest if self._train is not None and self._refits(adapter) else None
+        described = {
+            "name": adapter.offered.spec.name,
+            "params": adapter.params,
+            "source": adapter.offered.source,
+            "version": adapter.offered.version,
+            "fit": self.prepared.fit(adapter),
+            "after": self._settings.after,
+            "refit": train,
+        }
+        streams = self._streams(adapter, mixture, seed)
+        return tuple(
+            self.fits.loaded.features_key(s.stream, layers=False, adapter=described) for s in streams
+        )
+
+    def _on_stream(self, meeting: Meeting, seed: int) -> dict[str, Outcome]:
+        """Adapt to the streams of one seed, record what came of it, and score: by what the scorers are called."""
+        adapter, on = meeting.adapter, meeting.mixture.name
+        try:
+            streams = self._streams(adapter, meeting.mixture, seed)
+            with self.fits.means.clock.measure("adapt", scorer=adapter.label, on=on):
+                pairs = zip(streams, meeting.keys[seed], strict=True)
+                traces = [self._trace(adapter, s.stream, key) for s, key in pairs]
+        except Exception as error:  # a stranger's adapter may raise anything
+            message = f"stream {seed}: {describe(error)}"
+            logger.warning("%s, adapter %s on %s: %s", self.model.label, adapter.label, on, message)
+            self._record_stream(meeting, seed, error=message)
+            return dict.fromkeys(meeting.scorers, Failure(message))
+        if seed in meeting.seeds:
+            is_id = ~streams[0].is_ood
+            counts = {"n_id": int(is_id.sum()), "n_ood": sum(int(s.is_ood.sum()) for s in streams)}
+            metrics = traces[0].metrics(is_id, num_outputs=self.fits.loaded.model.num_classes)
+            self._record_stream(meeting, seed, metrics=metrics, **counts)
+        return self._scored(meeting, streams, traces)
+
+    def _trace(self, adapter: PlannedAdapter, stream: Stream, key: str) -> Trace:
+        loaded, means = self.fits.loaded, self.fits.means
+
+        def begin() -> Passage:
+            return Passage(
+                loaded, self.prepared.adapter(adapter), counts=means.counts, after=self._settings.after
+            )
+
+        train = self._train if self._refits(adapter) else None
+        return traced(begin, stream, means.cache, key, device=loaded.device, train=train)
+
+    # Scores -----------------------------------------------------------------------------------------------------
+
+    def _scored(self, meeting: Meeting, streams: list[OpenStream], traces: list[Trace]) -> dict[str, Outcome]:
+        import torch
+
+        fitted = {
+            label: self._fitted(label, scorer, traces[0].refit) for label, scorer in meeting.scorers.items()
+        }
+        ready: dict[str, Any] = {
+            label: (meeting.scorers[label], scorer)
+            for label, scorer in fitted.items()
+            if not isinstance(scorer, Failure)
+        }
+        parts = [
+            score_features(ready, trace.features, self.fits.means.clock, on=meeting.mixture.name)
+            for trace in traces
+        ]
+        is_ood = torch.cat([torch.from_numpy(s.is_ood) for s in streams]).to(self.fits.loaded.device)
+        found: dict[str, Outcome] = {}
+        for label, scorer in fitted.items():
+            outcomes = [scorer] if isinstance(scorer, Failure) else [part[label] for part in parts]
+            failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+            if failures:
+                found[label] = failures[0]
+                continue
+            scores = torch.cat([outcome for outcome in outcomes if isinstance(outcome, torch.Tensor)])
+            found[label] = scores[~is_ood], scores[is_ood]
+        return found
+
+    def _fitted(self, label: str, scorer: PlannedScorer, refit: FeatureSet | None) -> AnyScorer | Failure:
+        if not label.endswith(REFITTED):
+            return self.fits.scorer(scorer)
+        return fit_scorer(scorer, self.fits.loaded, refit, None, self.fits.means.clock)
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    def _record_stream(self, meeting: Meeting, seed: int, **measured: Any) -> None:
+        self.fits.means.recorder.on_mixture(
+            self.model,
+            meeting.adapter,
+            meeting.mixture,
+            digests.digest(meeting.keys[seed]),
+            stream_seed=seed,
+            **measured,
+        )
+
+    def _record(self, meeting: Meeting, label: str, outcomes: list[Outcome]) -> None:
+        scorer = meeting.scorers[label]
+        self.fits.means.recorder.on_mixture(
+            self.model,
+            meeting.adapter,
+            meeting.mixture,
+            self._code_id(label, scorer, list(meeting.keys.values())),
+            scorer=scorer,
+            label=label,
+            **_measured(outcomes),
+        )
+
+    def _code_id(self, label: str, scorer: PlannedScorer, keys: list[tuple[str, ...]]) -> str:
+        data, offered, features = self.fits.means.recorder.id_data, scorer.offered, digests.digest(keys)
+        parts = {"train": data.train, "validation": data.validation}
+        return digests.code_id(
+            id_features=features,
+            ood_features=features,
+            fit={
+                name: part.digest for name, part in parts.items() if part is not None and name in scorer.needs
+            },
+            scorer=label.removesuffix(scorer.label) + offered.spec.name,
+            params=scorer.params,
+            source=offered.source,
+            version=offered.version,
+            libraries=libraries(),
+        )
+
+
+def _measured(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Turn the scores of several streams into a record's numbers, or into the first error."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        return {"error": failures[0].message}
+    pairs = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+    try:
+        metrics, by_stream = evaluation.stream_metrics(pairs)
+    except HarnessError as error:
+        return {"error": str(error)}
+    sides = {
+        side: digests.digest([digests.array_digest(pair[place].cpu().numpy()) for pair in pairs])
+        for place, side in enumerate(("id", "ood"))
+    }
+    counts = {"n_id": len(pairs[0][0]), "n_ood": len(pairs[0][1])}
+    return {"metrics": metrics, "by_stream": by_stream, "scores": sides, **counts}

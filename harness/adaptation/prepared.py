@@ -1,0 +1,66 @@
+"""Builds adapters for passages; what one wants to see of the clean images beforehand, it is shown once a model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.extract import decoded_batches
+from harness.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from harness.loaded import LoadedModel
+    from harness.plan import PlannedAdapter
+    from harness.protocols import Adapter
+    from harness.recorder import Recorder
+
+TRAIN = "train"  # the need of an adapter that is prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The adapters of a model."""
+
+    loaded: LoadedModel
+    recorder: Recorder
+    _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label: what has seen the clean images
+
+    @property
+    def batch_size(self) -> int:
+        """How many images an adapter meets at a time."""
+        suite = self.recorder.plan.suite
+        return suite.adaptation.batch_size or suite.batch_size
+
+    def adapter(self, planned: PlannedAdapter) -> Adapter:
+        """Build an adapter for one passage, as a copy of what has seen the clean images."""
+        if TRAIN not in planned.needs:
+            return planned.offered.spec.build(**planned.params)  # type: ignore[no-any-return]
+        if planned.label not in self._prepared:
+            classifier: Any = copy.deepcopy(self.loaded.model.classifier)
+            built = planned.offered.spec.build(**planned.params)
+            self._prepared[planned.label] = built.prepare(classifier.eval(), self._clean())
+        return copy.deepcopy(self._prepared[planned.label])
+
+    def missing(self, planned: PlannedAdapter) -> list[str]:
+        """List what neither the model nor the data offer."""
+        needs = {"logits", *planned.needs}
+        return sorted(needs - self.loaded.offers - self.recorder.id_data.offers)
+
+    def fit(self, planned: PlannedAdapter) -> dict[str, str]:
+        """Digest what an adapter sees beforehand."""
+        train = self.recorder.id_data.train
+        return {TRAIN: train.digest} if train is not None and TRAIN in planned.needs else {}
+
+    def _clean(self) -> Iterator[Tensor]:
+        """Decode ID training images in a random order, as many as the adapter takes."""
+        train = self.recorder.id_data.train
+        if train is None:
+            return
+        stream = Stream.mixed([train], batch_size=self.batch_size, seed=0)
+        for batch in decoded_batches(self.loaded, stream):
+            yield self.loaded.model.preprocessing.normalise(batch.to(self.loaded.device))
