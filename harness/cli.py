@@ -13,19 +13,17 @@ import typer
 
 from harness.adaptation.command import adaptation
 from harness.errors import HarnessError, unknown_name
+from harness.formats import Format, draw, show
 from harness.plots.command import plot
 from harness.probes.command import probes
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from harness.leaderboard import Board
     from harness.plan import Plan
     from harness.registry import Registry
     from harness.runner import RunResult
 
 FAILED, USAGE = 1, 2
-_UNBOUNDED = 10_000
 _LOG_WIDTH = 200
 
 app = typer.Typer(
@@ -48,7 +46,7 @@ ProtocolName = Annotated[
 ]
 
 
-class Format(StrEnum):
+class BoardFormat(StrEnum):
     """How a leaderboard is written."""
 
     table = "table"
@@ -56,15 +54,6 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     latex = "latex"
-
-
-class ContrastFormat(StrEnum):
-    """How a contrast is written."""
-
-    table = "table"
-    md = "md"
-    csv = "csv"
-    json = "json"
 
 
 @app.command()
@@ -98,7 +87,7 @@ def run(
 @app.command()
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
-    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
+    format: Annotated[BoardFormat, typer.Option("--format", help="How it is written.")] = BoardFormat.table,
     metric: Annotated[str, typer.Option(help="The metric of the main columns and of the order.")] = "auroc",
     group: Annotated[
         str, typer.Option(help="What is ordered by: near, far, csid or all. csid is never ranked.")
@@ -114,15 +103,15 @@ def leaderboard(
         boards = build_all(folders, metric=metric, group=group)
     else:
         boards = [build(folders, metric=metric, group=group, protocol=protocol)]
-    if format is Format.table:
+    if format is BoardFormat.table:
         for board in boards:
             _print_board(board)
         return
     writers = {
-        Format.md: render.as_markdown,
-        Format.csv: render.as_csv,
-        Format.json: render.as_json,
-        Format.latex: render.as_latex,
+        BoardFormat.md: render.as_markdown,
+        BoardFormat.csv: render.as_csv,
+        BoardFormat.json: render.as_json,
+        BoardFormat.latex: render.as_latex,
     }
     typer.echo(writers[format](*boards), nl=False)
 
@@ -132,25 +121,14 @@ def contrast(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
     a: Annotated[str, typer.Argument(metavar="A", help="MODEL/SCORER, as the leaderboard names them.")],
     b: Annotated[str, typer.Argument(metavar="B", help="MODEL/SCORER, to be compared with A.")],
-    format: Annotated[
-        ContrastFormat, typer.Option("--format", help="How it is written.")
-    ] = ContrastFormat.table,
+    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
     protocol: ProtocolName = None,
 ) -> None:
     """Say whether one model with a scorer beats another over the same seeds, by paired t tests."""
-    from harness import render
+    from harness import contrast_text
     from harness.contrast import contrast as build
 
-    found = build(folders, a, b, protocol=protocol)
-    if format is ContrastFormat.table:
-        _draw(render.contrast_as_terminal(found))
-        return
-    writers = {
-        ContrastFormat.md: render.contrast_as_markdown,
-        ContrastFormat.csv: render.contrast_as_csv,
-        ContrastFormat.json: render.contrast_as_json,
-    }
-    typer.echo(writers[format](found), nl=False)
+    show(build(folders, a, b, protocol=protocol), format, contrast_text)
 
 
 @app.command()
@@ -278,9 +256,9 @@ def _finish(result: RunResult) -> None:
         for board in leaderboards([result.folder]):
             _print_board(board)
     if any(r["kind"] == "probe" for r in records):
-        _draw(probes_text.as_terminal(probe_table([result.folder])))
+        draw(probes_text.as_terminal(probe_table([result.folder])))
     if any(r["kind"] == "adaptation" for r in records):
-        _draw(adaptation_text.as_terminal(adaptation_table([result.folder])))
+        draw(adaptation_text.as_terminal(adaptation_table([result.folder])))
     _say(
         f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
         f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"
@@ -297,7 +275,7 @@ def _print_board(board: Board) -> None:
     from harness.render import as_terminal
 
     console = Console()
-    _draw(as_terminal(board, width=console.width if console.is_terminal else _LOG_WIDTH))
+    draw(as_terminal(board, width=console.width if console.is_terminal else _LOG_WIDTH))
 
 
 def _print_plugins(rows: list[dict[str, Any]]) -> None:
@@ -308,19 +286,7 @@ def _print_plugins(rows: list[dict[str, Any]]) -> None:
         table.add_column(column, no_wrap=column in ("kind", "name"))
     for row in rows:
         table.add_row(*(", ".join(value) if isinstance(value, list) else value for value in row.values()))
-    _draw(table)
-
-
-def _draw(drawing: RenderableType) -> None:
-    """Print to the terminal's width; into a file or a pipe, at the drawing's own."""
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console = Console()
-    if not console.is_terminal:
-        unbounded = console.options.update(max_width=_UNBOUNDED)
-        console = Console(width=Measurement.get(console, unbounded, drawing).maximum)
-    console.print(drawing)
+    draw(table)
 
 
 def _described(plan: Plan, registry: Registry) -> str:

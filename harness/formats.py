@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+_UNBOUNDED = 10_000  # characters of a line that goes into a file
+
 
 class Format(StrEnum):
     """How a table is written."""
@@ -37,10 +39,21 @@ class Texts(Protocol):
 def show(table: Any, format: Format, texts: Texts) -> None:
     """Print a table."""
     import typer
-    from rich.console import Console
 
     if format is Format.table:
-        Console().print(texts.as_terminal(table))
+        draw(texts.as_terminal(table))
         return
     writers = {Format.md: texts.as_markdown, Format.csv: texts.as_csv, Format.json: texts.as_json}
     typer.echo(writers[format](table), nl=False)
+
+
+def draw(drawing: RenderableType) -> None:
+    """Print to the terminal's width; into a file or a pipe, at the drawing's own."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    if not console.is_terminal:
+        unbounded = console.options.update(max_width=_UNBOUNDED)
+        console = Console(width=Measurement.get(console, unbounded, drawing).maximum)
+    console.print(drawing)

@@ -1,47 +1,26 @@
-"""Leaderboards and contrasts as text: Markdown, CSV, JSON, and tables for the terminal. Shares are in per cent."""
+"""Leaderboards as text: Markdown, CSV, JSON, LaTeX, and tables for the terminal. Shares are in per cent."""
 
 from __future__ import annotations
 
-import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
 from harness.leaderboard import Board, leaderboards
 from harness.records import SEPARATE, SOURCE, read_records
 from harness.runs import GROUPS
-from harness.statistics import FEWEST_SEEDS
+from harness.wording import ABSENT, FPR_HEADERS, difference, is_missing, json_of, markdown, percent, title_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pandas as pd
     from rich.console import RenderableType
     from rich.table import Table
 
-    from harness.contrast import Contrast
-
-ABSENT = "–"
-FPR_HEADERS = {
-    "fpr95_id": "FPR95 (ID positive): share of OOD accepted when 95 % of ID is accepted",
-    "fpr95_ood": "FPR95 (OOD positive): share of ID flagged when 95 % of OOD is flagged",
-}
-_SMALLEST_P = 0.001  # below it, a p-value is not written out
 _MEANS = "group means"
 _WIDTH_OF_NAMES = 48  # characters of the columns that name a row
 _WIDTH_OF_SET = 33  # characters of a set's two columns
-_TITLES = {
-    "auroc": "AUROC",
-    "fpr95_id": "FPR95 (ID pos.)",
-    "fpr95_ood": "FPR95 (OOD pos.)",
-    "tnr95_id": "TNR95 (ID pos.)",
-    "dtacc": "DTACC",
-    "aupr_in": "AUPR-in",
-    "aupr_out": "AUPR-out",
-    "ap_in": "AP-in",
-    "ap_out": "AP-out",
-}
 
 
 def write_boards(folder: Path) -> None:
@@ -79,13 +58,13 @@ def as_json(*boards: Board) -> str:
             "fpr95": FPR_HEADERS[board.fpr],
             "notes": board.notes,
         }
-        written.append(_json(head, board.rows))
+        written.append(json_of(head, board.rows))
     return written[0] if len(written) == 1 else "[\n" + ",\n".join(written) + "]\n"
 
 
 def as_markdown(*boards: Board) -> str:
     """Write one table a protocol with every column, and below it what a reader must know."""
-    tables = [_markdown(*_whole_table(board), legend(board)) for board in boards]
+    tables = [markdown(*_whole_table(board), legend(board)) for board in boards]
     if len(tables) == 1:
         return tables[0]
     return "\n".join(f"## {board.protocol}\n\n{table}" for board, table in zip(boards, tables, strict=True))
@@ -138,7 +117,7 @@ def _heading(board: Board) -> str:
 
 def legend(board: Board) -> list[str]:
     """Say how the board is read."""
-    title = _title(board.metric)
+    title = title_of(board.metric)
     shown = title if board.metric == board.fpr else f"{title} and FPR95"
     interval = ", AUROC with its 95 % interval" if board.metric == "auroc" else ""
     by = "the mean of the near and far means" if board.group == "all" else f"the {board.group} mean"
@@ -167,119 +146,8 @@ def _legend_of_mixtures(board: Board) -> list[str]:
         f"Streams: {parts}, {how}; SET+SHIFT: OOD carries the shift of the ID beside it. Every adapter meets the same.",
         "Intervals: Student's over streams of one model, or over models' seeds. Ranks: within an adapter, likewise. "
         "ID accuracy: in the streams.",
-        f"Gain: difference of {_title(board.metric)} to the same scorer where nothing adapts, paired by stream.",
+        f"Gain: difference of {title_of(board.metric)} to the same scorer where nothing adapts, paired by stream.",
     ]
-
-
-def contrast_as_csv(contrast: Contrast) -> str:
-    """Write every comparison at full precision: shares, not per cent."""
-    return contrast.frame.to_csv(index=False, lineterminator="\n")
-
-
-def contrast_as_json(contrast: Contrast) -> str:
-    """Write the comparisons as objects at full precision, with the seeds and the verdicts."""
-    names = ("suite", "a", "b", "seeds", "left_out", "verdict", "accuracy_verdict")
-    head = {name: getattr(contrast, name) for name in names}
-    return _json(head | {"fpr95": FPR_HEADERS[contrast.fpr]}, contrast.rows)
-
-
-def contrast_as_markdown(contrast: Contrast) -> str:
-    """Write one table with both metrics side by side, and below it what a reader must know, the verdict last."""
-    tables = [_contrast_table(contrast, metric) for metric in ("auroc", contrast.fpr)]
-    (first, rows), (second, more) = tables
-    joined = [[*row, *other[1:]] for row, other in zip(rows, more, strict=True)]
-    return _markdown([*first, *second[1:]], joined, contrast_legend(contrast))
-
-
-def contrast_as_terminal(contrast: Contrast) -> RenderableType:
-    """Draw a table for each metric: the groups, then the sets; below them what a reader must know."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = []
-    groups = sum(row["level"] == "group" and row["metric"] == "auroc" for row in contrast.rows)
-    for metric in ("auroc", contrast.fpr):
-        table = Table(title=contrast.suite, title_justify="left", header_style="bold", padding=(0, 1))
-        headers, rows = _contrast_table(contrast, metric, separator="\n")
-        for header in headers:
-            table.add_column(header, no_wrap=header != "on", justify="left" if header == "on" else "right")
-        for number, row in enumerate(rows):
-            if number == groups:
-                table.add_section()
-            table.add_row(*row)
-        drawn.append(table)
-    return Group(*drawn, Text("\n".join(contrast_legend(contrast))))
-
-
-def contrast_legend(contrast: Contrast) -> list[str]:
-    """Say how a contrast is read, and what it decides."""
-    count = len(contrast.seeds)
-    inference = f"with Student's 95 % interval ({count - 1} degrees of freedom)"
-    if count < FEWEST_SEEDS:
-        inference = f"without interval and p: fewer than {FEWEST_SEEDS} seeds decide nothing"
-    others = [f"{_listed(seeds)} of {side.upper()}" for side, seeds in contrast.left_out.items() if seeds]
-    left_out = f" Left out: seeds {' and '.join(others)}." if others else ""
-    (accuracy,) = [row for row in contrast.rows if row["level"] == "id"]
-    return [
-        f"A: {contrast.a}. B: {contrast.b}.",
-        f"Seeds that both have: {count} ({_listed(contrast.seeds)}).{left_out}",
-        f"Means over these seeds in per cent; B − A in points, paired by seed, {inference}.",
-        f"{FPR_HEADERS[contrast.fpr]}.",
-        "p: paired t-test, two-sided. AUROC on all is the primary comparison: it is not adjusted, nor are the other "
-        "groups. The sets' p are Holm-adjusted over the sets, for each metric by itself.",
-        "all: the mean of the near and far means. csid, shifted ID, is shown and never part of it.",
-        f"ID accuracy: A {_points(accuracy['a'])}, B {_points(accuracy['b'])}, B − A {_difference(accuracy)}, "
-        f"p {_p_value(accuracy)}: {contrast.accuracy_verdict}.",
-        f"Verdict, by AUROC on all at the 5 % level: {contrast.verdict}.",
-    ]
-
-
-def _contrast_table(
-    contrast: Contrast, metric: str, *, separator: str = " "
-) -> tuple[list[str], list[list[str]]]:
-    title = _title(metric)
-    headers = ["on", *(f"{title}{separator}{what}" for what in ("A", "B", "B − A", "p"))]
-    rows = [
-        [row["on"], _points(row["a"]), _points(row["b"]), _difference(row), _p_value(row)]
-        for row in contrast.rows
-        if row["metric"] == metric
-    ]
-    return headers, rows
-
-
-def _points(share: float) -> str:
-    return ABSENT if _is_missing(share) else f"{100 * share:.2f}"
-
-
-def _difference(row: dict[str, Any], digits: int = 2) -> str:
-    if _is_missing(row["difference"]):
-        return ABSENT
-    value, low, high = (f"{100 * (row[key] or 0):+.{digits}f}" for key in ("difference", "lo", "hi"))
-    return value if _is_missing(row["lo"]) else f"{value} [{low}, {high}]"
-
-
-def _p_value(row: dict[str, Any]) -> str:
-    """Write the p-value of a row: of a set, the adjusted one."""
-    p_value = row["p_holm"] if row["level"] == "set" else row["p"]
-    if _is_missing(p_value):
-        return ABSENT
-    return f"{p_value:.3f}" if p_value >= _SMALLEST_P else f"<{_SMALLEST_P}"
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, seeds))
-
-
-def _markdown(headers: list[str], rows: list[list[str]], lines: list[str]) -> str:
-    table = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
-    table.insert(1, "|" + "---|" * len(headers))
-    return "\n".join([*table, "", *(f"- {line}" for line in lines)]) + "\n"
-
-
-def _json(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    known = [{key: None if _is_missing(value) else value for key, value in row.items()} for row in rows]
-    return json.dumps({**head, "rows": known}, indent=2, default=int) + "\n"
 
 
 def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
@@ -306,7 +174,7 @@ def _gain_columns(board: Board) -> list[tuple[str, Callable[[dict[str, Any]], st
 
 
 def _signed(row: dict[str, Any], name: str) -> str:
-    return _difference({"difference": row[name], "lo": row[f"{name}_lo"], "hi": row[f"{name}_hi"]}, digits=1)
+    return difference(row[name], row[f"{name}_lo"], row[f"{name}_hi"], digits=1)
 
 
 def _value_columns(
@@ -314,10 +182,10 @@ def _value_columns(
 ) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
     metric, fpr = f"{name}_{board.metric}", f"{name}_{board.fpr}"
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        (f"{name}{separator}{_title(board.metric)}", lambda row: _with_interval(row, metric))
+        (f"{name}{separator}{title_of(board.metric)}", lambda row: _with_interval(row, metric))
     ]
     if board.metric != board.fpr:
-        columns.append((f"{name}{separator}{_title(board.fpr)}", lambda row: _percent(row[fpr])))
+        columns.append((f"{name}{separator}{title_of(board.fpr)}", lambda row: percent(row[fpr])))
     return columns
 
 
@@ -352,34 +220,20 @@ def _model(row: dict[str, Any]) -> str:
 
 def _scorer(row: dict[str, Any]) -> str:
     alias = row["same_as"]
-    return row["scorer"] if _is_missing(alias) else f"{row['scorer']} (= {alias})"
+    return row["scorer"] if is_missing(alias) else f"{row['scorer']} (= {alias})"
 
 
 def _rank(row: dict[str, Any]) -> str:
     best, worst = row["rank_best"], row["rank_worst"]
-    if _is_missing(best) or _is_missing(worst):
+    if is_missing(best) or is_missing(worst):
         return ABSENT
     return f"{best}" if best == worst else f"{best}–{worst}"
 
 
 def _with_interval(row: dict[str, Any], column: str) -> str:
     low, high = row.get(f"{column}_lo"), row.get(f"{column}_hi")
-    value = _percent(row[column])
-    return value if _is_missing(low) else f"{value} [{_percent(low)}, {_percent(high)}]"
-
-
-def _percent(value: Any) -> str:
-    return ABSENT if _is_missing(value) else f"{100 * value:.1f}"
-
-
-def _is_missing(value: Any) -> bool:
-    import pandas as pd
-
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def _title(metric: str) -> str:
-    return _TITLES.get(metric, metric)
+    value = percent(row[column])
+    return value if is_missing(low) else f"{value} [{percent(low)}, {percent(high)}]"
 
 
 def _latex_escaped(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, InputError
+from harness.memory import peak_memory
 from harness.specs import FEATURE_FIELDS
 from harness.types import FitData
 
@@ -34,13 +35,24 @@ class Failure:
 
 @dataclass
 class Clock:
-    """Seconds, forwards and backwards by what they were spent on."""
+    """Seconds, memory, forwards and backwards by what they were spent on."""
 
     device: str = "cpu"
     seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)  # (stage, scorer, set)
     passes: dict[tuple[str, str, str], tuple[int, int]] = field(
         default_factory=dict
     )  # images forwards, backwards
+
+    peaks: dict[tuple[str, str, str], int] = field(default_factory=dict)  # bytes
+
+    @contextmanager
+    def measure_with_memory(self, stage: str, *, scorer: str = "", on: str = "") -> Iterator[None]:
+        """Add the time of the block, and keep its peak of memory where that is higher than an earlier block's."""
+        key = (stage, scorer, on)
+        with self.measure(stage, scorer=scorer, on=on), peak_memory(self.device) as peak:
+            yield
+        if peak.bytes is not None:
+            self.peaks[key] = max(self.peaks.get(key, 0), peak.bytes)
 
     @contextmanager
     def measure(self, stage: str, *, scorer: str = "", on: str = "") -> Iterator[None]:
@@ -70,6 +82,8 @@ class Clock:
         measured: dict[str, object] = {"seconds": round(self.seconds[key], 6)} if key in self.seconds else {}
         if key in self.passes:
             measured["forwards"], measured["backwards"] = self.passes[key]
+        if key in self.peaks:
+            measured["peak_bytes"] = self.peaks[key]
         return measured
 
 

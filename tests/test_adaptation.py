@@ -145,6 +145,15 @@ def test_records_tell_steps_resets_passes_and_collapse(adapted: dict[str, Any], 
     assert value(cautious) == pytest.approx(np.mean(np.arange(40) % 3 != 1))
 
 
+def test_times_tell_what_a_passage_took_in_memory(adapted: dict[str, Any], tmp_path: Path) -> None:
+    run_suite(adapted, tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "timings.jsonl").read_text().splitlines()]
+    (passage,) = [line for line in lines if line["stage"] == "adapt"]
+    assert passage["seconds"] > 0
+    if Path("/proc/self/clear_refs").exists():
+        assert passage["peak_bytes"] >= 0
+
+
 def test_clean_images_are_shown_once_a_model(adapted: dict[str, Any], toys: Any, tmp_path: Path) -> None:
     adapted["adapters"] = [{"name": "cautious", "protocol": ["episodic", "continual"]}]
     run_suite(adapted, tmp_path / "out")

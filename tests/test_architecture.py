@@ -12,12 +12,12 @@ from harness.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"deferred", "errors", "formats", "preprocessing", "progress", "protocols", "seeding", "selection", "signatures",
-     "specs", "tables", "types"},
+    {"deferred", "errors", "formats", "memory", "preprocessing", "progress", "protocols", "seeding", "selection",
+     "signatures", "specs", "tables", "types", "wording"},
     {"cache", "digests", "hookspecs", "intervals", "metrics", "ranking", "records", "runs", "statistics"},
     {"data", "extract", "image_scoring", "loaded", "mixing", "plan", "registry", "streams", "suite"},
     {"evaluation", "fits", "manifest", "recorder", "scoring", "training"},
-    {"adaptation", "contrast", "leaderboard", "probes", "render", "unit"},
+    {"adaptation", "contrast", "contrast_text", "leaderboard", "probes", "render", "unit"},
     {"runner", "trainer"},
     {"plots"},
     {"__init__", "api", "cli"},

@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import ttest_rel
 from toys import run_suite
 
-from harness import cli, render
+from harness import cli, contrast_text
 from harness.contrast import Contrast, contrast
 from harness.errors import InputError, RecordsError, UnknownNameError
 
@@ -216,7 +216,7 @@ def test_an_accuracy_that_was_not_measured_is_not_shown_equal(
     found = with_accuracies(tmp_path / "run", values, [0.9] * 6, [0.9] * 5)
     assert math.isnan(by_name(found, "id_accuracy")["id"]["difference"])
     assert found.accuracy_verdict == "not shown equal"
-    assert "ID accuracy: A 90.00, B –, B − A –, p –: not shown equal." in render.contrast_legend(found)
+    assert "ID accuracy: A 90.00, B –, B − A –, p –: not shown equal." in contrast_text.legend(found)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -228,7 +228,7 @@ def test_fewer_than_five_seeds_have_means_and_decide_nothing(
     assert found.frame[["lo", "hi", "p", "p_holm"]].isna().all(axis=None)
     assert found.frame[["a", "b", "difference"]].notna().all(axis=None)
     assert (found.verdict, found.accuracy_verdict) == ("undecided", "not shown equal")
-    assert "fewer than 5 seeds decide nothing" in render.contrast_as_markdown(found)
+    assert "fewer than 5 seeds decide nothing" in contrast_text.as_markdown(found)
 
 
 def test_only_the_seeds_that_both_have_count_and_the_others_are_named(
@@ -243,7 +243,7 @@ def test_only_the_seeds_that_both_have_count_and_the_others_are_named(
     a, b = ([values[pair][seed]["bright"] for seed in range(6)] for pair in (A, B))
     assert_paired(by_name(found)["bright"], a, b)
     line = "Seeds that both have: 6 (0, 1, 2, 3, 4, 5). Left out: seeds 8, 9 of A and 7 of B."
-    assert line in render.contrast_legend(found)
+    assert line in contrast_text.legend(found)
 
 
 def test_models_without_a_common_seed_are_refused(values: dict[str, Values], tmp_path: Path) -> None:
@@ -346,16 +346,16 @@ def test_every_format_tells_the_same_numbers(values: dict[str, Values], tmp_path
     primary = rows["all"]
     shown = f"{100 * primary['difference']:+.2f} [{100 * primary['lo']:+.2f}, {100 * primary['hi']:+.2f}]"
 
-    listed = list(csv.DictReader(io.StringIO(render.contrast_as_csv(found))))
+    listed = list(csv.DictReader(io.StringIO(contrast_text.as_csv(found))))
     assert float(listed[2]["difference"]) == primary["difference"]
     assert [row["metric"] for row in listed].count("fpr95_id") == 8
-    as_json = json.loads(render.contrast_as_json(found))
+    as_json = json.loads(contrast_text.as_json(found))
     assert as_json["rows"][2]["p"] == primary["p"]
     assert as_json["rows"][2]["p_holm"] is None
     assert as_json["verdict"] == "B is better"
     assert as_json["seeds"] == [0, 1, 2, 3, 4, 5]
 
-    header, _, *lines = render.contrast_as_markdown(found).splitlines()
+    header, _, *lines = contrast_text.as_markdown(found).splitlines()
     assert "| AUROC B − A | AUROC p | FPR95 (ID pos.) A |" in header
     assert lines[2].startswith(f"| all | {100 * primary['a']:.2f} | {100 * primary['b']:.2f} | {shown} | ")
     assert f"| {rows['fog']['p_holm']:.3f} | " in next(line for line in lines if line.startswith("| fog "))
@@ -367,7 +367,7 @@ def test_the_ood_positive_convention_is_named_in_the_headers(
     values: dict[str, Values], tmp_path: Path
 ) -> None:
     found = contrast(run_of(tmp_path / "run", values, fpr="ood"), A, B)
-    assert "FPR95 (OOD pos.) B − A" in render.contrast_as_markdown(found)
+    assert "FPR95 (OOD pos.) B − A" in contrast_text.as_markdown(found)
     assert "fpr95_id" not in set(found.frame["metric"])
 
 

@@ -209,7 +209,7 @@ class Detecting:
         adapter, on = meeting.adapter, meeting.mixture.name
         try:
             streams = self._streams(adapter, meeting.mixture, seed)
-            with self.fits.means.clock.measure("adapt", scorer=adapter.label, on=on):
+            with self.fits.means.clock.measure_with_memory("adapt", scorer=adapter.label, on=on):
                 pairs = zip(streams, meeting.keys[seed], strict=True)
                 traces = [self._trace(adapter, s.stream, key) for s, key in pairs]
         except Exception as error:  # a stranger's adapter may raise anything

@@ -132,7 +132,7 @@ class Adapting:
     def _make(self, course: Course, code_id: str, pending: list[str]) -> None:
         label = f"{course.adapter.label} ({course.adapter.protocol})"
         try:
-            with self.clock.measure("adapt", scorer=label, on=f"stream {course.seed}"):
+            with self.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}"):
                 passage = Passage(
                     self.loaded,
                     self.prepared.adapter(course.adapter),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 from harness.adaptation.table import adaptation_table, has_adaptation
 from harness.cache import write_atomically
+from harness.wording import json_of_frames, markdown, percent, terminal_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from harness.adaptation.table import AdaptationTable
 
-ABSENT = "–"
 HEADERS = (
     "model", "adapter", "protocol", "error (%)", "after (%)", "ID error after (%)", "updated (%)", "class entropy",
     "resets", "forwards", "backwards",
@@ -39,32 +38,21 @@ def as_csv(table: AdaptationTable) -> str:
 
 def as_json(table: AdaptationTable) -> str:
     """Write the numbers and their means at full precision."""
-    parts = {"sets": table.frame, "means": table.means}
-    content = {
-        name: json.loads(frame.to_json(orient="records", double_precision=15))
-        for name, frame in parts.items()
-    }
-    return json.dumps({"suite": table.suite, **content, "notes": table.notes}, indent=2) + "\n"
+    frames = {"sets": table.frame, "means": table.means}
+    return json_of_frames({"suite": table.suite}, frames, table.notes)
 
 
 def as_markdown(table: AdaptationTable) -> str:
     """Write the means, with what a reader must know below."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADERS, *_rows(table))]
-    lines.insert(1, "|" + "---|" * len(HEADERS))
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in legend(table)) + "\n"
+    return markdown(HEADERS, _rows(table), legend(table))
 
 
 def as_terminal(table: AdaptationTable) -> RenderableType:
     """Draw the means, with what a reader must know below."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=f"{table.suite}: adaptation", title_justify="left", header_style="bold")
-    for number, header in enumerate(HEADERS):
-        drawn.add_column(header, justify="left" if number < _LEFT else "right")
-    for row in _rows(table):
-        drawn.add_row(*row)
+    drawn = terminal_table(f"{table.suite}: adaptation", HEADERS, _rows(table), names=HEADERS[:_LEFT])
     return Group(drawn, Text("\n".join(legend(table))))
 
 
@@ -85,7 +73,7 @@ def _rows(table: AdaptationTable) -> list[list[str]]:
     rows: list[list[str]] = []
     for row in table.means.to_dict(orient="records"):
         names = [str(row[name]) for name in ("model", "adapter", "protocol")]
-        numbers = [_error(row), *(_percent(row[name]) for name in ("error_after", "id_error", "updated"))]
+        numbers = [_error(row), *(percent(row[name]) for name in ("error_after", "id_error", "updated"))]
         counts = [f"{row['class_entropy']:.3f}", f"{row['resets']:.3g}"]
         rows.append([*names, *numbers, *counts, *(f"{row[name]:.3g}" for name in ("forwards", "backwards"))])
     return rows
@@ -93,9 +81,5 @@ def _rows(table: AdaptationTable) -> list[list[str]]:
 
 def _error(row: dict[Any, Any]) -> str:
     if row["lo"] is None or math.isnan(row["lo"]):
-        return _percent(row["error"])
-    return f"{_percent(row['error'])} [{_percent(row['lo'])}, {_percent(row['hi'])}]"
-
-
-def _percent(share: float | None) -> str:
-    return ABSENT if share is None or math.isnan(share) else f"{100 * share:.1f}"
+        return percent(row["error"])
+    return f"{percent(row['error'])} [{percent(row['lo'])}, {percent(row['hi'])}]"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
 from harness.probes.table import FEWEST_MODELS, has_probes, probe_table
+from harness.wording import ABSENT, json_of_frames, markdown_table, terminal_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
     from rich.console import RenderableType
-    from rich.table import Table
 
     from harness.probes.table import ProbeTable
 
-ABSENT = "–"
+
+_NAMES = ("model", "on", "probe")  # columns that are names
 
 
 def write_probes(folder: Path) -> None:
@@ -37,23 +37,14 @@ def as_csv(table: ProbeTable) -> str:
 
 def as_json(table: ProbeTable) -> str:
     """Write the numbers and the correlations at full precision."""
-    parts = {"probes": table.frame, "correlations": table.correlations}
-    content = {
-        name: json.loads(frame.to_json(orient="records", double_precision=15))
-        for name, frame in parts.items()
-    }
-    return json.dumps({"suite": table.suite, **content, "notes": table.notes}, indent=2) + "\n"
+    frames = {"probes": table.frame, "correlations": table.correlations}
+    return json_of_frames({"suite": table.suite}, frames, table.notes)
 
 
 def as_markdown(table: ProbeTable) -> str:
     """Write both tables, with what a reader must know below."""
-    parts = []
-    for headers, rows in (_numbers(table), _correlated(table)):
-        if not rows:
-            continue  # encoders have no accuracy to correlate with
-        lines = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
-        lines.insert(1, "|" + "---|" * len(headers))
-        parts.append("\n".join(lines))
+    both = (_numbers(table), _correlated(table))
+    parts = [markdown_table(headers, rows) for headers, rows in both if rows]  # encoders have no accuracy
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in legend(table))]) + "\n"
 
 
@@ -62,9 +53,9 @@ def as_terminal(table: ProbeTable) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    drawn = [_drawn(f"{table.suite}: probes", *_numbers(table))]
+    drawn = [terminal_table(f"{table.suite}: probes", *_numbers(table), names=_NAMES)]
     if len(table.correlations):
-        drawn.append(_drawn("correlation with accuracy", *_correlated(table)))
+        drawn.append(terminal_table("correlation with accuracy", *_correlated(table), names=_NAMES))
     return Group(*drawn, Text("\n".join(legend(table))))
 
 
@@ -112,14 +103,3 @@ def _summary(values: pd.Series[float]) -> str:
     if len(found) == 1:
         return f"{found[0]:.4g}"
     return f"{statistics.fmean(found):.4g} ± {statistics.stdev(found):.2g}"
-
-
-def _drawn(title: str, headers: list[str], rows: list[list[str]]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", header_style="bold", padding=(0, 1))
-    for header in headers:
-        table.add_column(header, justify="left" if header in ("model", "on", "probe") else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -1,0 +1,56 @@
+"""How much memory a piece of work takes at its peak, beyond what was held before it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OWN = Path("/proc/self")
+_RESET_PEAK = "5"  # what Linux takes, in clear_refs, as the order to forget the peak
+
+
+@dataclass
+class Peak:
+    """The peak in bytes; None where the system does not tell."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_memory(device: str) -> Iterator[Peak]:
+    """Measure a block's peak: of a GPU, what torch allocates there; else of the process, where Linux tells it."""
+    peak = Peak()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        return
+    held = _forget_peak()
+    yield peak
+    if held is not None and (highest := _status("VmHWM")) is not None:
+        peak.bytes = max(highest - held, 0)
+
+
+def _forget_peak() -> int | None:
+    """Return what is resident now, and let the peak begin there; None where that cannot be done."""
+    try:
+        (_OWN / "clear_refs").write_text(_RESET_PEAK)
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int | None:
+    try:
+        lines = (_OWN / "status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)

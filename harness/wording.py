@@ -1,0 +1,101 @@
+"""How numbers and tables are written: what is missing, shares in per cent, differences, and Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+    from rich.table import Table
+
+ABSENT = "–"
+FPR_HEADERS = {
+    "fpr95_id": "FPR95 (ID positive): share of OOD accepted when 95 % of ID is accepted",
+    "fpr95_ood": "FPR95 (OOD positive): share of ID flagged when 95 % of OOD is flagged",
+}
+_TITLES = {
+    "auroc": "AUROC",
+    "fpr95_id": "FPR95 (ID pos.)",
+    "fpr95_ood": "FPR95 (OOD pos.)",
+    "tnr95_id": "TNR95 (ID pos.)",
+    "dtacc": "DTACC",
+    "aupr_in": "AUPR-in",
+    "aupr_out": "AUPR-out",
+    "ap_in": "AP-in",
+    "ap_out": "AP-out",
+}
+
+
+def title_of(metric: str) -> str:
+    """Name a metric as a header does."""
+    return _TITLES.get(metric, metric)
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether there is no number: None, NaN or pandas' NA."""
+    import pandas as pd
+
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def percent(share: Any, digits: int = 1) -> str:
+    """Write a share in per cent."""
+    return ABSENT if is_missing(share) else f"{100 * share:.{digits}f}"
+
+
+def difference(value: Any, low: Any, high: Any, digits: int = 2) -> str:
+    """Write a difference of shares in points, with its sign, and its interval where there is one."""
+    if is_missing(value):
+        return ABSENT
+    signed = f"{100 * value:+.{digits}f}"
+    return signed if is_missing(low) else f"{signed} [{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
+
+
+def listed(items: Iterable[object]) -> str:
+    """Write items with commas between."""
+    return ", ".join(map(str, items))
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table, without a line's end behind it."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
+    lines.insert(1, "|" + "---|" * len(headers))
+    return "\n".join(lines)
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str]) -> str:
+    """Write a table, and below it what a reader must know."""
+    return "\n".join([markdown_table(headers, rows), "", *(f"- {line}" for line in notes)]) + "\n"
+
+
+def terminal_table(
+    title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], *, names: Sequence[str]
+) -> Table:
+    """Draw a table; the columns that are names stand to the left, the others to the right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold", padding=(0, 1))
+    for header in headers:
+        table.add_column(header, justify="left" if header in names else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def json_of(head: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
+    """Write rows as objects at full precision, behind what is said of all of them; what is missing is null."""
+    known = [{key: None if is_missing(value) else value for key, value in row.items()} for row in rows]
+    return json.dumps({**head, "rows": known}, indent=2, default=int) + "\n"
+
+
+def json_of_frames(head: dict[str, Any], frames: dict[str, pd.DataFrame], notes: Sequence[str]) -> str:
+    """Write frames as lists of objects at full precision."""
+    content = {
+        name: json.loads(frame.to_json(orient="records", double_precision=15))
+        for name, frame in frames.items()
+    }
+    return json.dumps({**head, **content, "notes": notes}, indent=2) + "\n"
