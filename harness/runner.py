@@ -21,6 +21,7 @@ from harness.adaptation.prepared import Prepared
 from harness.adaptation.text import write_adaptation
 from harness.cache import Cache, default_root
 from harness.data import CSID, IdData, open_id, open_set
+from harness.decoded import Decoder
 from harness.errors import InputError
 from harness.extract import Counts
 from harness.fits import Fits, Means
@@ -222,9 +223,12 @@ class _Run:
             return []
         clock = Clock(self.device)
         means = Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
-        fits, prepared = Fits(model.label, loaded, means), Prepared(loaded, self.recorder)
+        fits, prepared = (
+            Fits(model.label, loaded, means),
+            Prepared(Decoder(loaded, self.counts), self.recorder),
+        )
         unit, detecting = Unit(model, fits), Detecting(model, fits, prepared, self.mixer)
-        adapting = Adapting(model, loaded, self.recorder, self.counts, clock, prepared, self.options.progress)
+        adapting = Adapting(model, loaded, self.recorder, clock, prepared, self.options.progress)
         self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells + detecting.cells
         for part in (unit, adapting, detecting):
             self.not_applicable.extend(part.not_applicable())

@@ -16,7 +16,7 @@ LEVELS = [
      "signatures", "specs", "tables", "types", "wording"},
     {"cache", "digests", "hookspecs", "intervals", "metrics", "ranking", "records", "runs", "statistics"},
     {"data", "extract", "image_scoring", "loaded", "mixing", "plan", "registry", "streams", "suite"},
-    {"evaluation", "fits", "manifest", "recorder", "scoring", "training"},
+    {"decoded", "evaluation", "fits", "manifest", "recorder", "scoring", "training"},
     {"adaptation", "contrast", "contrast_text", "leaderboard", "probes", "render", "unit"},
     {"runner", "trainer"},
     {"plots"},

@@ -251,11 +251,11 @@ def test_scorers_fit_on_the_source_and_once_more_on_what_is_left(
     found = scores_of(tmp_path / "out")
     made, outliers, mixture = mixer(mixing)
     (opened,) = made.streams(Mixture((0.5, 0.0, 0.5), mixture.ood, None), outliers, seed=0, separate=False)
-    steps = np.repeat(np.arange(10), 8) * 0.02  # of brightness, batch by batch
+    steps = np.repeat([0, 1, 1, 2, 3, 4, 5, 6, 7, 8], 8) * 0.02  # of brightness, batch by batch
     images = np.stack(opened.stream.images(np.arange(80))).mean(axis=(1, 2)) / 255 + steps
     train = np.stack([toy_module().Levels(40, 3, 1, 0, 8)[i] for i in range(40)]).mean(axis=(1, 2)) / 255
     chosen = np.sort(np.random.default_rng(0).choice(40, size=24, replace=False))
-    centres = {"from_train": train.mean(), "from_train (refit)": train[chosen].mean() + 0.2}
+    centres = {"from_train": train.mean(), "from_train (refit)": train[chosen].mean() + 0.18}
     for label, centre in centres.items():
         auroc = roc_auc_score(opened.is_ood, np.abs(images - centre))
         assert found["brighten", "mixed 50/0/50", label, "close"]["by_stream"]["auroc"][0] == pytest.approx(

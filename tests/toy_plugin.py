@@ -296,13 +296,14 @@ class Brighten:
 
     def adapt(self, classifier: Network, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
         classifier.body = Offset()
-        for images in batches:
+        for number, images in enumerate(batches):
             with torch.no_grad():
                 maps = classifier.forward_features(images)
                 penultimate = classifier.forward_head(maps, pre_logits=True)
                 before = harness.Features(logits=classifier.fc(penultimate), penultimate=penultimate)
-            classifier.body.by += self.step
-            yield harness.Adapted(before, updated=True, forwards=len(images))
+            rests = number == 1  # nothing is learnt from this batch, so that before and after are one
+            classifier.body.by += 0 if rests else self.step
+            yield harness.Adapted(before, before if rests else None, updated=not rests, forwards=len(images))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@
 
 The convnet of fashion-mnist-batchnorm, untrained, on 4,000 images in batches of 200. The bare loop forwards the same
 images, normalised beforehand, as often as the method does, takes as many gradients of the mean entropy with respect to
-scale and shift, and steps as often. The harness decodes, adapts, predicts and counts. They take turns. Exit 1 where a
-method takes more than 1.15 times as long.
+scale and shift, and steps as often. The harness adapts, predicts and counts; it decodes a stream for the first adapter
+that meets it, and keeps it for the others, so that both are shown. They take turns. Exit 1 where a method takes more
+than 1.15 times as long on a stream that was decoded before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from harness.adaptation.passage import Passage
 from harness.adaptation.tally import tallied
 from harness.data import open_dataset
+from harness.decoded import Decoder
 from harness.extract import Counts
 from harness.loaded import LoadedModel
 from harness.preprocessing import Preprocessing
@@ -48,20 +50,23 @@ def main() -> int:
     good = True
     for name, (forwards, backwards) in PASSES.items():
         build = registry.get("adapter", name).spec.build
-        least = {"bare": float("inf"), "harness": float("inf")}
+        least = dict.fromkeys(("bare", "first", "harness"), float("inf"))
         for _ in range(TURNS):
             start = time.perf_counter()
             bare(loaded, batches, forwards, backwards)
             least["bare"] = min(least["bare"], time.perf_counter() - start)
-            start = time.perf_counter()
-            steps = Passage(loaded, build(), counts=Counts(), after=False).run([stream])
-            list(tallied(steps, num_outputs=10))
-            least["harness"] = min(least["harness"], time.perf_counter() - start)
-        ratio = least["harness"] / least["bare"]
+            decoder = Decoder(loaded, Counts())
+            for turn in ("first", "harness"):
+                start = time.perf_counter()
+                steps = Passage(build(), decoder, after=False).run([stream])
+                list(tallied(steps, num_outputs=10))
+                least[turn] = min(least[turn], time.perf_counter() - start)
+        first, ratio = (least[turn] / least["bare"] for turn in ("first", "harness"))
         good &= ratio <= BOUND
         print(
             f"  {name:5s} {forwards} forwards, {backwards} backwards: bare {least['bare']:.2f} s, "
-            f"harness {least['harness']:.2f} s, ratio {ratio:.3f} (at most {BOUND})"
+            f"harness {least['harness']:.2f} s, ratio {ratio:.3f} (at most {BOUND}); "
+            f"with decoding {least['first']:.2f} s, ratio {first:.3f}"
         )
     return 0 if good else 1
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import digests, evaluation
-from harness.adaptation.passage import Passage
 from harness.adaptation.trace import traced
 from harness.errors import HarnessError
 from harness.loaded import libraries
@@ -225,15 +224,15 @@ class Detecting:
         return self._scored(meeting, streams, traces)
 
     def _trace(self, adapter: PlannedAdapter, stream: Stream, key: str) -> Trace:
-        loaded, means = self.fits.loaded, self.fits.means
-
-        def begin() -> Passage:
-            return Passage(
-                loaded, self.prepared.adapter(adapter), counts=means.counts, after=self._settings.after
-            )
-
         train = self._train if self._refits(adapter) else None
-        return traced(begin, stream, means.cache, key, device=loaded.device, train=train)
+        return traced(
+            lambda: self.prepared.passage(adapter),
+            stream,
+            self.fits.means.cache,
+            key,
+            device=self.fits.loaded.device,
+            train=train,
+        )
 
     # Scores -----------------------------------------------------------------------------------------------------
 

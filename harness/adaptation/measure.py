@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import digests
-from harness.adaptation.passage import Passage
 from harness.adaptation.tally import error_of, tallied
 from harness.data import CSID
 from harness.progress import progress_bar
@@ -19,9 +18,9 @@ from harness.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.adaptation.passage import Passage
     from harness.adaptation.prepared import Prepared
     from harness.adaptation.tally import Tally
-    from harness.extract import Counts
     from harness.loaded import LoadedModel
     from harness.plan import PlannedAdapter, PlannedModel
     from harness.recorder import Recorder
@@ -54,7 +53,6 @@ class Adapting:
     model: PlannedModel
     loaded: LoadedModel
     recorder: Recorder
-    counts: Counts
     clock: Clock
     prepared: Prepared
     progress: bool = False
@@ -133,12 +131,7 @@ class Adapting:
         label = f"{course.adapter.label} ({course.adapter.protocol})"
         try:
             with self.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}"):
-                passage = Passage(
-                    self.loaded,
-                    self.prepared.adapter(course.adapter),
-                    counts=self.counts,
-                    after=self._table.after,
-                )
+                passage = self.prepared.passage(course.adapter)
                 streams = self._streams(course)
                 outputs = self.loaded.model.num_classes
                 for stream, tallies in tallied(passage.run(streams), num_outputs=outputs):

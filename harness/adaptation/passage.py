@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
-from harness.extract import decoded_batches, deterministic
+from harness.extract import deterministic
 from harness.types import Adapted, Features
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.extract import Counts
-    from harness.loaded import LoadedModel
+    from harness.decoded import Decoder
     from harness.protocols import Adapter, Classifier
     from harness.streams import Stream
 
@@ -49,9 +48,10 @@ class Step:
 class Passage:
     """An adapter that meets streams in their order, and what is left of the model afterwards."""
 
-    def __init__(self, loaded: LoadedModel, adapter: Adapter, *, counts: Counts, after: bool) -> None:
-        self.classifier: Classifier = copy.deepcopy(loaded.model.classifier)
-        self._loaded, self._adapter, self._counts, self._after = loaded, adapter, counts, after
+    def __init__(self, adapter: Adapter, decoder: Decoder, *, after: bool) -> None:
+        self._loaded, self._counts = decoder.model, decoder.counts
+        self._adapter, self._decoder, self._after = adapter, decoder, after
+        self.classifier: Classifier = copy.deepcopy(self._loaded.model.classifier)
         self._waiting: deque[Met] = deque()
         module: Any = self.classifier
         module.eval()
@@ -84,10 +84,9 @@ class Passage:
                 yield met.images
 
     def _met(self, stream: Stream) -> Iterator[Met]:
-        """Decode ahead, count, and normalise on the model's device."""
+        """Decode, and normalise on the model's device."""
         model, labels = self._loaded, stream.labels
-        for positions, batch in zip(stream.batches(), decoded_batches(model, stream), strict=True):
-            self._counts.decoded += len(batch)
+        for positions, batch in zip(stream.batches(), self._decoder.batches(stream), strict=True):
             images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
             yield Met(stream, positions, labels[positions], images)
 

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.adaptation.passage import Passage
 from harness.extract import decoded_batches
 from harness.streams import Stream
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from harness.loaded import LoadedModel
+    from harness.decoded import Decoder
     from harness.plan import PlannedAdapter
     from harness.protocols import Adapter
     from harness.recorder import Recorder
@@ -26,7 +27,7 @@ TRAIN = "train"  # the need of an adapter that is prepared
 class Prepared:
     """The adapters of a model."""
 
-    loaded: LoadedModel
+    decoder: Decoder
     recorder: Recorder
     _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label: what has seen the clean images
 
@@ -41,15 +42,20 @@ class Prepared:
         if TRAIN not in planned.needs:
             return planned.offered.spec.build(**planned.params)  # type: ignore[no-any-return]
         if planned.label not in self._prepared:
-            classifier: Any = copy.deepcopy(self.loaded.model.classifier)
+            classifier: Any = copy.deepcopy(self.decoder.model.model.classifier)
             built = planned.offered.spec.build(**planned.params)
             self._prepared[planned.label] = built.prepare(classifier.eval(), self._clean())
         return copy.deepcopy(self._prepared[planned.label])
 
+    def passage(self, planned: PlannedAdapter) -> Passage:
+        """Begin a passage of an adapter, from the model as it was trained."""
+        after = self.recorder.plan.suite.adaptation.after
+        return Passage(self.adapter(planned), self.decoder, after=after)
+
     def missing(self, planned: PlannedAdapter) -> list[str]:
         """List what neither the model nor the data offer."""
         needs = {"logits", *planned.needs}
-        return sorted(needs - self.loaded.offers - self.recorder.id_data.offers)
+        return sorted(needs - self.decoder.model.offers - self.recorder.id_data.offers)
 
     def fit(self, planned: PlannedAdapter) -> dict[str, str]:
         """Digest what an adapter sees beforehand."""
@@ -62,5 +68,5 @@ class Prepared:
         if train is None:
             return
         stream = Stream.mixed([train], batch_size=self.batch_size, seed=0)
-        for batch in decoded_batches(self.loaded, stream):
-            yield self.loaded.model.preprocessing.normalise(batch.to(self.loaded.device))
+        for batch in decoded_batches(self.decoder.model, stream):  # of which the adapter may take a few alone
+            yield self.decoder.model.model.preprocessing.normalise(batch.to(self.decoder.model.device))

@@ -109,7 +109,7 @@ def _write(passage: Passage, stream: Stream, writer: EntryWriter) -> None:
     sinks = {side: _Sink(writer, side, len(stream)) for side in (BEFORE, AFTER)}
     for number, step in enumerate(passage.run([stream])):
         done = step.adapted
-        facts[number] = done.updated, done.reset, done.forwards, done.backwards, step.scored is step.after
+        facts[number] = done.updated, done.reset, done.forwards, done.backwards, done.scored == AFTER
         if facts[number, -1] != facts[0, -1]:
             raise InputError("the adapter changed its mind on whether before or after is scored. Name one")
         for side, found in _outputs_of(step).items():
