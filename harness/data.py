@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ class SetEntry:
     revision: str | None
     params: Mapping[str, object]
     shifts_id: bool = False  # made from the ID test samples
+    severity: int | None = None  # of a corruption
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +112,8 @@ def set_entries(suite: Suite) -> list[SetEntry]:
     for e in suite.shift:
         for kind, severity in itertools.product(e.corrupt, e.severity):
             name, params = f"{kind}-{severity}", {**e.params, "severity": severity}
-            entries.append(
-                SetEntry(name, CSID, f"corrupt:{kind}", None, None, e.limit, None, params, shifts_id=True)
-            )
+            entry = SetEntry(name, CSID, f"corrupt:{kind}", None, None, e.limit, None, params)
+            entries.append(replace(entry, shifts_id=True, severity=severity))
         if e.name and e.dataset:
             entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
     names = [entry.name for entry in entries]

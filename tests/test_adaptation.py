@@ -113,6 +113,21 @@ def test_continual_keeps_what_it_learnt_and_forgetting_is_measured_at_its_end(
     assert value(last, "id_error") == pytest.approx(expected["noisy"]["id_error"])
 
 
+def test_continual_is_a_passage_a_severity(adapted: dict[str, Any], tmp_path: Path) -> None:
+    adapted["id"]["params"] = {"side": 8}
+    adapted["shift"] = [{"corrupt": ["brightness", "gaussian_noise"], "severity": [1, 5]}]
+    adapted["adapters"] = [{"name": "bump", "protocol": "continual"}]
+    run_suite(adapted, tmp_path / "both")
+    adapted["shift"][0]["severity"] = [5]
+    run_suite(adapted, tmp_path / "five")
+    both, five = found(tmp_path / "both"), found(tmp_path / "five")
+    for kind in ("brightness", "gaussian_noise"):
+        place = ("bump", "continual", 0, f"{kind}-5")
+        assert both[place]["metrics"] == five[place]["metrics"]
+    ends = {name for (*_, name), record in both.items() if "id_error" in record["metrics"]}
+    assert ends == {"gaussian_noise-1", "gaussian_noise-5"}
+
+
 def test_mixed_is_one_stream_of_all_sets_whose_errors_are_told_apart(
     adapted: dict[str, Any], tmp_path: Path
 ) -> None:

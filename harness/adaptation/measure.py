@@ -109,16 +109,25 @@ class Adapting:
         return found
 
     def _courses(self) -> Iterator[Course]:
-        """List the passages: one a set, or one over all sets where the protocol is continual or mixed."""
+        """List the passages: one a set, one a severity where a model goes on, or one over all where they are mixed."""
         for adapter in self._applicable:
             for seed in self._table.seeds:
                 names = tuple(self._shifted)
                 if adapter.protocol == CONTINUAL:
-                    yield Course(adapter, seed, tuple((name,) for name in names))
+                    for sequence in self._sequences():
+                        yield Course(adapter, seed, tuple((name,) for name in sequence))
                 elif adapter.protocol == MIXED:
                     yield Course(adapter, seed, (names,))
                 else:
                     yield from (Course(adapter, seed, ((name,),)) for name in names)
+
+    def _sequences(self) -> list[list[str]]:
+        """List the shifted sets by severity, those that are datasets of their own together, in the suite's order."""
+        found: dict[int | None, list[str]] = {}
+        for entry in self.recorder.plan.sets:
+            if entry.group == CSID:
+                found.setdefault(entry.severity, []).append(entry.name)
+        return list(found.values())
 
     def _is_done(self, course: Course, name: str, code_id: str) -> bool:
         plan = self.recorder.plan
