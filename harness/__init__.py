@@ -19,6 +19,8 @@ from harness.preprocessing import Preprocessing as Preprocessing
 from harness.progress import progress_bar as progress_bar
 from harness.protocols import Adapter as Adapter
 from harness.protocols import Classifier as Classifier
+from harness.protocols import Estimator as Estimator
+from harness.protocols import FittableEstimator as FittableEstimator
 from harness.protocols import FittableProbe as FittableProbe
 from harness.protocols import FittableScorer as FittableScorer
 from harness.protocols import ImageDataset as ImageDataset
@@ -27,11 +29,13 @@ from harness.protocols import Objective as Objective
 from harness.protocols import PreparedAdapter as PreparedAdapter
 from harness.protocols import Probe as Probe
 from harness.protocols import Scorer as Scorer
+from harness.protocols import StreamScorer as StreamScorer
 from harness.protocols import ViewObjective as ViewObjective
 from harness.seeding import seeded as seeded
 from harness.specs import AdapterSpec as AdapterSpec
 from harness.specs import DatasetRequest as DatasetRequest
 from harness.specs import DatasetSpec as DatasetSpec
+from harness.specs import EstimatorSpec as EstimatorSpec
 from harness.specs import Model as Model
 from harness.specs import ModelRequest as ModelRequest
 from harness.specs import ModelSpec as ModelSpec
@@ -42,11 +46,14 @@ from harness.specs import ScorerSpec as ScorerSpec
 from harness.specs import SuiteSpec as SuiteSpec
 from harness.specs import TrainingData as TrainingData
 from harness.types import Adapted as Adapted
+from harness.types import Estimate as Estimate
 from harness.types import Features as Features
 from harness.types import FeatureSet as FeatureSet
 from harness.types import FitData as FitData
 from harness.types import LinearHead as LinearHead
 from harness.types import Measurement as Measurement
+from harness.types import StreamScores as StreamScores
+from harness.types import Unlabelled as Unlabelled
 
 if TYPE_CHECKING:
     from harness import metrics as metrics

@@ -14,10 +14,10 @@ from harness.signatures import checked_parameters
 from harness.specs import DatasetRequest, TrainingData
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.protocols import Catalogue
-    from harness.suite import IdEntry, Part, Suite
+    from harness.suite import IdEntry, Part, ShiftEntry, Suite
 
 DATA_ROOT = "OOD_HARNESS_DATA"
 CSID = "csid"
@@ -110,10 +110,7 @@ def set_entries(suite: Suite) -> list[SetEntry]:
         if e.role == "test"
     ]
     for e in suite.shift:
-        for kind, severity in itertools.product(e.corrupt, e.severity):
-            name, params = f"{kind}-{severity}", {**e.params, "severity": severity}
-            entry = SetEntry(name, CSID, f"corrupt:{kind}", None, None, e.limit, None, params)
-            entries.append(replace(entry, shifts_id=True, severity=severity))
+        entries += _corrupted(e)
         if e.name and e.dataset:
             entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
     names = [entry.name for entry in entries]
@@ -121,6 +118,21 @@ def set_entries(suite: Suite) -> list[SetEntry]:
         if names.count(name) > 1:
             raise InputError(f"two sets are named {name!r}. Give each its own name or severity")
     return entries
+
+
+def _corrupted(e: ShiftEntry) -> Iterator[SetEntry]:
+    """Name a shift's corruptions by their severities: of ID test, or those that its dataset has."""
+    severities: list[int | None] = [*e.severity] or [None]
+    for kind, severity in itertools.product(e.corrupt, severities):
+        name = kind if severity is None else f"{kind}-{severity}"
+        graded = {} if severity is None else {"severity": severity}
+        if e.dataset:
+            params = {**e.params, "corruption": kind, **graded}
+            entry = SetEntry(name, CSID, e.dataset, e.split, None, e.limit, e.revision, params)
+        else:
+            params = {**e.params, **graded}
+            entry = SetEntry(name, CSID, f"corrupt:{kind}", None, None, e.limit, None, params)
+        yield replace(entry, shifts_id=e.corrupts_id, severity=severity)
 
 
 def open_id(entry: IdEntry, registry: Catalogue) -> IdData:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.specs import (
         AdapterSpec,
         DatasetSpec,
+        EstimatorSpec,
         ModelSpec,
         ObjectiveSpec,
         ProbeSpec,
@@ -72,6 +73,12 @@ def harness_probes() -> Iterable[ProbeSpec]:
 @hookspec
 def harness_adapters() -> Iterable[AdapterSpec]:
     """Offer test-time adapters. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_estimators() -> Iterable[EstimatorSpec]:
+    """Offer estimators of accuracy. Experimental: the protocol may still change."""
     return ()
 
 

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from harness.types import Adapted, Features, FeatureSet, FitData, Measurement
+    from harness.types import (
+        Adapted,
+        Estimate,
+        Features,
+        FeatureSet,
+        FitData,
+        Measurement,
+        StreamScores,
+        Unlabelled,
+    )
 
 
 @runtime_checkable
@@ -39,6 +48,33 @@ class ImageScorer(Protocol):
 
     def score_images(self, images: Tensor, classifier: Classifier) -> Tensor:
         """Return one OOD score a sample, (N,), higher = more OOD, from normalised images (N, channels, H, W)."""
+        ...
+
+
+@runtime_checkable
+class StreamScorer(Protocol):
+    """Scores the samples of a stream together, all of them at once: a transductive scorer."""
+
+    def score_stream(self, stream: Unlabelled) -> StreamScores:
+        """Return one OOD score a sample, (N,), higher = more OOD, from a mixture of ID and OOD."""
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Predicts a model's accuracy on an unlabelled set."""
+
+    def estimate(self, target: Unlabelled) -> Estimate:
+        """Return the accuracy, or a score that rises or falls with it."""
+        ...
+
+
+@runtime_checkable
+class FittableEstimator(Protocol):
+    """An estimator that must see ID validation data first: clean, and with labels."""
+
+    def fit(self, data: FitData) -> Estimator:
+        """Return a new, fitted estimator, from `data.validation` and what else its spec declares."""
         ...
 
 
@@ -187,5 +223,6 @@ class Catalogue(Protocol):
         ...
 
 
-AnyScorer = Scorer | FittableScorer | ImageScorer
+AnyScorer = Scorer | FittableScorer | ImageScorer | StreamScorer
 AnyProbe = Probe | FittableProbe
+AnyEstimator = Estimator | FittableEstimator

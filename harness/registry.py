@@ -25,6 +25,7 @@ from harness.errors import HarnessError, InputError, PluginError, unknown_name
 from harness.specs import (
     AdapterSpec,
     DatasetSpec,
+    EstimatorSpec,
     ModelSpec,
     ObjectiveSpec,
     ProbeSpec,
@@ -47,6 +48,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "objective": ("harness_objectives", ObjectiveSpec),
     "probe": ("harness_probes", ProbeSpec),
     "adapter": ("harness_adapters", AdapterSpec),
+    "estimator": ("harness_estimators", EstimatorSpec),
 }
 
 logger = logging.getLogger("ood_harness")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.preprocessing import Preprocessing
     from harness.protocols import (
         Adapter,
+        AnyEstimator,
         AnyProbe,
         AnyScorer,
         Catalogue,
@@ -40,6 +41,10 @@ NEEDS = frozenset(
 AUXILIARY = "auxiliary"  # the only need of an objective
 FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
 PROBE_NEEDS = FEATURE_FIELDS | {"train"}
+PEER = "peer"  # another training of the same model
+ESTIMATOR_NEEDS = frozenset(
+    {"logits", "penultimate", "validation", "head", "linear", "images", "normalisation", PEER}
+)
 ADAPTER_NEEDS = frozenset({"train", "normalisation", "batchnorm"})
 
 
@@ -219,4 +224,35 @@ class ProbeSpec:
                 raise unknown_name("need", need, PROBE_NEEDS, valid_label="Valid")
 
 
-Spec = ScorerSpec | DatasetSpec | ModelSpec | SuiteSpec | RecipeSpec | ObjectiveSpec | ProbeSpec | AdapterSpec
+@dataclass(frozen=True)
+class EstimatorSpec:
+    """An estimator of accuracy: its name, what builds it, and what it needs.
+
+    A need is any of logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head, linear
+    (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as an adapter's) and peer
+    (another training of the model).
+    """
+
+    name: str
+    build: Callable[..., AnyEstimator]
+    needs: Iterable[str] = frozenset({"logits"})
+    cite: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for need in sorted(self.needs):
+            if need not in ESTIMATOR_NEEDS:
+                raise unknown_name("need", need, ESTIMATOR_NEEDS, valid_label="Valid")
+
+
+Spec = (
+    ScorerSpec
+    | DatasetSpec
+    | ModelSpec
+    | SuiteSpec
+    | RecipeSpec
+    | ObjectiveSpec
+    | ProbeSpec
+    | AdapterSpec
+    | EstimatorSpec
+)

@@ -74,7 +74,11 @@ class OodEntry(Table):
 
 
 class ShiftEntry(Table):
-    """Covariate-shifted ID: corruptions of ID test at some severities, or a dataset of its own with ID's labels."""
+    """Covariate-shifted ID: corruptions at some severities, or a dataset of its own with ID's labels.
+
+    Corruptions are made of ID test; with `dataset`, they are that dataset's, as its parameters `corruption` and
+    `severity`, and severity may be left out where its files have none.
+    """
 
     corrupt: list[str] = []
     severity: list[int] = []
@@ -86,11 +90,20 @@ class ShiftEntry(Table):
     params: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _one_of_two_forms(self) -> ShiftEntry:
-        corrupts, named = (self.corrupt, self.severity), (self.name, self.dataset)
-        if not ((all(corrupts) and not any(named)) or (all(named) and not any(corrupts))):
-            raise ValueError("give either corrupt and severity, or name and dataset")
+    def _one_of_three_forms(self) -> ShiftEntry:
+        corrupted = self.corrupt and (self.severity or self.dataset) and not self.name
+        named = self.name and self.dataset and not (self.corrupt or self.severity)
+        if not corrupted and not named:
+            raise ValueError(
+                "give either corrupt and severity, or name and dataset, or corrupt and dataset, with severity where "
+                "its files have severities"
+            )
         return self
+
+    @property
+    def corrupts_id(self) -> bool:
+        """Whether it is made of the ID test samples, and so can be of others."""
+        return bool(self.corrupt) and not self.dataset
 
 
 def _without_family_key(value: Any) -> Any:
@@ -209,11 +222,11 @@ class Suite(Table):
             )
         if asked - set(self.open_protocols) and not self.shift:
             raise ValueError("adapters adapt to shifted ID, and there is no [[shift]]. Name some")
-        corrupting = any(entry.corrupt for entry in self.shift)
+        corrupting = any(entry.corrupts_id for entry in self.shift)
         if set(self.open_protocols) & asked and any(csid for _, csid, _ in self.mixtures) and not corrupting:
             raise ValueError(
-                "adaptation.shares want shifted ID, and there is no [[shift]] that corrupts, as OOD beside it must "
-                "carry the same shift. Name one, or give shares without"
+                "adaptation.shares want shifted ID, and there is no [[shift]] that corrupts ID test, as OOD beside it "
+                "must carry the same shift. Name one, or give shares without"
             )
         return self
 
@@ -230,7 +243,7 @@ class Suite(Table):
     @property
     def mixtures(self) -> list[tuple[float, float, float]]:
         """The shares of ID, shifted ID and OOD; if none are given, half OOD, and ID shifted where there are shifts."""
-        corrupting = any(entry.corrupt for entry in self.shift)
+        corrupting = any(entry.corrupts_id for entry in self.shift)
         return self.adaptation.shares or [(0.0, 0.5, 0.5) if corrupting else (0.5, 0.0, 0.5)]
 
     @model_validator(mode="after")

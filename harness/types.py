@@ -6,7 +6,7 @@ Shapes: N samples, C classes, D features. Nothing here imports torch until a ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from harness.errors import InputError, NotDeclaredError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from harness.protocols import Classifier
 
     Column = Tensor | NDArray[Any]
 
@@ -59,6 +61,50 @@ class Adapted:
     reset: bool = False  # whether the model went back to the source afterwards
     forwards: int = 0  # images that were forwarded, of the passes that the method defines
     backwards: int = 0  # images that a gradient was computed for
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator says of an unlabelled set.
+
+    `accuracy`, in 0..1, is left out where the score alone does not tell it: then a curve does, which is fitted on
+    labelled sets that are shifted. `score` is any number that rises or falls with accuracy; where there is an accuracy,
+    the same.
+    """
+
+    score: float
+    accuracy: float | None = None
+    lo: float | None = None  # the score's 95 % interval over what resampling the images leaves open
+    hi: float | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)  # what else the record shall tell
+
+
+@dataclass(frozen=True, eq=False)
+class StreamScores:
+    """What a transductive scorer gives: OOD scores (N,), higher = more OOD, and how it came to them.
+
+    `variants` are other scores of the same pass, whose AUROC stands beside in the record.
+    """
+
+    scores: Tensor
+    variants: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
+    forwards: int = 0  # images that were forwarded
+    backwards: int = 0  # images that a gradient was computed for
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """A whole set of images without labels, for what looks at all of it: estimators and transductive scorers."""
+
+    features: FeatureSet  # what the model as it is computes of them, in their order
+    batch: Callable[[NDArray[np.int64]], Tensor]  # positions (n,) to normalised images (n, channels, H, W)
+    model: Callable[[], Classifier]  # a copy of the classifier, in evaluation mode, to be changed at will
+    peer: FeatureSet | None = None  # the same of another training of the model, where one was asked for
+    seed: int = 0  # of whatever is drawn
+
+    def __len__(self) -> int:
+        return len(self.features)
 
 
 class Features:

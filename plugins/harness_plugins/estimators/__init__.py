@@ -1,0 +1,1 @@
+"""Estimators of accuracy on unlabelled data."""
