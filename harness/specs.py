@@ -228,9 +228,9 @@ class ProbeSpec:
 class EstimatorSpec:
     """An estimator of accuracy: its name, what builds it, and what it needs.
 
-    A need is any of logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head, linear
-    (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as an adapter's) and peer
-    (another training of the model).
+    A need is any of logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head,
+    linear (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as an adapter's) and
+    peer (another training of the model).
     """
 
     name: str
