@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from harness.extract import decoded_batches
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from harness.extract import Counts
@@ -48,6 +51,23 @@ class Decoder:
             yield batch
         if found is not None:
             self._keep(key, found)
+
+    def at(self, stream: Stream, positions: NDArray[np.int64]) -> Tensor:
+        """Return the images at positions (n,) of a stream, uint8 (n, channels, H, W); decode what is not kept."""
+        import torch
+
+        kept = self._kept.get(stream.digest)
+        if kept is None and self._fits(stream):
+            kept = list(self.batches(stream))
+        if kept is None:
+            self.counts.decoded += len(positions)
+            return self.model.model.preprocessing.batch(stream.images(positions))
+        self._kept.move_to_end(stream.digest)
+        return torch.cat(kept)[torch.from_numpy(positions)]
+
+    def _fits(self, stream: Stream) -> bool:
+        """Say whether a stream can be kept whole."""
+        return len(stream) * math.prod(self.model.model.preprocessing.input_size) <= self.room
 
     def _keep(self, key: str, batches: list[Tensor]) -> None:
         self._kept[key] = batches

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness import intervals, metrics, statistics
 from harness.data import CSID, SetEntry
+from harness.digests import array_digest, digest
 from harness.errors import HarnessError
+from harness.scoring import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.types import FeatureSet
+
+    Outcome = tuple[Tensor, Tensor] | Failure  # scores of ID and of OOD
 
 MetricValue = dict[str, float | None]
 RANKED_GROUPS = ("near", "far")
@@ -60,6 +64,29 @@ def stream_metrics(
         low, high = summary.interval or (None, None)
         found[name] = {"value": summary.mean, "lo": low, "hi": high}
     return found, {name: [values[name] for values in measured] for name in BY_STREAM}
+
+
+def of_streams(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Turn the scores of several streams into what a record holds of them, or into the first error."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        return {"error": failures[0].message}
+    pairs = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+    try:
+        found, by_stream = stream_metrics(pairs)
+    except HarnessError as error:
+        return {"error": str(error)}
+    sides = {
+        side: digest([array_digest(pair[place].cpu().numpy()) for pair in pairs])
+        for place, side in enumerate(("id", "ood"))
+    }
+    counts = {"n_id": len(pairs[0][0]), "n_ood": len(pairs[0][1])}
+    return {"metrics": found, "by_stream": by_stream, "scores": sides, **counts}
+
+
+def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:
+    """Compute the AUROC of one pair."""
+    return metrics.auroc(id_scores, ood_scores)
 
 
 def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:

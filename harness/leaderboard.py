@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import intervals, statistics
 from harness.errors import unknown_name
 from harness.metrics import METRICS
-from harness.records import SEPARATE, SOURCE, TRAINED_ON, read_paired
+from harness.records import SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE, read_paired
 from harness.runs import (
     GROUPS,
     Place,
@@ -147,6 +147,16 @@ class _Table:
             found.append(
                 f"{model}: trained to reject the datasets of {names}, so its numbers there are training's"
             )
+        whole = [
+            label
+            for label, row in self.scorers.items()
+            if any(TRANSDUCTIVE in record["flags"] for record in row.records())
+        ]
+        if whole:
+            found.append(
+                f"{model}: {', '.join(whole)}: transductive, on ID and OOD mixed half and half, interval over streams; "
+                "not ranked with those that see one image at a time"
+            )
         if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
             found.append(f"{model}: its scorers were run in several folders; run them into one to rank them")
         _, adapter, protocol = self.place
@@ -176,7 +186,7 @@ class _Table:
 
     def _replicates(self, row: Row, group: str, metric: str) -> list[float]:
         """Average a metric over a group's sets, model's seed by seed; of one model that adapts, stream by stream."""
-        if len(self.seeds) == 1 and self.mixes:
+        if len(self.seeds) == 1:
             (seed,) = self.seeds
             by_set = {name: row.by_stream(name, seed, metric) for name in self.runs.sets}
             if len({len(values) for values in by_set.values()} - {0}) == 1:

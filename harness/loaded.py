@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.digests import features_key, model_digest
 from harness.errors import InputError
+from harness.specs import STREAM
 from harness.types import LinearHead
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class LoadedModel:
     @property
     def offers(self) -> frozenset[str]:
         """What cells may need of this model."""
-        offers = {*self._basic_fields, "images", "gradients", *self._normalisations}
+        offers = {*self._basic_fields, "images", "gradients", STREAM, *self._normalisations}
         if self.layer_names:
             offers.add("layers")
         if self.head is None:

@@ -37,18 +37,18 @@ class Mixer:
     id_test: Selection
     registry: Catalogue
     batch_size: int
-    size: int | None  # images in a stream, at most
+    size: int  # images in a stream, at most
 
     def counts(self, mixture: Mixture, available: int) -> tuple[int, int, int]:
         """Count ID, shifted ID and OOD samples of a stream, where so many OOD samples are available.
 
-        A stream holds `size` images, or as many as there are, so that the shares stay what they are.
+        A stream holds `size` images, or as many as there are if these are fewer, so that the shares stay what they are.
 
         Raises InputError where a share comes to nothing.
         """
         of_id, of_csid, of_ood = mixture.shares
         room = min(len(self.id_test) / (of_id + of_csid), available / of_ood)
-        total = int(room if self.size is None else min(room, self.size))
+        total = int(min(room, self.size))
         csid, ood = round(total * of_csid), round(total * of_ood)
         found = total - csid - ood, csid, ood
         for count, share, what in zip(found, mixture.shares, ("ID", "shifted ID", "OOD"), strict=True):

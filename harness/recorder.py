@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.data import CSID
-from harness.records import SATURATED, SEPARATE, SOURCE, TRAINED_ON
+from harness.records import SATURATED, SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE
 from harness.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from harness.data import IdData
+    from harness.data import IdData, SetEntry
     from harness.plan import (
         Cell,
         Mixture,
@@ -166,8 +166,28 @@ class Recorder:
             "plugin_version": offered.version,
             "flags": _flags(measured, is_known=False),
         }
-        seeds = stream_seed if scorer is None else list(settings.seeds)
+        seeds = stream_seed if scorer is None else list(settings.open_seeds)
         self._append(model, mixture.ood.name, code_id, {**specific, **measured}, stream_seed=seeds)
+
+    def transductive(
+        self, model: PlannedModel, scorer: PlannedScorer, entry: SetEntry, code_id: str, **measured: Any
+    ) -> None:
+        """Record what a scorer came to that looks at a mixture of ID test and a set at once, or its error."""
+        cell_id = self.plan.cell_id(model, scorer.label, entry.name)
+        if not self._is_to_be_written(cell_id, code_id, measured):
+            return
+        specific = {
+            "kind": "score",
+            "scorer": scorer.label,
+            "params": dict(scorer.params),
+            "group": entry.group,
+            "cell_id": cell_id,
+            "plugin": scorer.offered.plugin,
+            "plugin_version": scorer.offered.version,
+            "flags": [*_flags(measured, is_known=False), TRANSDUCTIVE],
+        }
+        seeds = list(self.plan.suite.adaptation.open_seeds)
+        self._append(model, entry.name, code_id, {**specific, **measured}, stream_seed=seeds)
 
     def _is_to_be_written(self, cell_id: str, code_id: str, measured: Mapping[str, Any]) -> bool:
         """Count what was measured; say no to a failure without a code id, which would replace a number."""

@@ -35,6 +35,7 @@ SEPARATE = "separate"  # the protocol in which every dataset is a stream of its 
 
 # Flags of a record.
 SATURATED = "saturated"  # so near 0 or 1 that the interval says little
+TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
 TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
 
 _ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "probe", "ood")

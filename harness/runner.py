@@ -37,6 +37,7 @@ from harness.scoring import Clock, Failure, describe
 from harness.specs import ModelRequest
 from harness.streams import Stream
 from harness.suite import load_suite
+from harness.transduction import Transducing
 from harness.unit import Unit
 
 if TYPE_CHECKING:
@@ -223,16 +224,17 @@ class _Run:
             return []
         clock = Clock(self.device)
         means = Means(self.recorder, self.cache, self.counts, clock, self.options.progress)
-        fits, prepared = (
-            Fits(model.label, loaded, means),
-            Prepared(Decoder(loaded, self.counts), self.recorder),
-        )
+        fits, decoder = Fits(model.label, loaded, means), Decoder(loaded, self.counts)
+        prepared = Prepared(decoder, self.recorder)
         unit, detecting = Unit(model, fits), Detecting(model, fits, prepared, self.mixer)
+        transducing = Transducing(model, fits, decoder, self.mixer)
         adapting = Adapting(model, loaded, self.recorder, clock, prepared, self.options.progress)
         self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells + detecting.cells
+        self.result.cells += transducing.cells
         for part in (unit, adapting, detecting):
             self.not_applicable.extend(part.not_applicable())
         blocks = unit.run()
+        transducing.run()
         adapting.run()
         detecting.run()
         self.folder.append_timings(clock.lines(model=model.label, seed=model.seed))
@@ -247,7 +249,7 @@ class _Run:
     def _fail_adapters(self, model: PlannedModel, failure: Failure) -> None:
         names = [entry.name for entry in self.plan.sets if entry.group == CSID]
         for adapter, seed, name in itertools.product(
-            self.plan.closed_adapters, self.suite.adaptation.seeds, names
+            self.plan.closed_adapters, self.suite.adaptation.closed_seeds, names
         ):
             self.recorder.adaptation(model, adapter, seed, name, "", error=f"model: {failure.message}")
             self.result.cells += 1
@@ -260,9 +262,9 @@ class _Run:
                     self.recorder.on_mixture(
                         model, adapter, mixture, "", scorer=scorer, label=scorer.label, error=message
                     )
-                for seed in self.suite.adaptation.seeds:
+                for seed in self.suite.adaptation.open_seeds:
                     self.recorder.on_mixture(model, adapter, mixture, "", stream_seed=seed, error=message)
-                self.result.cells += len(self.plan.scorers) + len(self.suite.adaptation.seeds)
+                self.result.cells += len(self.plan.scorers) + len(self.suite.adaptation.open_seeds)
 
     def _load(self, model: PlannedModel) -> LoadedModel | Failure:
         try:

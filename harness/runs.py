@@ -192,7 +192,9 @@ def _require_comparable(scores: Sequence[Record]) -> None:
         found = sorted({record[key] for record in scores})
         if len(found) > 1:
             raise RecordsError(f"the records are of different {what}: {', '.join(found)}. Give one at a time")
-    streams = {json.dumps([_cut(record), record["seeds"].get("stream")]) for record in scores}
+    streams = {
+        json.dumps([_cut(record), record["seeds"].get("stream")]) for record in scores if "mixture" in record
+    }
     if len(streams) > 1:
         raise RecordsError(
             "the records are of streams of different sizes, batches or seeds. Give runs of the same [adaptation]"

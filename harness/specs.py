@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from harness.selection import Selection
 
+STREAM = "stream"  # the need of a scorer that looks at a whole mixture at once
 NEEDS = frozenset(
     {
         "logits",
@@ -36,6 +37,8 @@ NEEDS = frozenset(
         "validation",
         "images",
         "gradients",
+        "normalisation",
+        STREAM,
     }
 )
 AUXILIARY = "auxiliary"  # the only need of an objective
@@ -53,7 +56,8 @@ class ScorerSpec:
     """A scorer: its name, what builds it from hyperparameters, and what its cells need.
 
     A need is any of logits, penultimate, layers (fields of Features), labels, train, validation, head, linear (for
-    `fit`), images, gradients (for `score_images`). A model that does not offer all of them is not applicable.
+    `fit`), images, gradients (for `score_images`), stream (for `score_stream`) and normalisation (the network has
+    normalisation layers with weights). A model that does not offer all of them is not applicable.
     """
 
     name: str
@@ -93,6 +97,9 @@ class DatasetSpec:
     build: Callable[..., ImageDataset]
     cite: str = ""
     argument: str = ""  # what may follow the colon, for `ood-harness plugins`; "" where nothing may
+    calibration: tuple[
+        str, ...
+    ] = ()  # of a family of shifts: arguments that are for calibration, not for tests
 
 
 @dataclass(frozen=True)
@@ -229,8 +236,8 @@ class EstimatorSpec:
     """An estimator of accuracy: its name, what builds it, and what it needs.
 
     A need is any of logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head,
-    linear (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as an adapter's) and
-    peer (another training of the model).
+    linear (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as an adapter's)
+    and peer (another training of the model).
     """
 
     name: str

@@ -144,6 +144,7 @@ def _listed(value: Any) -> Any:
 
 
 Protocol = Literal["episodic", "continual", "mixed", "correlated", "separate"]
+FEWEST_STREAMS = 5  # that an interval is taken over, where a suite does not say
 MIXTURES = ("mixed", "separate")  # the protocols under which adapters meet OOD, in a suite that has some
 Protocols = Annotated[list[Protocol], BeforeValidator(_listed), Field(min_length=1)]
 
@@ -169,7 +170,7 @@ Shares = Annotated[tuple[float, float, float], AfterValidator(_whole)]
 class AdaptationTable(Table):
     """How adapters meet the shifted sets, and mixtures of ID and OOD: the same for all of them."""
 
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]  # of the streams' order
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None  # of the streams' order
     batch_size: Annotated[int, Field(gt=0)] | None = None  # None: the suite's
     concentration: Annotated[float, Field(gt=0)] = 0.1  # of the Dirichlet that correlates labels in time
     after: bool = True  # forward each batch once more after its update, for the error after adaptation
@@ -177,10 +178,27 @@ class AdaptationTable(Table):
         None  # of ID, shifted ID and OOD in a stream
     )
     shifts: list[str] | None = None  # the shifts that streams with OOD come under; None: all that corrupt
-    size: Annotated[int, Field(gt=1)] | None = None  # images in a stream with OOD; None: as many as there are
-    refit: Annotated[int, Field(ge=0)] = (
-        0  # training images that scorers are fitted on once more, after adapting
-    )
+    size: Annotated[int, Field(gt=1)] = 2000  # images in a stream with OOD, at most
+    refit: Annotated[int, Field(ge=0)] = 0  # training images that scorers are fitted on again, after adapting
+
+    @property
+    def closed_seeds(self) -> list[int]:
+        """The seeds of streams of shifted ID alone."""
+        return [0] if self.seeds is None else self.seeds
+
+    @property
+    def open_seeds(self) -> list[int]:
+        """The seeds of streams with OOD, over which intervals are taken."""
+        return list(range(FEWEST_STREAMS)) if self.seeds is None else self.seeds
+
+
+class EstimationTable(Table):
+    """On which shifted ID validation data the curves of estimators are fitted, and how many images one looks at."""
+
+    corrupt: list[str] | None = None  # None: those that the plugin sets aside for calibration
+    severity: list[int] = [1, 2, 3, 4, 5]
+    size: Annotated[int, Field(gt=1)] | None = None  # images of a set, at most; None: all
+    seed: int = 0  # of what estimators draw
 
 
 def _named(value: Any) -> Any:
@@ -205,12 +223,16 @@ class Suite(Table):
     shift: list[ShiftEntry] = []
     adapters: list[Annotated[AdapterEntry, BeforeValidator(_named)]] = []
     adaptation: AdaptationTable = AdaptationTable()
+    estimators: list[Annotated[PluginEntry, BeforeValidator(_named)]] = []
+    estimation: EstimationTable = EstimationTable()
 
     @model_validator(mode="after")
     def _something_is_measured(self) -> Suite:
         for name in ("scorers", "ood"):
-            if not getattr(self, name) and not self.probes and not self.adapters:
-                raise ValueError(f"there are no {name}, and no probes or adapters either. Name some")
+            if not getattr(self, name) and not self.probes and not self.adapters and not self.estimators:
+                raise ValueError(
+                    f"there are no {name}, and no probes, adapters or estimators either. Name some"
+                )
         return self
 
     @model_validator(mode="after")
@@ -268,8 +290,7 @@ class Suite(Table):
             for part, value in parts.items()
             if value is not None
         }
-        size = self.adaptation.size
-        adaptation = {} if size is None else {"size": min(size, max(limit, 2))}
+        adaptation = {"size": min(self.adaptation.size, max(limit, 2))}
         return self.model_copy(
             update={
                 "adaptation": self.adaptation.model_copy(update=adaptation),
@@ -311,6 +332,7 @@ _TABLES: dict[str, type[Table]] = {
     "ood": OodEntry,
     "shift": ShiftEntry,
     "adaptation": AdaptationTable,
+    "estimation": EstimationTable,
     "train": Part,
     "validation": Part,
     "test": Part,

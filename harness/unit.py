@@ -15,6 +15,7 @@ from harness.recorder import ID
 from harness.records import SEPARATE, SOURCE, read_paired
 from harness.runs import place_of
 from harness.scoring import Failure, checked_scores, describe, score_features
+from harness.specs import STREAM
 from harness.streams import Stream
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Unit:
     @cached_property
     def scorers(self) -> dict[str, PlannedScorer]:
         """The applicable scorers by label."""
-        return {s.label: s for s in self._plan.scorers if not self._missing(s)}
+        return {s.label: s for s in self._plan.scorers if STREAM not in s.needs and not self._missing(s)}
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], Cell]:

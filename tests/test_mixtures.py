@@ -58,7 +58,7 @@ def scores_of(folder: Path) -> dict[tuple[str, str, str, str], dict[str, Any]]:
     }
 
 
-def mixer(suite: dict[str, Any], size: int | None = None) -> tuple[Mixer, Selection, Mixture]:
+def mixer(suite: dict[str, Any], size: int = 2000) -> tuple[Mixer, Selection, Mixture]:
     """Open what a mixture of the set `close` under the suite's shift is made of."""
     registry, parsed = Registry.load([TOY_PLUGIN]), parse_suite(suite, source="toy.toml")
     id_data = open_id(parsed.id, registry)
@@ -74,15 +74,15 @@ def mixer(suite: dict[str, Any], size: int | None = None) -> tuple[Mixer, Select
 @pytest.mark.parametrize(
     ("shares", "size", "expected"),
     [
-        ((0.5, 0.0, 0.5), None, (40, 0, 40)),
-        ((0.0, 0.9, 0.1), None, (0, 40, 4)),
+        ((0.5, 0.0, 0.5), 2000, (40, 0, 40)),
+        ((0.0, 0.9, 0.1), 2000, (0, 40, 4)),
         ((0.0, 0.9, 0.1), 20, (0, 18, 2)),
         ((0.25, 0.25, 0.5), 60, (15, 15, 30)),
-        ((0.1, 0.0, 0.9), None, (4, 0, 40)),
+        ((0.1, 0.0, 0.9), 2000, (4, 0, 40)),
     ],
 )
 def test_a_stream_holds_the_shares_that_it_is_said_to(
-    mixing: dict[str, Any], shares: tuple[float, float, float], size: int | None, expected: tuple[int, ...]
+    mixing: dict[str, Any], shares: tuple[float, float, float], size: int, expected: tuple[int, ...]
 ) -> None:
     made, outliers, mixture = mixer(mixing, size)
     mixture = Mixture(shares, mixture.ood, mixture.shift if shares[1] else None)

@@ -172,6 +172,31 @@ class Gradient:
         return images.detach().mean(dim=(1, 2, 3)) + 0 * gradient.sum(dim=(1, 2, 3))
 
 
+@dataclass(frozen=True)
+class Whole:
+    """How far above the whole stream's mean level an image is, and above its own model's first class."""
+
+    how: str = "right"
+
+    def score_stream(self, stream: harness.Unlabelled) -> harness.StreamScores:
+        if self.how == "raises":
+            raise ZeroDivisionError("by design")
+        levels = stream.features.take(np.arange(len(stream))).penultimate[:, 0]
+        images = stream.batch(np.arange(len(stream)))
+        model = stream.model()
+        with torch.no_grad():
+            model.fc.bias += 100  # its own copy
+            again = model.forward_head(model.forward_features(images), pre_logits=True)[:, 0]
+        assert torch.equal(levels, again)
+        scores = levels - levels.mean()
+        return harness.StreamScores(
+            scores[:-1] if self.how == "short" else scores,
+            variants={"negative": -scores},
+            facts={"mean": float(levels.mean())},
+            forwards=len(stream),
+        )
+
+
 class Unruly:
     """Fails in the way that its name says."""
 
@@ -376,6 +401,7 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec("from_train", FromTrain, needs={"penultimate", "train"})
     yield harness.ScorerSpec("needs_linear", NeedsLinear, needs={"penultimate", "linear"})
     yield harness.ScorerSpec("gradient", Gradient, needs={"images", "gradients"})
+    yield harness.ScorerSpec("whole", Whole, needs={"penultimate", "stream"})
     for how in ("nan", "shape", "undeclared", "infinite", "raises", "in_place"):
         yield harness.ScorerSpec(how, lambda how=how: Unruly(how))
 

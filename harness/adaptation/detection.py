@@ -19,17 +19,14 @@ from harness.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import Tensor
-
     from harness.adaptation.prepared import Prepared
     from harness.adaptation.trace import Trace
+    from harness.evaluation import Outcome
     from harness.fits import Fits
     from harness.mixing import Mixer, OpenStream
     from harness.plan import Mixture, PlannedAdapter, PlannedModel, PlannedScorer
     from harness.protocols import AnyScorer
     from harness.types import FeatureSet
-
-    Outcome = tuple[Tensor, Tensor] | Failure  # scores of ID and of OOD
 
 logger = logging.getLogger("ood_harness")
 
@@ -61,7 +58,7 @@ class Detecting:
     @property
     def cells(self) -> int:
         """How many records there are to be."""
-        streams = len(self._settings.seeds)
+        streams = len(self._settings.open_seeds)
         return sum(
             streams + len(self._scorers(adapter))
             for adapter in self._applicable
@@ -90,14 +87,14 @@ class Detecting:
         """Make every passage of which a number is missing, and score what it leaves."""
         meetings = [m for m in self._meetings() if m.scorers or m.seeds]
         with progress_bar(
-            total=len(meetings) * len(self._settings.seeds),
+            total=len(meetings) * len(self._settings.open_seeds),
             description=f"adapt {self.model.label} (seed {self.model.seed}) to mixtures",
             unit="stream",
             enabled=self.fits.means.progress and bool(meetings),
         ) as bar:
             for meeting in meetings:
                 scored: dict[str, list[Outcome]] = {label: [] for label in meeting.scorers}
-                for seed in self._settings.seeds:
+                for seed in self._settings.open_seeds:
                     for label, outcome in self._on_stream(meeting, seed).items():
                         scored[label].append(outcome)
                     bar.update()
@@ -145,7 +142,7 @@ class Detecting:
         for adapter in self._applicable:
             for mixture in self._plan.mixtures(adapter):
                 try:
-                    keys = {seed: self._keys(adapter, mixture, seed) for seed in self._settings.seeds}
+                    keys = {seed: self._keys(adapter, mixture, seed) for seed in self._settings.open_seeds}
                 except Exception as error:  # a stranger's dataset may raise anything
                     self._fail(adapter, mixture, describe(error))
                     continue
@@ -173,7 +170,7 @@ class Detecting:
         recorder = self.fits.means.recorder
         for label, scorer in self._scorers(adapter).items():
             recorder.on_mixture(self.model, adapter, mixture, "", scorer=scorer, label=label, error=message)
-        for seed in self._settings.seeds:
+        for seed in self._settings.open_seeds:
             recorder.on_mixture(self.model, adapter, mixture, "", stream_seed=seed, error=message)
 
     # Streams ----------------------------------------------------------------------------------------------------
@@ -289,7 +286,7 @@ class Detecting:
             self._code_id(label, scorer, list(meeting.keys.values())),
             scorer=scorer,
             label=label,
-            **_measured(outcomes),
+            **evaluation.of_streams(outcomes),
         )
 
     def _code_id(self, label: str, scorer: PlannedScorer, keys: list[tuple[str, ...]]) -> str:
@@ -307,21 +304,3 @@ class Detecting:
             version=offered.version,
             libraries=libraries(),
         )
-
-
-def _measured(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Turn the scores of several streams into a record's numbers, or into the first error."""
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    if failures:
-        return {"error": failures[0].message}
-    pairs = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
-    try:
-        metrics, by_stream = evaluation.stream_metrics(pairs)
-    except HarnessError as error:
-        return {"error": str(error)}
-    sides = {
-        side: digests.digest([digests.array_digest(pair[place].cpu().numpy()) for pair in pairs])
-        for place, side in enumerate(("id", "ood"))
-    }
-    counts = {"n_id": len(pairs[0][0]), "n_ood": len(pairs[0][1])}
-    return {"metrics": metrics, "by_stream": by_stream, "scores": sides, **counts}

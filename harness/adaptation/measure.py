@@ -60,7 +60,7 @@ class Adapting:
     @property
     def cells(self) -> int:
         """How many numbers there are to be."""
-        return len(self._shifted) * len(self._applicable) * len(self._table.seeds)
+        return len(self._shifted) * len(self._applicable) * len(self._table.closed_seeds)
 
     def not_applicable(self) -> list[dict[str, object]]:
         """List the adapters whose needs exceed what the model and the data offer, with what is missing."""
@@ -111,7 +111,7 @@ class Adapting:
     def _courses(self) -> Iterator[Course]:
         """List the passages: one a set, one a severity where a model goes on, or one over all where they are mixed."""
         for adapter in self._applicable:
-            for seed in self._table.seeds:
+            for seed in self._table.closed_seeds:
                 names = tuple(self._shifted)
                 if adapter.protocol == CONTINUAL:
                     for sequence in self._sequences():
