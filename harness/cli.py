@@ -13,6 +13,7 @@ import typer
 
 from harness.adaptation.command import adaptation
 from harness.errors import HarnessError, unknown_name
+from harness.estimation.command import estimates
 from harness.formats import Format, draw, show
 from harness.plots.command import plot
 from harness.probes.command import probes
@@ -172,6 +173,7 @@ def train(
 app.command()(plot)
 app.command()(probes)
 app.command()(adaptation)
+app.command()(estimates)
 
 
 @app.command()
@@ -245,6 +247,8 @@ def main() -> None:
 def _finish(result: RunResult) -> None:
     from harness.adaptation import text as adaptation_text
     from harness.adaptation.table import adaptation_table
+    from harness.estimation import text as estimation_text
+    from harness.estimation.table import estimate_table
     from harness.leaderboard import leaderboards
     from harness.probes import text as probes_text
     from harness.probes.table import probe_table
@@ -259,6 +263,8 @@ def _finish(result: RunResult) -> None:
         draw(probes_text.as_terminal(probe_table([result.folder])))
     if any(r["kind"] == "adaptation" for r in records):
         draw(adaptation_text.as_terminal(adaptation_table([result.folder])))
+    if any(r["kind"] == "estimate" for r in records):
+        draw(estimation_text.as_terminal(estimate_table([result.folder])))
     _say(
         f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
         f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DATA_ROOT = "OOD_HARNESS_DATA"
 CSID = "csid"
+CORRUPT = "corrupt"  # the family of datasets that shift another, by the argument that is the kind
+CALIBRATION = "calibration"  # the group of shifted ID validation
 CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
 _TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
 
@@ -39,6 +41,11 @@ class SetEntry:
     params: Mapping[str, object]
     shifts_id: bool = False  # made from the ID test samples
     severity: int | None = None  # of a corruption
+
+    @property
+    def kind(self) -> str:
+        """What shifts it, whatever the severity."""
+        return self.name if self.severity is None else self.name.removesuffix(f"-{self.severity}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +138,27 @@ def _corrupted(e: ShiftEntry) -> Iterator[SetEntry]:
             entry = SetEntry(name, CSID, e.dataset, e.split, None, e.limit, e.revision, params)
         else:
             params = {**e.params, **graded}
-            entry = SetEntry(name, CSID, f"corrupt:{kind}", None, None, e.limit, None, params)
+            entry = SetEntry(name, CSID, f"{CORRUPT}:{kind}", None, None, e.limit, None, params)
         yield replace(entry, shifts_id=e.corrupts_id, severity=severity)
+
+
+def calibration_entries(kinds: Sequence[str], severities: Sequence[int]) -> list[SetEntry]:
+    """List the shifts of validation data that curves are fitted on, one a kind and severity."""
+    return [
+        SetEntry(
+            name=f"{kind}-{severity}",
+            group=CALIBRATION,
+            dataset=f"{CORRUPT}:{kind}",
+            split=None,
+            classes=None,
+            limit=None,
+            revision=None,
+            params={"severity": severity},
+            shifts_id=True,
+            severity=severity,
+        )
+        for kind, severity in itertools.product(kinds, severities)
+    ]
 
 
 def open_id(entry: IdEntry, registry: Catalogue) -> IdData:

@@ -113,6 +113,24 @@ def probe_code_id(
     return digest("probe", SCORING_VERSION, features, fit, probe, params, source, version, libraries)
 
 
+def estimate_code_id(
+    *,
+    features: str,
+    fit: Mapping[str, str],
+    peer: str | None,
+    estimator: str,
+    params: Mapping[str, object],
+    seed: int,
+    source: str,
+    version: str,
+    libraries: Mapping[str, str],
+) -> str:
+    """Name all that an estimate depends on."""
+    return digest(
+        "estimate", SCORING_VERSION, features, fit, peer, estimator, params, seed, source, version, libraries
+    )
+
+
 def adaptation_code_id(
     *,
     streams: Iterable[str],

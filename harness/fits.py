@@ -46,9 +46,14 @@ class Fits:
     _parts: dict[str, FeatureSet | Failure] = field(default_factory=dict)
     _scorers: dict[str, AnyScorer | Failure] = field(default_factory=dict)
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """What the model and the data offer."""
+        return self.loaded.offers | self.means.recorder.id_data.offers
+
     def missing(self, needs: frozenset[str]) -> list[str]:
         """List what neither the model nor the data offer."""
-        return sorted(needs - self.loaded.offers - self.means.recorder.id_data.offers)
+        return sorted(needs - self.offers)
 
     def scorer(self, planned: PlannedScorer) -> AnyScorer | Failure:
         """Return a scorer, fitted on what it declares of the source model's features, or why it could not be."""
@@ -62,6 +67,10 @@ class Fits:
     def train(self) -> FeatureSet | Failure | None:
         """Return the features of ID train; None where there is none."""
         return self._part("train") if self.means.recorder.id_data.train is not None else None
+
+    def validation(self) -> FeatureSet | Failure | None:
+        """Return the features of ID validation; None where there is none."""
+        return self._part("validation") if self.means.recorder.id_data.validation is not None else None
 
     def extract(self, name: str, stream: Stream, readers: Mapping[str, Any]) -> Extraction:
         """Extract a stream, with the scorers that read images, and note the time."""

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from harness import digests
-from harness.data import CSID, SetEntry, set_entries
+from harness.data import CORRUPT, CSID, SetEntry, calibration_entries, set_entries
 from harness.errors import InputError, PluginError, unknown_name
 from harness.records import SEPARATE, SOURCE
 from harness.signatures import checked_parameters
@@ -37,6 +37,20 @@ class PlannedScorer:
 @dataclass(frozen=True)
 class PlannedProbe:
     """A probe with its hyperparameters."""
+
+    label: str
+    offered: Offered
+    params: Mapping[str, object]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads."""
+        return frozenset(self.offered.spec.needs)
+
+
+@dataclass(frozen=True)
+class PlannedEstimator:
+    """An estimator of accuracy with its hyperparameters."""
 
     label: str
     offered: Offered
@@ -114,6 +128,8 @@ class Plan:
     limit: int | None = None
     probes: tuple[PlannedProbe, ...] = ()
     adapters: tuple[PlannedAdapter, ...] = ()
+    estimators: tuple[PlannedEstimator, ...] = ()
+    calibration: tuple[SetEntry, ...] = ()  # shifts of ID validation, for the estimators' curves
 
     @property
     def folder_name(self) -> str:
@@ -188,6 +204,10 @@ class Plan:
             ood=mixture.name,
         )
 
+    def estimate_id(self, model: PlannedModel, estimator: PlannedEstimator, name: str) -> str:
+        """Name the place of an estimator's number on a set."""
+        return self.cell_id(model, f"estimator {estimator.label}", name)
+
     def probe_id(self, model: PlannedModel, probe: PlannedProbe, name: str) -> str:
         """Name the place of a probe's number on a set."""
         return self.cell_id(model, f"probe {probe.label}", name)
@@ -219,6 +239,13 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
         for entry in suite.adapters
         for protocol in entry.protocol
     ]
+    estimators = [
+        PlannedEstimator(
+            _with_params(e.name, e.params), _taking("estimator", e.name, e.params, registry), e.params
+        )
+        for e in suite.estimators
+    ]
+    _require_distinct("estimators", [estimator.label for estimator in estimators])
     shifts = [entry.name for entry in sets if entry.shifts_id]
     for name in suite.adaptation.shifts or ():
         if name not in shifts:
@@ -227,7 +254,29 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
     _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
     _require_distinct("scorers", [scorer.label for scorer in scorers])
     _require_distinct("probes", [probe.label for probe in probes])
-    return Plan(suite, tuple(models), tuple(scorers), tuple(sets), limit, tuple(probes), tuple(adapters))
+    return Plan(
+        suite,
+        tuple(models),
+        tuple(scorers),
+        tuple(sets),
+        limit,
+        tuple(probes),
+        tuple(adapters),
+        tuple(estimators),
+        tuple(_calibration(suite, registry)) if estimators else (),
+    )
+
+
+def _calibration(suite: Suite, registry: Registry) -> list[SetEntry]:
+    """List the shifts of validation data: the suite's, or those that the plugin sets aside."""
+    offered = registry.get("dataset", CORRUPT)
+    settings = suite.estimation
+    entries = calibration_entries(
+        offered.spec.calibration if settings.corrupt is None else settings.corrupt, settings.severity
+    )
+    for entry in entries:
+        checked_parameters(offered.spec.build, entry.params, owner=f"dataset {entry.dataset}", given=1)
+    return entries
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:

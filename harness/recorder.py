@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Mixture,
         Plan,
         PlannedAdapter,
+        PlannedEstimator,
         PlannedModel,
         PlannedProbe,
         PlannedScorer,
@@ -98,6 +99,39 @@ class Recorder:
             "plugin_version": probe.offered.version,
         }
         self._append(model, name, code_id, {**specific, **measured})
+
+    def estimate(
+        self,
+        model: PlannedModel,
+        estimator: PlannedEstimator,
+        name: str,
+        stream: Stream,
+        code_id: str,
+        *,
+        group: str,
+        kind_of_shift: str,
+        **measured: Any,
+    ) -> None:
+        """Record what an estimator says of a set, beside the truth, or its error; a failure replaces no number."""
+        cell_id = self.plan.estimate_id(model, estimator, name)
+        if not self._is_to_be_written(cell_id, code_id, measured):
+            return
+        specific = {
+            "kind": "estimate",
+            "scorer": None,
+            "estimator": estimator.label,
+            "params": dict(estimator.params),
+            "needs": sorted(estimator.needs),
+            "ood": None if name == ID else name,
+            "group": group,
+            "shift": kind_of_shift,
+            "n_ood": len(stream),
+            "data": {"id": self.id_data.test.digest, "ood": stream.parts[0].digest},
+            "cell_id": cell_id,
+            "plugin": estimator.offered.plugin,
+            "plugin_version": estimator.offered.version,
+        }
+        self._append(model, ID, code_id, {**specific, **measured})
 
     def adaptation(
         self,

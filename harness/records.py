@@ -38,7 +38,7 @@ SATURATED = "saturated"  # so near 0 or 1 that the interval says little
 TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
 TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
 
-_ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "probe", "ood")
+_ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "probe", "estimator", "ood")
 
 
 class RunFolder:

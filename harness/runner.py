@@ -23,6 +23,8 @@ from harness.cache import Cache, default_root
 from harness.data import CSID, IdData, open_id, open_set
 from harness.decoded import Decoder
 from harness.errors import InputError
+from harness.estimation.measure import Estimating
+from harness.estimation.text import write_estimates
 from harness.extract import Counts
 from harness.fits import Fits, Means
 from harness.loaded import LoadedModel, resolve_device
@@ -133,6 +135,7 @@ class _Run:
         self.result = RunResult(self.folder.path, counts=self.counts)
         self.not_applicable: list[dict[str, object]] = []
         self.models: dict[str, object] = {}
+        self._peers: dict[int, Fits | None] = {}  # by seed, of the model at hand
 
     def execute(self) -> RunResult:
         """Run model after model, then sort the journal and write manifest and boards."""
@@ -162,6 +165,7 @@ class _Run:
         write_boards(self.folder.path)
         write_probes(self.folder.path)
         write_adaptation(self.folder.path)
+        write_estimates(self.folder.path)
         self.registry.notify("harness_run_end", folder=self.folder.path)
         return self._finished()
 
@@ -212,6 +216,7 @@ class _Run:
         return Mixer(self.id_data.test, self.registry, size, settings.size)
 
     def _run_model(self, model: PlannedModel) -> list[dict[str, Any]]:
+        self._peers = {}
         loaded = self._load(model)
         if isinstance(loaded, Failure):
             cells = list(self.plan.cells(model))
@@ -220,6 +225,7 @@ class _Run:
             self._fail_probes(model, loaded)
             self._fail_adapters(model, loaded)
             self._fail_mixtures(model, loaded)
+            self._fail_estimators(model, loaded)
             self.result.cells += len(cells)
             return []
         clock = Clock(self.device)
@@ -230,15 +236,39 @@ class _Run:
         transducing = Transducing(model, fits, decoder, self.mixer)
         adapting = Adapting(model, loaded, self.recorder, clock, prepared, self.options.progress)
         self.result.cells += len(unit.cells) + unit.probing.cells + adapting.cells + detecting.cells
-        self.result.cells += transducing.cells
-        for part in (unit, adapting, detecting):
+        estimating = Estimating(model, fits, decoder, self.registry, lambda: self._peer(model, means))
+        self.result.cells += transducing.cells + estimating.cells
+        for part in (unit, adapting, detecting, estimating):
             self.not_applicable.extend(part.not_applicable())
         blocks = unit.run()
         transducing.run()
         adapting.run()
         detecting.run()
+        estimating.run()
         self.folder.append_timings(clock.lines(model=model.label, seed=model.seed))
         return blocks
+
+    def _peer(self, model: PlannedModel, means: Means) -> Fits | None:
+        """Load the next training of the same model, the first after the last; None where there is one alone."""
+        trainings = [other for other in self.plan.models if other.label == model.label]
+        if len(trainings) < 2:
+            return None
+        peer = trainings[(trainings.index(model) + 1) % len(trainings)]
+        if peer.seed not in self._peers:
+            loaded = self._load(peer)
+            self._peers = {
+                peer.seed: None if isinstance(loaded, Failure) else Fits(peer.label, loaded, means)
+            }
+        return self._peers[peer.seed]
+
+    def _fail_estimators(self, model: PlannedModel, failure: Failure) -> None:
+        stream = Stream.of(self.id_data.test, batch_size=self.suite.batch_size)
+        for estimator in self.plan.estimators:
+            self.recorder.estimate(
+                model, estimator, ID, stream, "",
+                group=ID, kind_of_shift="clean", error=f"model: {failure.message}",
+            )  # fmt: skip
+            self.result.cells += 1
 
     def _fail_probes(self, model: PlannedModel, failure: Failure) -> None:
         for name in self.streams:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.loaded import LoadedModel
-    from harness.plan import PlannedScorer
-    from harness.protocols import AnyScorer, Scorer
+    from harness.plan import PlannedEstimator, PlannedScorer
+    from harness.protocols import AnyScorer, Estimator, Scorer
     from harness.types import Features, FeatureSet
 
 _NEVER_SCORED_ON = frozenset({"labels"})  # labels are for fitting
@@ -118,6 +118,31 @@ def fit_scorer(
             fitted: AnyScorer = built.fit(data)
             return fitted
     except Exception as error:  # a stranger's scorer may raise anything
+        return Failure(f"fit: {describe(error)}")
+
+
+def fit_estimator(
+    planned: PlannedEstimator, model: LoadedModel, validation: FeatureSet | Failure | None, clock: Clock
+) -> Estimator | Failure:
+    """Build an estimator and fit it on what its spec declares: ID validation with its labels, and the head."""
+    needs = planned.needs
+    try:
+        with clock.measure("fit", scorer=planned.label):
+            built: Any = planned.offered.spec.build(**planned.params)
+            if not hasattr(built, "fit"):
+                return built  # type: ignore[no-any-return]
+            if isinstance(validation, Failure) and "validation" in needs:
+                return Failure(f"ID validation: {validation.message}")
+            given = validation if "validation" in needs and not isinstance(validation, Failure) else None
+            fields = (needs & FEATURE_FIELDS) | {"labels"} | _IDENTITY
+            fitted: Estimator = built.fit(
+                FitData(
+                    validation=given.only(fields) if given is not None else None,
+                    head=model.head if needs & {"head", "linear"} else None,
+                )
+            )
+            return fitted
+    except Exception as error:  # a stranger's estimator may raise anything
         return Failure(f"fit: {describe(error)}")
 
 

@@ -374,6 +374,57 @@ class UnrulyAdapter:
                 return
 
 
+@dataclass(frozen=True)
+class Confident:
+    """The mean level above the validation mean as a score; an accuracy, if told to say one; the peer's, if asked."""
+
+    says: float | None = None
+    how: str = "right"
+    centre: float | None = None
+
+    def fit(self, data: harness.FitData) -> Confident:
+        FITTED["confident"] += 1
+        chunks = list(data.validation)
+        assert all(chunk.labels.min() >= 0 for chunk in chunks)
+        mean = torch.cat([chunk.penultimate for chunk in chunks])[:, 0].double().mean().item()
+        return Confident(self.says, self.how, mean)
+
+    def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
+        if self.how == "raises":
+            raise ZeroDivisionError("by design")
+        if self.how == "number":
+            return 0.5
+        if self.how == "large":
+            return harness.Estimate(1.0, accuracy=1.5)
+        level = target.features.take(np.arange(len(target))).penultimate[:, 0].double().mean().item()
+        return harness.Estimate(
+            level - self.centre,
+            self.says,
+            level - self.centre - 0.01,
+            level - self.centre + 0.01,
+            {"level": level},
+        )
+
+
+@dataclass(frozen=True)
+class Peering:
+    """The share of images on which the model and its peer predict the same class."""
+
+    def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
+        whole = np.arange(len(target))
+        mine, other = (
+            features.take(whole).logits.argmax(dim=1) for features in (target.features, target.peer)
+        )
+        share = (mine == other).double().mean().item()
+        return harness.Estimate(share, share)
+
+
+@harness.hookimpl
+def harness_estimators() -> Iterator[harness.EstimatorSpec]:
+    yield harness.EstimatorSpec("confident", Confident, needs={"penultimate", "validation"})
+    yield harness.EstimatorSpec("peering", Peering, needs={"logits", "peer"})
+
+
 @harness.hookimpl
 def harness_adapters() -> Iterator[harness.AdapterSpec]:
     yield harness.AdapterSpec("bump", Bump)

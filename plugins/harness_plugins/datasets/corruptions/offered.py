@@ -34,4 +34,5 @@ def harness_datasets() -> Iterator[harness.DatasetSpec]:
         open_corrupted,
         cite="Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261",
         argument=" | ".join(CORRUPTIONS),
+        calibration=tuple(name for name, corruption in CORRUPTIONS.items() if corruption.is_extra),
     )

@@ -1,0 +1,221 @@
+"""Runs the estimators of one model on ID test, on shifted ID, and on the shifted validation data that curves need."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable  # noqa: TC003  # a field's type
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import digests
+from harness.data import CALIBRATION, CSID, open_shifted
+from harness.errors import InputError
+from harness.intervals import wilson_interval
+from harness.loaded import libraries
+from harness.progress import progress_bar
+from harness.recorder import ID
+from harness.scoring import Failure, describe, fit_estimator
+from harness.specs import FEATURE_FIELDS, PEER
+from harness.streams import Stream
+from harness.types import Estimate
+from harness.unlabelled import unlabelled
+
+if TYPE_CHECKING:
+    from harness.decoded import Decoder
+    from harness.fits import Fits
+    from harness.plan import PlannedEstimator, PlannedModel
+    from harness.protocols import Catalogue, Estimator
+
+logger = logging.getLogger("ood_harness")
+
+CLEAN = "clean"  # the kind of a set that is not shifted
+
+
+@dataclass(frozen=True)
+class Target:
+    """A labelled set on which estimators are run, as if it had no labels."""
+
+    name: str
+    group: str  # id, csid or calibration
+    kind: str  # of its shift
+    stream: Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Estimating:
+    """The estimators that apply to a model, and which of their numbers the folder lacks."""
+
+    model: PlannedModel
+    fits: Fits
+    decoder: Decoder
+    catalogue: Catalogue
+    peer: Callable[[], Fits | None]  # another training of the model
+    _fitted: dict[str, Estimator | Failure] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> int:
+        """How many records there are to be."""
+        return len(self._applicable) * len(self._targets) if self._applicable else 0
+
+    def not_applicable(self) -> list[dict[str, object]]:
+        """List the estimators whose needs exceed what the model and the data offer, with what is missing."""
+        place = {"model": self.model.label, "seed": self.model.seed}
+        return [
+            {**place, "estimator": e.label, "missing": self._missing(e)}
+            for e in self._plan.estimators
+            if self._missing(e)
+        ]
+
+    def run(self) -> None:
+        """Estimate what the folder lacks, and record each number or its error."""
+        work = [
+            (estimator, target, code_id)
+            for estimator, target in itertools.product(self._applicable, self._targets)
+            if not self._is_done(estimator, target, code_id := self._code_id(estimator, target))
+        ]
+        with progress_bar(
+            total=len(work),
+            description=f"estimate {self.model.label} (seed {self.model.seed})",
+            unit="set",
+            enabled=self.fits.means.progress and bool(work),
+        ) as bar:
+            for estimator, target, code_id in work:
+                self._record(estimator, target, code_id, self._estimated(estimator, target))
+                bar.update()
+
+    # What there is to do ----------------------------------------------------------------------------------------
+
+    @property
+    def _plan(self) -> Any:
+        return self.fits.means.recorder.plan
+
+    @cached_property
+    def _applicable(self) -> list[PlannedEstimator]:
+        return [estimator for estimator in self._plan.estimators if not self._missing(estimator)]
+
+    def _missing(self, estimator: PlannedEstimator) -> list[str]:
+        offered = {PEER} if PEER in estimator.needs and self.peer() is not None else set()
+        return sorted({"logits", *estimator.needs} - offered - self.fits.offers)
+
+    @cached_property
+    def _targets(self) -> list[Target]:
+        """List ID test, shifted ID, and validation data as they are and under each shift that is for calibration."""
+        recorder, size = self.fits.means.recorder, self._plan.suite.estimation.size
+        found = []
+        kinds = {entry.name: entry.kind for entry in self._plan.sets if entry.group == CSID}
+        for name in (ID, *kinds):
+            stream = recorder.streams[name]
+            if isinstance(stream, Stream):
+                limited = Stream.of(stream.parts[0].limited(size), batch_size=stream.batch_size)
+                found.append(Target(name, ID if name == ID else CSID, kinds.get(name, CLEAN), limited))
+        return found + self._calibration(size)
+
+    def _calibration(self, size: int | None) -> list[Target]:
+        validation = self.fits.means.recorder.id_data.validation
+        if validation is None:
+            return []
+        base = validation.limited(size)
+        batch_size = self._plan.suite.batch_size
+        found = [Target("validation", CALIBRATION, CLEAN, Stream.of(base, batch_size=batch_size))]
+        for entry in self._plan.calibration:
+            shifted = open_shifted(entry, base, self.catalogue)
+            stream = Stream.of(shifted, batch_size=batch_size)
+            found.append(Target(f"validation+{entry.name}", CALIBRATION, entry.kind, stream))
+        return found
+
+    def _is_done(self, estimator: PlannedEstimator, target: Target, code_id: str) -> bool:
+        cell_id = self._plan.estimate_id(self.model, estimator, target.name)
+        return self.fits.means.recorder.folder.is_done(cell_id, code_id)
+
+    def _code_id(self, estimator: PlannedEstimator, target: Target) -> str:
+        data, offered = self.fits.means.recorder.id_data, estimator.offered
+        peer = self.peer() if PEER in estimator.needs else None
+        validation = data.validation.digest if data.validation is not None else None
+        return digests.estimate_code_id(
+            features=self.fits.loaded.features_key(target.stream, layers=False),
+            fit={"validation": validation} if validation and "validation" in estimator.needs else {},
+            peer=peer.loaded.digest if peer is not None else None,
+            estimator=offered.spec.name,
+            params=estimator.params,
+            seed=self._plan.suite.estimation.seed,
+            source=offered.source,
+            version=offered.version,
+            libraries=libraries(),
+        )
+
+    # Estimates --------------------------------------------------------------------------------------------------
+
+    def _estimated(self, estimator: PlannedEstimator, target: Target) -> Estimate | Failure:
+        try:
+            fitted = self._fit(estimator)
+            if isinstance(fitted, Failure):
+                return fitted
+            fields = (estimator.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
+            whole = self.fits.extract(target.name, target.stream, {}).features
+            peer = self.peer() if PEER in estimator.needs else None
+            others = peer.extract(target.name, target.stream, {}).features.only(fields) if peer else None
+            seed = self._plan.suite.estimation.seed
+            given = unlabelled(self.decoder, target.stream, whole.only(fields), seed=seed, peer=others)
+            clock = self.fits.means.clock
+            with clock.measure_with_memory("estimate", scorer=estimator.label, on=target.name):
+                return _checked(fitted.estimate(given))
+        except Exception as error:  # a stranger's estimator may raise anything
+            return Failure(describe(error))
+
+    def _fit(self, estimator: PlannedEstimator) -> Estimator | Failure:
+        if estimator.label not in self._fitted:
+            self._fitted[estimator.label] = fit_estimator(
+                estimator, self.fits.loaded, self.fits.validation(), self.fits.means.clock
+            )
+        return self._fitted[estimator.label]
+
+    def _record(
+        self, estimator: PlannedEstimator, target: Target, code_id: str, outcome: Estimate | Failure
+    ) -> None:
+        recorder = self.fits.means.recorder
+        place = {"kind_of_shift": target.kind, "group": target.group}
+        if isinstance(outcome, Failure):
+            message = outcome.message
+            logger.warning(
+                "%s, estimator %s on %s: %s", self.model.label, estimator.label, target.name, message
+            )
+            recorder.estimate(
+                self.model, estimator, target.name, target.stream, code_id, error=message, **place
+            )
+            return
+        metrics = {
+            "score": _metric(outcome.score, outcome.lo, outcome.hi),
+            "accuracy": self._accuracy(target),
+        }
+        if outcome.accuracy is not None:
+            metrics["estimate"] = _metric(outcome.accuracy, outcome.lo, outcome.hi)
+        recorder.estimate(
+            self.model, estimator, target.name, target.stream, code_id,
+            metrics=metrics, facts=dict(outcome.facts), **place,
+        )  # fmt: skip
+
+    def _accuracy(self, target: Target) -> dict[str, float | None]:
+        """Compute the model's true accuracy, with its Wilson interval."""
+        features = self.fits.extract(target.name, target.stream, {}).features
+        hits = [chunk.logits.argmax(dim=1) == chunk.labels for chunk in features]
+        share = float(np.mean([float(hit) for chunk in hits for hit in chunk.tolist()]))
+        return _metric(share, *wilson_interval(share, len(features)))
+
+
+def _metric(value: float, low: float | None, high: float | None) -> dict[str, float | None]:
+    return {"value": value, "lo": low, "hi": high}
+
+
+def _checked(found: object) -> Estimate:
+    if not isinstance(found, Estimate):
+        raise InputError(f"gave a {type(found).__name__}. Return harness.Estimate(score)")
+    if not np.isfinite(found.score) or (found.accuracy is not None and not 0 <= found.accuracy <= 1):
+        raise InputError(
+            f"gave a score of {found.score} and an accuracy of {found.accuracy}. Give a finite score, and an "
+            "accuracy in 0..1 or None"
+        )
+    return found
