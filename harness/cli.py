@@ -13,7 +13,7 @@ import typer
 
 from harness.adaptation.command import adaptation
 from harness.errors import HarnessError, unknown_name
-from harness.estimation.command import estimates
+from harness.estimation.command import estimate, estimates
 from harness.formats import Format, draw, show
 from harness.plots.command import plot
 from harness.probes.command import probes
@@ -174,6 +174,7 @@ app.command()(plot)
 app.command()(probes)
 app.command()(adaptation)
 app.command()(estimates)
+app.command()(estimate)
 
 
 @app.command()

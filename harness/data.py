@@ -240,6 +240,8 @@ def open_set(entry: SetEntry, id_data: IdData, registry: Catalogue) -> Selection
     selection = _open(entry.name, request, entry.params, registry)
     selection = selection.with_classes(entry.classes).limited(entry.limit)
     _require_samples(entry.name, entry.dataset, selection)
+    if entry.group == CSID and entry.classes is None:
+        _require_ids_numbering(entry, selection, id_data)
     if (
         entry.group == CSID
         and not 0 <= selection.labels.min() <= selection.labels.max() < id_data.num_classes
@@ -287,6 +289,17 @@ def _require_one_numbering(entry: IdEntry, parts: Mapping[str, Selection]) -> No
                 f"the ID dataset {entry.dataset!r} has classes {', '.join(known[first])} in {first} and "
                 f"{', '.join(classes)} in {name}, so its labels would not agree. Give both the same class folders"
             )
+
+
+def _require_ids_numbering(entry: SetEntry, selection: Selection, id_data: IdData) -> None:
+    """Refuse a shifted set of folders that lacks some of ID's, or has others, as its labels would not agree."""
+    mine, known = (getattr(part.dataset, "class_names", None) for part in (selection, id_data.test))
+    if mine is not None and known is not None and mine != known:
+        unlike = sorted(set(mine) ^ set(known))
+        raise DatasetError(
+            f"the shifted set {entry.name!r} and ID test do not have the same class folders: {', '.join(unlike[:5])} "
+            "in one of them alone. Give it ID's folders, or classes"
+        )
 
 
 def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Catalogue) -> Selection:

@@ -97,9 +97,8 @@ class DatasetSpec:
     build: Callable[..., ImageDataset]
     cite: str = ""
     argument: str = ""  # what may follow the colon, for `ood-harness plugins`; "" where nothing may
-    calibration: tuple[
-        str, ...
-    ] = ()  # of a family of shifts: arguments that are for calibration, not for tests
+    calibration: tuple[str, ...] = ()  # of a family of shifts: kinds that are set aside for calibration
+    opens_folders: bool = False  # whether what follows the colon may be a plain folder of images
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.protocols import Classifier
-
     Column = Tensor | NDArray[Any]
 
 T = TypeVar("T")
@@ -99,7 +97,7 @@ class Unlabelled:
 
     features: FeatureSet  # what the model as it is computes of them, in their order
     batch: Callable[[NDArray[np.int64]], Tensor]  # positions (n,) to normalised images (n, channels, H, W)
-    model: Callable[[], Classifier]  # a copy of the classifier, in evaluation mode, to be changed at will
+    model: Callable[[], Any]  # a copy of the Classifier, in evaluation mode, to be changed at will
     peer: FeatureSet | None = None  # the same of another training of the model, where one was asked for
     seed: int = 0  # of whatever is drawn
 

@@ -48,9 +48,9 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
             {"shift": [{"corrupt": ["fog"]}]},
             r"at shift\.0: give either corrupt and severity, or name and dataset",
         ),
-        ({"ood": []}, r"there are no ood, and no probes or adapters either"),
+        ({"ood": []}, r"there are no ood, and no probes, adapters or estimators either"),
         ({"models": []}, r"at models: List should have at least 1 item"),
-        ({"scorers": []}, r"there are no scorers, and no probes or adapters either"),
+        ({"scorers": []}, r"there are no scorers, and no probes, adapters or estimators either"),
         (
             {"scorers": [{"name": "level", "sign": float("inf")}]},
             r"at scorers\.0\.sign: inf is not a finite number",
@@ -59,6 +59,15 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
         (
             {"shift": [{"corrupt": ["fog"], "severity": [1], "name": "x"}]},
             r"give either corrupt and severity, or",
+        ),
+        (
+            {"shift": [{"corrupt": ["fog"], "dataset": "published:x", "name": "fog"}]},
+            r"at shift\.0: give either .* or corrupt and dataset, with severity where its files have severities",
+        ),
+        ({"shift": [{"severity": [1], "dataset": "published:x"}]}, r"or corrupt and dataset, with severity"),
+        (
+            {"shift": [{"name": "fog", "severity": [1], "dataset": "published:x"}]},
+            r"or name and dataset, or corrupt",
         ),
         ({"ood": [{"name": "id", "dataset": "levels", "group": "far"}]}, r"'id' cannot name a dataset"),
         ({"name": "../up"}, r"at name: String should match pattern"),
@@ -130,6 +139,54 @@ def test_a_shift_is_one_set_a_corruption_and_severity(toy_suite: dict[str, Any])
         ("pixelate-1", "csid", "corrupt:pixelate"),
         ("pixelate-5", "csid", "corrupt:pixelate"),
     ]
+
+
+def test_a_shift_of_a_datasets_corruptions_hands_them_on_as_parameters(toy_suite: dict[str, Any]) -> None:
+    toy_suite["shift"] = [
+        {
+            "dataset": "published:CIFAR-10-C",
+            "corrupt": ["fog", "snow"],
+            "severity": [1, 5],
+            "params": {"other": 2},
+            "limit": 7,
+        }
+    ]
+    shifted = [e for e in set_entries(parsed(toy_suite)) if e.group == "csid"]
+    assert [(e.name, e.severity, dict(e.params)) for e in shifted] == [
+        (f"{kind}-{severity}", severity, {"other": 2, "corruption": kind, "severity": severity})
+        for kind in ("fog", "snow")
+        for severity in (1, 5)
+    ]
+    assert {(e.dataset, e.limit, e.shifts_id) for e in shifted} == {("published:CIFAR-10-C", 7, False)}
+
+
+def test_a_shift_of_files_without_severities_is_named_by_the_corruption(toy_suite: dict[str, Any]) -> None:
+    toy_suite["shift"] = [
+        {"dataset": "published:mnist_c", "corrupt": ["fog", "stripe"], "split": "train", "revision": "a"}
+    ]
+    shifted = [e for e in set_entries(parsed(toy_suite)) if e.group == "csid"]
+    assert [(e.name, e.severity, dict(e.params)) for e in shifted] == [
+        ("fog", None, {"corruption": "fog"}),
+        ("stripe", None, {"corruption": "stripe"}),
+    ]
+    assert {(e.split, e.revision, e.shifts_id) for e in shifted} == {("train", "a", False)}
+
+
+def test_fresh_and_published_corruptions_of_one_name_are_refused(toy_suite: dict[str, Any]) -> None:
+    fresh = {"corrupt": ["fog"], "severity": [3]}
+    toy_suite["shift"] = [fresh, fresh | {"dataset": "published:CIFAR-10-C"}]
+    with pytest.raises(InputError, match="two sets are named 'fog-3'"):
+        set_entries(parsed(toy_suite))
+
+
+def test_published_corruptions_do_not_come_over_ood(toy_suite: dict[str, Any], registry: Registry) -> None:
+    toy_suite["shift"] = [{"corrupt": ["fog"], "severity": [3], "dataset": "published:CIFAR-10-C"}]
+    toy_suite["adapters"] = [{"name": "bump", "protocol": "mixed"}]
+    plan = make_plan(parsed(toy_suite), registry)
+    assert [m.shift for m in plan.mixtures(plan.adapters[0])] == [None] * len(toy_suite["ood"])
+    toy_suite["adaptation"] = {"shares": [[0.0, 0.5, 0.5]]}
+    with pytest.raises(InputError, match=r"no \[\[shift\]\] that corrupts ID test"):
+        parsed(toy_suite)
 
 
 def test_a_set_for_tuning_is_not_tested_on(toy_suite: dict[str, Any]) -> None:

@@ -307,4 +307,4 @@ def _labels(table: Any, column: str | None) -> NDArray[np.int64]:
 @harness.hookimpl
 def harness_datasets() -> Iterator[harness.DatasetSpec]:
     """Offer what the hub and local folders hold."""
-    yield harness.DatasetSpec("hf", open_hub, argument="a hub id, or a folder")
+    yield harness.DatasetSpec("hf", open_hub, argument="a hub id, or a folder", opens_folders=True)

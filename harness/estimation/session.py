@@ -1,0 +1,306 @@
+"""Estimates a model's accuracy on a new, unlabelled set of images, with all estimators that apply."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import digests
+from harness.cache import Cache, default_root
+from harness.data import CORRUPT, calibration_entries, open_dataset, open_id, open_shifted
+from harness.decoded import Decoder
+from harness.errors import DatasetError, HarnessError, InputError
+from harness.estimation.curve import Curve, Point
+from harness.estimation.guesses import Guess, Guesses
+from harness.extract import Counts, extract
+from harness.loaded import LoadedModel, resolve_device
+from harness.plan import PlannedEstimator
+from harness.progress import progress_bar
+from harness.registry import Registry
+from harness.scoring import Clock, Failure, describe, fit_estimator
+from harness.signatures import checked_parameters
+from harness.specs import FEATURE_FIELDS, ModelRequest
+from harness.streams import Stream
+from harness.suite import EstimationTable, load_suite
+from harness.training.recipe import load_recipe
+from harness.training.store import recipe_data
+from harness.unlabelled import unlabelled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.protocols import Estimator
+    from harness.selection import Selection
+    from harness.specs import TrainingData
+    from harness.types import Estimate, FeatureSet
+
+logger = logging.getLogger("ood_harness")
+
+BATCH_SIZE = 256
+UNSEEN = "nothing"
+
+
+@dataclass(frozen=True)
+class EstimateOptions:
+    """How accuracy is estimated."""
+
+    calibration: str | None = (
+        None  # labelled ID data that was not trained on; None: the model's validation part
+    )
+    suite: str | None = None  # whose [id] the model is of; None: the recipe's own data
+    estimators: Sequence[str] = ()  # (): all that apply
+    split: str | None = None  # of the data
+    size: int = 2000  # images that are looked at, at most
+    seed: int = 0  # of the model's training
+    skip_unreadable: bool = False
+    curves: Path | None = None  # where curves are kept; None: the cache
+    cache: Path | None = None
+    device: str = "auto"
+    progress: bool = False
+
+
+def estimate(model: str, data: str, options: EstimateOptions, *, plugins: Sequence[Path] = ()) -> Guesses:
+    """Estimate a model's accuracy on a dataset or folder without labels.
+
+    Estimators that tell no accuracy by themselves are read by a curve: one that was kept for this very model, or one
+    that is fitted now on labelled ID data under the shifts that are set aside for it, and kept.
+
+    Raises:
+        HarnessError: a model, dataset or estimator that is not there, an image that cannot be read, a kept curve of
+            another model, and a name of an estimator that does not apply.
+
+    """
+    registry = Registry.load(plugins)
+    return _Session(model, data, options, registry).guesses()
+
+
+@dataclass(eq=False)
+class _Session:
+    model: str
+    data: str
+    options: EstimateOptions
+    registry: Registry
+
+    def guesses(self) -> Guesses:
+        """Ask every estimator in turn."""
+        skipped, target = self._target
+        applicable = [planned for planned in self._estimators if self._applies(planned)]
+        if not applicable:
+            raise InputError("no estimator applies. Give labelled ID data with --calibration")
+        with progress_bar(
+            total=len(applicable), description="estimate", unit="estimator", enabled=self.options.progress
+        ) as bar:
+            rows: list[Guess] = []
+            for planned in applicable:
+                rows += self._rows(planned, target)
+                bar.update()
+        return Guesses(self.model, self.data, len(target), skipped, rows)
+
+    # What is opened ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _cache(self) -> Cache:
+        return Cache(self.options.cache or default_root())
+
+    @cached_property
+    def _training(self) -> TrainingData | None:
+        """The ID data that the model was trained on, where it is known."""
+        if self.options.suite is not None:
+            return open_id(load_suite(self.options.suite, self.registry).id, self.registry).training
+        family, _, name = self._model_name.partition(":")
+        return recipe_data(load_recipe(name, self.registry), self.registry) if family == "recipe" else None
+
+    @property
+    def _model_name(self) -> str:
+        if self.model.partition(":")[0] in self.registry.names("model"):
+            return self.model
+        return f"checkpoint:{self.model}" if Path(self.model).is_dir() else f"recipe:{self.model}"
+
+    @cached_property
+    def _loaded(self) -> LoadedModel:
+        name, device = self._model_name, resolve_device(self.options.device)
+        offered = self.registry.get("model", name)
+        request = ModelRequest(
+            name=name,
+            argument=name.partition(":")[2],
+            seed=self.options.seed,
+            data=self._training,
+            device=device,
+            store=self._cache.models,
+            progress=self.options.progress,
+            catalogue=self.registry,
+        )
+        built = offered.spec.build(request)
+        if not built.num_classes:
+            raise InputError(
+                f"the model {self.model!r} is an encoder, which has no accuracy. Name a classifier"
+            )
+        return LoadedModel(built, device, builder_source=offered.source)
+
+    @cached_property
+    def _target(self) -> tuple[list[str], Selection]:
+        return self._readable(self._open(self.data, self.options.split).limited(self.options.size))
+
+    @cached_property
+    def _validation(self) -> Selection | None:
+        """The labelled ID data that estimators are fitted on."""
+        if self.options.calibration is not None:
+            found = self._open(self.options.calibration, None)
+        elif self._training is not None and self._training.validation is not None:
+            found = self._training.validation
+        else:
+            return None
+        classes = self._loaded.model.num_classes
+        if not 0 <= found.labels.min() <= found.labels.max() < classes:
+            raise DatasetError(
+                f"the calibration data have labels from {found.labels.min()} to {found.labels.max()} where the model "
+                f"has classes 0 to {classes - 1}. Give labelled ID data"
+            )
+        return found
+
+    def _open(self, name: str, split: str | None) -> Selection:
+        """Open a dataset by the name that a plugin gave it, or a folder by the plugin that opens folders."""
+        families = self.registry.names("dataset")
+        if name.partition(":")[0] not in families:
+            folders = [f for f in families if self.registry.get("dataset", f).spec.opens_folders]
+            name = f"{folders[0]}:{name}" if folders else name
+        return open_dataset(name, name, self.registry, split=split)
+
+    def _readable(self, selection: Selection) -> tuple[list[str], Selection]:
+        """Leave out images that cannot be read, where they are to be skipped, and name them."""
+        if not self.options.skip_unreadable:
+            return [], selection
+        broken: dict[int, str] = {}
+        for position in range(len(selection)):
+            try:
+                selection.images([position])
+            except HarnessError as error:
+                broken[position] = str(error)
+        kept = selection.take(np.array([p for p in range(len(selection)) if p not in broken], dtype=np.int64))
+        if not len(kept):
+            raise DatasetError(
+                f"none of the {len(selection)} images of {self.data!r} can be read: {broken[0]}"
+            )
+        return list(broken.values()), kept
+
+    @cached_property
+    def _estimators(self) -> list[PlannedEstimator]:
+        names = self.options.estimators or self.registry.names("estimator")
+        return [PlannedEstimator(name, self.registry.get("estimator", name), {}) for name in names]
+
+    def _applies(self, planned: PlannedEstimator) -> bool:
+        offers = self._loaded.offers | ({"validation"} if self._validation is not None else set())
+        missing = sorted({"logits", *planned.needs} - offers)
+        if missing and planned.label in self.options.estimators:
+            fix = ". Give labelled ID data with --calibration" if "validation" in missing else ""
+            raise InputError(
+                f"the estimator {planned.label!r} needs {', '.join(missing)}, which is not there{fix}"
+            )
+        return not missing
+
+    # Estimates --------------------------------------------------------------------------------------------------
+
+    def _rows(self, planned: PlannedEstimator, target: Selection) -> list[Guess]:
+        """Say what an estimator says by itself, and what its curve does."""
+        seen = "clean ID" if "validation" in planned.needs else UNSEEN
+        try:
+            fitted = self._fitted(planned)
+            found = self._estimate(planned, fitted, target)
+        except Exception as error:  # a stranger's estimator may raise anything
+            return [Guess(planned.label, seen, error=describe(error))]
+        rows = []
+        if found.accuracy is not None:
+            rows.append(Guess(planned.label, seen, found.accuracy, found.lo, found.hi))
+        curve = self._curve(planned, fitted, len(target))
+        if curve is not None:
+            label = f"{planned.label}-fitted" if rows else planned.label
+            interval = curve.interval(found.lo, found.hi)
+            beyond = curve.extrapolates(found.score)
+            rows.append(Guess(label, "shifted ID", curve.accuracy(found.score), *interval, beyond))
+        if not rows:
+            fix = "a curve wants labelled ID data. Give some with --calibration"
+            rows.append(
+                Guess(planned.label, seen, error=f"says a score of {found.score:.4g} and no accuracy: {fix}")
+            )
+        return rows
+
+    def _fitted(self, planned: PlannedEstimator) -> Estimator:
+        validation = self._features(self._validation) if self._validation is not None else None
+        fitted = fit_estimator(planned, self._loaded, validation, Clock(self._loaded.device))
+        if isinstance(fitted, Failure):
+            raise InputError(fitted.message)
+        return fitted
+
+    def _estimate(self, planned: PlannedEstimator, fitted: Estimator, selection: Selection) -> Estimate:
+        fields = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
+        features = self._features(selection).only(fields)
+        stream = Stream.of(selection, batch_size=BATCH_SIZE)
+        return fitted.estimate(unlabelled(self._decoder, stream, features, seed=0))
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self._loaded, Counts())
+
+    def _features(self, selection: Selection) -> FeatureSet:
+        stream = Stream.of(selection, batch_size=BATCH_SIZE)
+        return extract(self._loaded, stream, self._cache, progress=self.options.progress).features
+
+    # Curves -----------------------------------------------------------------------------------------------------
+
+    def _curve(self, planned: PlannedEstimator, fitted: Estimator, size: int) -> Curve | None:
+        """Load the curve that was kept for this model and estimator, or fit one; None where nothing is there for it."""
+        key = self._key(planned, size)
+        path = self._curve_path(planned, key)
+        if path.exists():
+            return Curve.load(path, key)
+        if self._validation is None:
+            return None
+        points = [
+            Point(kind, self._estimate(planned, fitted, chosen).score, self._accuracy(chosen))
+            for kind, chosen in self._calibration(size)
+        ]
+        try:
+            curve = Curve.of(points, key)
+        except InputError as error:
+            logger.warning("%s: %s", planned.label, error)
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        curve.save(path)
+        return curve
+
+    def _curve_path(self, planned: PlannedEstimator, key: dict[str, Any]) -> Path:
+        if self.options.curves is not None:
+            return self.options.curves / f"{planned.label}.json"
+        return self._cache.root / "curves" / f"{planned.label}-{digests.digest(key)}.json"
+
+    def _key(self, planned: PlannedEstimator, size: int) -> dict[str, Any]:
+        """Name what a curve stands for."""
+        model = self._loaded.model
+        return {
+            "model": self._loaded.digest,
+            "preprocessing": json.loads(json.dumps(asdict(model.preprocessing))),
+            "estimator": planned.offered.spec.name,
+            "code": planned.offered.source,
+            "classes": model.num_classes,
+            "size": size,
+        }
+
+    def _calibration(self, size: int) -> list[tuple[str, Selection]]:
+        """List the labelled sets that a curve is fitted on: validation data as they are, and under every shift."""
+        assert self._validation is not None
+        base, defaults = self._validation.limited(size), EstimationTable()
+        offered = self.registry.get("dataset", CORRUPT)
+        entries = calibration_entries(offered.spec.calibration, defaults.severity)
+        for entry in entries:
+            checked_parameters(offered.spec.build, entry.params, owner=entry.dataset, given=1)
+        return [("clean", base)] + [(e.kind, open_shifted(e, base, self.registry)) for e in entries]
+
+    def _accuracy(self, selection: Selection) -> float:
+        hits = [chunk.logits.argmax(dim=1) == chunk.labels for chunk in self._features(selection)]
+        return float(np.mean([hit for chunk in hits for hit in chunk.tolist()]))
