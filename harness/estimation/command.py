@@ -46,6 +46,7 @@ def estimate(
     ] = None,
     estimator: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all that apply.")] = None,
     split: Annotated[str | None, typer.Option(help="Of the data.")] = None,
+    calibration_split: Annotated[str | None, typer.Option(help="Of the calibration data.")] = None,
     size: Annotated[int, typer.Option(min=2, help="Images that are looked at, at most.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the model's training.")] = 0,
     unreadable: Annotated[Unreadable, typer.Option(help="What to do about images that cannot be read.")] = (
@@ -73,6 +74,7 @@ def estimate(
         suite=suite,
         estimators=tuple(estimator or ()),
         split=split,
+        calibration_split=calibration_split,
         size=size,
         seed=seed,
         skip_unreadable=unreadable is Unreadable.skip,

@@ -56,6 +56,7 @@ class EstimateOptions:
     suite: str | None = None  # whose [id] the model is of; None: the recipe's own data
     estimators: Sequence[str] = ()  # (): all that apply
     split: str | None = None  # of the data
+    calibration_split: str | None = None
     size: int = 2000  # images that are looked at, at most
     seed: int = 0  # of the model's training
     skip_unreadable: bool = False
@@ -93,6 +94,9 @@ class _Session:
         applicable = [planned for planned in self._estimators if self._applies(planned)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
+        self._features(
+            target
+        )  # so that an image that cannot be read is told at once, and not by every estimator
         with progress_bar(
             total=len(applicable), description="estimate", unit="estimator", enabled=self.options.progress
         ) as bar:
@@ -151,7 +155,7 @@ class _Session:
     def _validation(self) -> Selection | None:
         """The labelled ID data that estimators are fitted on."""
         if self.options.calibration is not None:
-            found = self._open(self.options.calibration, None)
+            found = self._open(self.options.calibration, self.options.calibration_split)
         elif self._training is not None and self._training.validation is not None:
             found = self._training.validation
         else:
