@@ -103,3 +103,21 @@ def test_the_errors_of_adapters_are_those_of_the_committed_table(header: str, mo
         continual = of_adapter[of_adapter["protocol"] == "continual"]
         for cell, column in zip(cells[2:], ("id_error", "updated"), strict=True):
             assert float(cell) == pytest.approx(100 * continual[column].mean(), abs=0.06)
+
+
+def test_the_estimator_in_the_plugin_document_estimates(tmp_path: Path) -> None:
+    text = (DOCS / "plugins.md").read_text()
+    (shown,) = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        if "harness_estimators" in code
+    ]
+    (tmp_path / "margin.py").write_text(shown)
+    registry = harness.Registry.load([tmp_path / "margin.py"], blocked=())
+    logits = np.random.default_rng(0).normal(size=(7, 4))
+    features = harness.FeatureSet.of(harness.Features(logits=torch.from_numpy(logits)), chunk_size=3)
+    target = harness.Unlabelled(features, batch=lambda positions: torch.zeros(0), model=lambda: None)
+    p = np.sort(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), axis=1)
+    found = registry.get("estimator", "margin").spec.build().estimate(target)
+    assert found.score == pytest.approx((p[:, -1] - p[:, -2]).mean())
+    assert found.accuracy is None
