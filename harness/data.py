@@ -63,6 +63,11 @@ class IdData:
         parts = {"train": self.train, "validation": self.validation}
         return frozenset({"labels", *(name for name, part in parts.items() if part is not None)})
 
+    def digests_of(self, needs: frozenset[str]) -> dict[str, str]:
+        """Digest the parts, of train and validation, that something needs to be fitted."""
+        parts = {"train": self.train, "validation": self.validation}
+        return {name: part.digest for name, part in parts.items() if part is not None and name in needs}
+
     @property
     def training(self) -> TrainingData | None:
         """What a model may be trained on: train and validation, never test; None without train."""

@@ -21,60 +21,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PlannedScorer:
+class _Planned:
+    """What a plugin offers, with its hyperparameters."""
+
+    label: str
+    offered: Offered
+    params: Mapping[str, object]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it needs of a model and of data."""
+        return frozenset(self.offered.spec.needs)
+
+
+class PlannedScorer(_Planned):
     """A scorer with its hyperparameters."""
 
-    label: str
-    offered: Offered
-    params: Mapping[str, object]
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """What its cells need."""
-        return frozenset(self.offered.spec.needs)
-
-
-@dataclass(frozen=True)
-class PlannedProbe:
+class PlannedProbe(_Planned):
     """A probe with its hyperparameters."""
 
-    label: str
-    offered: Offered
-    params: Mapping[str, object]
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it reads."""
-        return frozenset(self.offered.spec.needs)
-
-
-@dataclass(frozen=True)
-class PlannedEstimator:
+class PlannedEstimator(_Planned):
     """An estimator of accuracy with its hyperparameters."""
 
-    label: str
-    offered: Offered
-    params: Mapping[str, object]
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it reads."""
-        return frozenset(self.offered.spec.needs)
-
 
 @dataclass(frozen=True)
-class PlannedAdapter:
+class PlannedAdapter(_Planned):
     """An adapter with its hyperparameters, under one protocol."""
 
-    label: str
-    offered: Offered
-    params: Mapping[str, object]
     protocol: str
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it must see before it meets a stream."""
-        return frozenset(self.offered.spec.needs)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,25 @@ def read_records(folder: Path) -> list[Record]:
     return list(records.values())
 
 
+def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
+    """Read the records of one kind in runs of one suite; of a cell that several hold, the last one's counts.
+
+    Raises RecordsError where there are none, with the key of a suite that `what` is, and for runs of different suites.
+    """
+    named = list(folders)
+    records = {record["cell_id"]: record for folder in named for record in read_records(folder)}
+    found = [record for record in records.values() if record["kind"] == kind]
+    if not found:
+        raise RecordsError(f"no {what} in {', '.join(map(str, named))}. Give the suite `{what}`, and run it")
+    require_one_suite(found, what)
+    return found
+
+
+def holds(folder: Path, kind: str) -> bool:
+    """Say whether a run's folder holds a record of a kind."""
+    return any(record["kind"] == kind for record in read_records(folder))
+
+
 def require_one_suite(records: Iterable[Record], what: str) -> None:
     """Raise RecordsError for records of several suites or data, which no table may hold together."""
     for key, kind in (("suite", "suites"), ("suite_digest", "suite digests")):

@@ -144,13 +144,10 @@ class Transducing:
             return ""
         keys = digests.digest([self.fits.loaded.features_key(stream, layers=False) for stream in streams])
         data, offered = self.fits.means.recorder.id_data, scorer.offered
-        parts = {"train": data.train, "validation": data.validation}
         return digests.code_id(
             id_features=keys,
             ood_features=keys,
-            fit={
-                name: part.digest for name, part in parts.items() if part is not None and name in scorer.needs
-            },
+            fit=data.digests_of(scorer.needs),
             scorer=offered.spec.name,
             params=scorer.params,
             source=offered.source,

@@ -249,11 +249,10 @@ class Unit:
         ood_features = self._features_key(cell.entry.name, layers="layers" in needs)
         if not ood_features:
             return ""
-        parts = {"train": data.train, "validation": data.validation}
         return digests.code_id(
             id_features=self._features_key(ID, layers="layers" in needs),
             ood_features=ood_features,
-            fit={name: part.digest for name, part in parts.items() if part is not None and name in needs},
+            fit=data.digests_of(needs),
             scorer=offered.spec.name,
             params=cell.scorer.params,
             source=offered.source,

@@ -319,7 +319,7 @@ def test_the_command_prints_the_table_and_refuses_what_has_none(
     assert "| network | unruly_adapter |" not in shown.stdout  # it lacks a set, and is noted
     assert "unruly_adapter (continual) failed on noisy: RuntimeError: out of luck" in shown.stdout
     run_suite(toy_suite, tmp_path / "plain")
-    with pytest.raises(RecordsError, match=r"no adapters in .*Give the suite \[\[adapters\]\]"):
+    with pytest.raises(RecordsError, match=r"no adapters in .*Give the suite `adapters`"):
         adaptation_table([tmp_path / "plain"])
     adapted["shift"] = adapted["shift"][:1]
     run_suite(adapted | {"adapters": ["bump"]}, tmp_path / "other")

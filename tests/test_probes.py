@@ -147,7 +147,7 @@ def test_correlation_is_over_all_trained_models_with_their_accuracies(
 
 def test_folders_without_probes_are_refused_in_one_line(toy_suite: dict[str, Any], tmp_path: Path) -> None:
     run_suite(toy_suite, tmp_path / "out")
-    with pytest.raises(RecordsError, match=r"no probes in .*\. Give the suite \[\[probes\]\], and run it"):
+    with pytest.raises(RecordsError, match=r"no probes in .*\. Give the suite `probes`, and run it"):
         probe_table([tmp_path / "out"])
     assert records_of(tmp_path / "out", "probe") == {}
 

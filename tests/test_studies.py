@@ -19,6 +19,7 @@ SMALL = {
     "initialisation": ["--seeds", "1", "--epochs", "1", "--train", "300", "--test", "200"],
     "stability": ["--seeds", "1", "--epochs", "1", "--train", "600", "--test", "200", "--workers", "1"],
     "correlation": ["--train", "300", "--test", "200"],
+    "enigma": ["--seeds", "1", "--steps", "3", "--pool", "100", "--probe", "60", "--train", "300"],
 }
 
 

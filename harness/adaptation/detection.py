@@ -291,13 +291,10 @@ class Detecting:
 
     def _code_id(self, label: str, scorer: PlannedScorer, keys: list[tuple[str, ...]]) -> str:
         data, offered, features = self.fits.means.recorder.id_data, scorer.offered, digests.digest(keys)
-        parts = {"train": data.train, "validation": data.validation}
         return digests.code_id(
             id_features=features,
             ood_features=features,
-            fit={
-                name: part.digest for name, part in parts.items() if part is not None and name in scorer.needs
-            },
+            fit=data.digests_of(scorer.needs),
             scorer=label.removesuffix(scorer.label) + offered.spec.name,
             params=scorer.params,
             source=offered.source,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import RecordsError
 from harness.intervals import seed_interval
-from harness.records import read_records, require_one_suite
+from harness.records import records_of
 from harness.runs import place_of
 
 if TYPE_CHECKING:
@@ -35,11 +34,6 @@ class AdaptationTable:
     notes: list[str]
 
 
-def has_adaptation(folder: Path) -> bool:
-    """Say whether a run's folder holds an adapter's record."""
-    return any(record["kind"] == "adaptation" for record in read_records(folder))
-
-
 def adaptation_table(folders: Sequence[Path]) -> AdaptationTable:
     """Gather the adapters of runs of one suite; of a number that several hold, the last one's record counts.
 
@@ -51,13 +45,7 @@ def adaptation_table(folders: Sequence[Path]) -> AdaptationTable:
     """
     import pandas as pd
 
-    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
-    found = [record for record in records.values() if record["kind"] == "adaptation"]
-    if not found:
-        raise RecordsError(
-            f"no adapters in {', '.join(map(str, folders))}. Give the suite [[adapters]], and run it"
-        )
-    require_one_suite(found, "adapters")
+    found = records_of(folders, "adaptation", "adapters")
     columns = [*PLACE, "seed", "stream", "set", *METRICS]
     frame = pd.DataFrame([_row(record) for record in found if not record["error"]], columns=columns)
     sets: dict[str, set[str]] = {}  # by protocol

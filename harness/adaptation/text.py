@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from harness.adaptation.table import adaptation_table, has_adaptation
+from harness.adaptation.table import adaptation_table
 from harness.cache import write_atomically
+from harness.records import holds
 from harness.wording import json_of_frames, markdown, percent, terminal_table
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _LEFT = 3  # columns that are names
 
 def write_adaptation(folder: Path) -> None:
     """Write adaptation.csv and adaptation.md beside a run's records; nothing where nothing was adapted."""
-    if has_adaptation(folder):
+    if holds(folder, "adaptation"):
         table = adaptation_table([folder])
         write_atomically(folder / "adaptation.csv", as_csv(table))
         write_atomically(folder / "adaptation.md", as_markdown(table))

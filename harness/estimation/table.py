@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data import CALIBRATION, CSID
-from harness.errors import InputError, RecordsError
+from harness.errors import InputError
 from harness.estimation.curve import Curve, Point
-from harness.records import read_records, require_one_suite
+from harness.records import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,11 +46,6 @@ class EstimateTable:
     notes: list[str]
 
 
-def has_estimates(folder: Path) -> bool:
-    """Say whether a run's folder holds an estimator's record."""
-    return any(record["kind"] == "estimate" for record in read_records(folder))
-
-
 def estimate_table(folders: Sequence[Path]) -> EstimateTable:
     """Gather the estimators of runs of one suite; of a number that several hold, the last one's record counts.
 
@@ -64,13 +59,7 @@ def estimate_table(folders: Sequence[Path]) -> EstimateTable:
     """
     import pandas as pd
 
-    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
-    found = [record for record in records.values() if record["kind"] == "estimate"]
-    if not found:
-        raise RecordsError(
-            f"no estimators in {', '.join(map(str, folders))}. Give the suite `estimators`, and run it"
-        )
-    require_one_suite(found, "estimators")
+    found = records_of(folders, "estimate", "estimators")
     notes = _failures(found)
     curves = _Curves([record for record in found if not record["error"]], notes)
     rows = [row for record in found if not record["error"] for row in curves.rows(record)]

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
-from harness.estimation.table import estimate_table, has_estimates
+from harness.estimation.table import estimate_table
+from harness.records import holds
 from harness.wording import ABSENT, difference, json_of_frames, markdown, percent, terminal_table
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _NAMES = HEADERS[:3]
 
 def write_estimates(folder: Path) -> None:
     """Write estimates.csv and estimates.md beside a run's records; nothing where nothing was estimated."""
-    if has_estimates(folder):
+    if holds(folder, "estimate"):
         table = estimate_table([folder])
         write_atomically(folder / "estimates.csv", as_csv(table))
         write_atomically(folder / "estimates.md", as_markdown(table))

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import RecordsError
 from harness.intervals import rank_correlation_interval
 from harness.recorder import ID
-from harness.records import read_records, require_one_suite
+from harness.records import read_records, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,11 +31,6 @@ class ProbeTable:
     notes: list[str]
 
 
-def has_probes(folder: Path) -> bool:
-    """Say whether a run's folder holds a probe's record."""
-    return any(record["kind"] == "probe" for record in read_records(folder))
-
-
 def probe_table(folders: Sequence[Path]) -> ProbeTable:
     """Gather the probes of runs of one suite; of a number that several hold, the last one's record counts.
 
@@ -48,12 +42,7 @@ def probe_table(folders: Sequence[Path]) -> ProbeTable:
     import pandas as pd
 
     records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
-    probes = [record for record in records.values() if record["kind"] == "probe"]
-    if not probes:
-        raise RecordsError(
-            f"no probes in {', '.join(map(str, folders))}. Give the suite [[probes]], and run it"
-        )
-    require_one_suite(probes, "probes")
+    probes = records_of(folders, "probe", "probes")
     accuracies = {
         (*_run_of(r), r["ood"]): r["metrics"]["accuracy"]["value"]
         for r in records.values()

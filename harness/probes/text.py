@@ -7,7 +7,8 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from harness.cache import write_atomically
-from harness.probes.table import FEWEST_MODELS, has_probes, probe_table
+from harness.probes.table import FEWEST_MODELS, probe_table
+from harness.records import holds
 from harness.wording import ABSENT, json_of_frames, markdown_table, terminal_table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _NAMES = ("model", "on", "probe")  # columns that are names
 
 def write_probes(folder: Path) -> None:
     """Write probes.csv and probes.md beside a run's records; nothing where nothing was probed."""
-    if has_probes(folder):
+    if holds(folder, "probe"):
         table = probe_table([folder])
         write_atomically(folder / "probes.csv", as_csv(table))
         write_atomically(folder / "probes.md", as_markdown(table))
