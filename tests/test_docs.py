@@ -121,3 +121,45 @@ def test_the_estimator_in_the_plugin_document_estimates(tmp_path: Path) -> None:
     found = registry.get("estimator", "margin").spec.build().estimate(target)
     assert found.score == pytest.approx((p[:, -1] - p[:, -2]).mean())
     assert found.accuracy is None
+
+
+def test_ood_detection_under_adaptation_is_that_of_the_committed_board() -> None:
+    text = (DOCS / "adaptation.md").read_text()
+    board = pd.read_csv(DOCS.parent / "results" / "fashion-mnist-mixed" / "leaderboard.csv")
+    tables = re.findall(
+        r"^\| (BatchNorm|GroupNorm), (\w+ [\d/]+) \| ID accuracy \| (.*) \|\n\|[-|]+\n((?:\|.*\n)+)",
+        text,
+        flags=re.MULTILINE,
+    )
+    assert len(tables) == 5
+    for network, protocol, header, lines in tables:
+        scorers = [name.strip("` ") for name in header.split("|")]
+        rows = board[(board["model"] == f"fashion-mnist-{network.lower()}") & (board["protocol"] == protocol)]
+        for line in lines.splitlines():
+            name, accuracy, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            mine = rows[rows["adapter"].str.partition("(")[0] == name.strip("`")].set_index("scorer")
+            assert float(accuracy) == pytest.approx(100 * mine["id_accuracy"].iloc[0], abs=0.051)
+            for scorer, cell in zip(scorers, cells, strict=True):
+                found = mine.loc[scorer]
+                expected = [found["all_auroc"]]
+                if name != "`source`":
+                    expected.append(found["all_auroc_gain"])
+                    assert found["all_auroc_gain"] == pytest.approx(
+                        found["all_auroc"]
+                        - rows[(rows["adapter"] == "source") & (rows["scorer"] == scorer)]["all_auroc"].item()
+                    )
+                numbers = [float(number) for number in re.findall(r"[-+]?[\d.]+", cell)]
+                assert numbers == pytest.approx([100 * value for value in expected], abs=0.051)
+    mixed = board[board["protocol"].str.startswith("mixed")]
+    place = ["model", "adapter", "protocol"]
+    again = mixed[mixed["scorer"].str.endswith(" (refit)")].assign(
+        scorer=lambda f: f["scorer"].str.removesuffix(" (refit)")
+    )
+    pairs = again.merge(mixed, on=[*place, "scorer"])
+    moved = 100 * (pairs["all_auroc_x"] - pairs["all_auroc_y"])
+    assert f"by −{-moved.min():.1f} to +{moved.max():.1f} points" in text
+    groupnorm = mixed[(mixed["model"] == "fashion-mnist-groupnorm") & (mixed["protocol"] == "mixed 0/50/50")]
+    gains = groupnorm[groupnorm["scorer"].isin(["msp", "energy"])].groupby("adapter")["all_auroc_gain"].min()
+    losses = [f"{-100 * gains[name]:.1f}" for name in ("tent", "sar", "eta")]
+    assert f"up to {losses[0]} points under `tent`, {losses[1]} under `sar` and" in text
+    assert f"{losses[2]} under `eta`." in text
