@@ -180,7 +180,8 @@ app.command()(estimate)
 @app.command()
 def plugins(
     kind: Annotated[
-        str | None, typer.Option(help="scorer, dataset, model, suite, recipe, objective or probe.")
+        str | None,
+        typer.Option(help="scorer, dataset, model, suite, recipe, objective, probe, adapter or estimator."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
     plugin: Plugins = None,
@@ -301,17 +302,18 @@ def _described(plan: Plan, registry: Registry) -> str:
         f"suite {plan.suite.name}: {len(plan.models)} models × {len(plan.scorers)} scorers × {len(plan.sets)} sets",
         "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
         "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
-        *(["probes: " + ", ".join(probe.label for probe in plan.probes)] if plan.probes else []),
-        *(
-            ["adapters: " + ", ".join(f"{a.label} ({a.protocol})" for a in plan.adapters)]
-            if plan.adapters
-            else []
-        ),
+        *_named("probes", [probe.label for probe in plan.probes]),
+        *_named("adapters", [f"{adapter.label} ({adapter.protocol})" for adapter in plan.adapters]),
+        *_named("estimators", [estimator.label for estimator in plan.estimators]),
         "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
         "each set is decoded and forwarded once a model, where its features are not in the cache",
         "no data were opened to say this",
     ]
     return "\n".join([*lines, *(str(problem) for problem in registry.problems)])
+
+
+def _named(kind: str, labels: list[str]) -> list[str]:
+    return [f"{kind}: {', '.join(labels)}"] if labels else []
 
 
 def _size(count: int) -> str:

@@ -94,14 +94,17 @@ def test_the_errors_of_adapters_are_those_of_the_committed_table(header: str, mo
     assert {row[0].strip("`") for row in rows} == set(measured["adapter"])
     for name, *cells in rows:
         of_adapter = measured[measured["adapter"] == name.strip("`")]
-        for cell, protocol in zip(cells[:2], ("episodic", "continual"), strict=True):
-            by_seed = 100 * of_adapter[of_adapter["protocol"] == protocol].groupby("seed")["error"].mean()
+        places = [(severity, protocol) for severity in (5, 3) for protocol in ("episodic", "continual")]
+        for cell, (severity, protocol) in zip(cells[:4], places, strict=True):
+            there = of_adapter["set"].str.endswith(f"-{severity}") & (of_adapter["protocol"] == protocol)
+            assert of_adapter[there]["set"].nunique() == 15
+            by_seed = 100 * of_adapter[there].groupby("seed")["error"].mean()
             assert len(by_seed) == 3
             reach = student.ppf(0.975, 2) * by_seed.std() / 3**0.5
             expected = by_seed.mean(), max(by_seed.mean() - reach, 0), min(by_seed.mean() + reach, 100)
             assert [float(n) for n in re.findall(r"[\d.]+", cell)] == pytest.approx(expected, abs=0.06)
-        continual = of_adapter[of_adapter["protocol"] == "continual"]
-        for cell, column in zip(cells[2:], ("id_error", "updated"), strict=True):
+        continual = of_adapter[(of_adapter["protocol"] == "continual") & of_adapter["set"].str.endswith("-5")]
+        for cell, column in zip(cells[4:], ("id_error", "updated"), strict=True):
             assert float(cell) == pytest.approx(100 * continual[column].mean(), abs=0.06)
 
 
