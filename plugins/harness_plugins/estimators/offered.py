@@ -1,7 +1,8 @@
-"""Offers the estimators of accuracy."""
+"""Offers this package's estimators of accuracy."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import harness
@@ -9,8 +10,55 @@ import harness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PACKAGE = "harness_plugins.estimators"
+
 
 @harness.hookimpl
 def harness_estimators() -> Iterator[harness.EstimatorSpec]:
     """Offer the estimators of accuracy."""
-    yield from ()
+    clean = {"logits", "validation"}
+    thresholds = harness.Deferred(f"{PACKAGE}.thresholds:ThresholdedConfidence")
+    transport = harness.Deferred(f"{PACKAGE}.transport:OptimalTransport")
+    for name, build, needs, cite in (
+        (
+            "flips",
+            _at("flips:Flips"),
+            {"images", "normalisation"},
+            "Press et al., ICML 2024, arXiv 2405.05012",
+        ),
+        (
+            "average_confidence",
+            _at("confidence:AverageConfidence"),
+            clean,
+            "Guo et al., ICML 2017, arXiv 1706.04599",
+        ),
+        (
+            "doc",
+            _at("confidence:DifferenceOfConfidences"),
+            clean,
+            "Guillory et al., ICCV 2021, arXiv 2107.03315",
+        ),
+        ("atc_mc", partial(thresholds, "confidence"), clean, "Garg et al., ICLR 2022, arXiv 2201.04234"),
+        ("atc_ne", partial(thresholds, "entropy"), clean, "Garg et al., ICLR 2022, arXiv 2201.04234"),
+        ("cot", partial(transport, False), clean, "Lu et al., NeurIPS 2023"),
+        ("cott", partial(transport, True), clean, "Lu et al., NeurIPS 2023"),
+        (
+            "agreement",
+            _at("disagreement:Agreement"),
+            {"logits", "peer"},
+            "Jiang et al., ICLR 2022, arXiv 2106.13799",
+        ),
+        ("nuclear_norm", _at("norms:NuclearNorm"), {"logits"}, "Deng et al., ICML 2023, arXiv 2302.01094"),
+        ("mano", _at("norms:MaNo"), {"logits"}, "Xie et al., NeurIPS 2024, arXiv 2405.18979"),
+        (
+            "aetta",
+            _at("disagreement:Aetta"),
+            {"logits", "penultimate", "head"},
+            "Lee et al., CVPR 2024, arXiv 2404.01351",
+        ),
+    ):
+        yield harness.EstimatorSpec(name, build, needs, cite)
+
+
+def _at(address: str) -> harness.Deferred:
+    return harness.Deferred(f"{PACKAGE}.{address}")
