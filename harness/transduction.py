@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import digests, evaluation
+from harness.data import CSID
 from harness.errors import HarnessError, InputError
 from harness.loaded import libraries
 from harness.plan import Mixture
@@ -44,7 +45,7 @@ class Told:
 
 @dataclass(frozen=True, eq=False)
 class Transducing:
-    """The transductive scorers of one model, each on a mixture of ID test and every set."""
+    """The transductive scorers of one model, each on a mixture of ID test and every OOD set."""
 
     model: PlannedModel
     fits: Fits
@@ -59,13 +60,13 @@ class Transducing:
     @property
     def cells(self) -> int:
         """How many records there are to be."""
-        return len(self.scorers) * len(self._plan.sets)
+        return len(self.scorers) * len(self._sets)
 
     def run(self) -> None:
         """Score what the folder lacks."""
         pending = [
             (entry, scorer, code_id)
-            for entry in self._plan.sets
+            for entry in self._sets
             for scorer in self.scorers
             if not self._is_done(entry, scorer, code_id := self._code_id(entry, scorer))
         ]
@@ -89,6 +90,11 @@ class Transducing:
     @property
     def _plan(self) -> Any:
         return self.fits.means.recorder.plan
+
+    @property
+    def _sets(self) -> list[SetEntry]:
+        """The OOD sets: shifted ID is none, and in a mixture with ID there would be nothing to tell."""
+        return [entry for entry in self._plan.sets if entry.group != CSID]
 
     @property
     def _seeds(self) -> list[int]:

@@ -49,6 +49,12 @@ def test_scores_are_those_of_mixtures_with_students_interval(whole: dict[str, An
     assert (record["n_id"], record["n_ood"], record["seeds"]["stream"]) == (30, 30, [0, 1, 2, 3, 4])
 
 
+def test_shifted_id_is_no_ood(whole: dict[str, Any], tmp_path: Path) -> None:
+    whole["shift"] = [{"name": "dim", "dataset": "levels", "params": {"seed": 9}}]
+    run_suite(whole, tmp_path / "out")
+    assert set(records_of_whole(tmp_path / "out")) == {"bright", "close", "closer"}
+
+
 def test_the_board_shows_it_without_a_rank_and_says_what_it_is(whole: dict[str, Any], tmp_path: Path) -> None:
     run_suite(whole, tmp_path / "out")
     board = leaderboard([tmp_path / "out"])
