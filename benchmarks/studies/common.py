@@ -41,6 +41,7 @@ class Panel:
     y_label: str = ""
     log: bool = False
     scatter: bool = False
+    diagonal: bool = False  # a guide where both axes say the same
     lines: Sequence[float] = field(default_factory=tuple)  # horizontal guides
 
 
@@ -146,6 +147,8 @@ def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> dict[str, Any]:
         axes.fill_between(at.index, at["min"], at["max"], color=colours[name], alpha=0.2, linewidth=0)
     for height in panel.lines:
         axes.axhline(height, color="#999999", linewidth=0.8, linestyle="--")
+    if panel.diagonal:
+        axes.axline((0, 0), slope=1, color="#999999", linewidth=0.8, linestyle="--")
     if panel.log:
         axes.set_xscale("log")
     measured = sorted(chosen[panel.x].unique()) if not panel.scatter else []

@@ -28,8 +28,8 @@ NOTHING, CLEAN, SHIFTED, OTHERS = (
 )  # what labels one has seen  # fmt: skip
 REPLICATES = 2000
 COLUMNS = (
-    "model", "seed", "estimator", "supervision", "set", "group", "shift", "estimate", "lo", "hi", "accuracy", "error",
-    "extrapolates",
+    "model", "seed", "estimator", "supervision", "set", "group", "shift", "score", "estimate", "lo", "hi", "accuracy",
+    "error", "extrapolates",
 )  # fmt: skip
 
 
@@ -144,10 +144,10 @@ class _Said:
 
 
 def _row(record: Record, said: _Said) -> dict[str, Any]:
-    truth = record["metrics"]["accuracy"]["value"]
+    truth, score = (record["metrics"][name]["value"] for name in ("accuracy", "score"))
     values = (
         record["model"], record["seeds"]["model"], said.name, said.seen, record["ood"] or "id", record["group"],
-        record["shift"], said.estimate, said.low, said.high, truth, abs(said.estimate - truth), said.is_beyond,
+        record["shift"], score, said.estimate, said.low, said.high, truth, abs(said.estimate - truth), said.is_beyond,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
