@@ -166,3 +166,35 @@ def test_ood_detection_under_adaptation_is_that_of_the_committed_board() -> None
     losses = [f"{-100 * gains[name]:.1f}" for name in ("tent", "sar", "eta")]
     assert f"up to {losses[0]} points under `tent`, {losses[1]} under `sar` and" in text
     assert f"{losses[2]} under `eta`." in text
+
+
+@pytest.mark.parametrize(("header", "run"), [("Fashion-MNIST", "fashion-mnist"), ("MNIST", "mnist")])
+def test_errors_of_estimates_are_those_of_the_committed_table(header: str, run: str) -> None:
+    text = (DOCS / "estimation.md").read_text()
+    (table,) = re.findall(
+        rf"^\| {header} \| labels seen .*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.MULTILINE
+    )
+    whole = pd.read_csv(DOCS.parent / "results" / f"{run}-estimation" / "estimates.csv")
+    shifted = whole[whole["group"] == "csid"].assign(
+        name=lambda f: f["estimator"].str.replace("(steps=40)", "")
+    )
+    assert shifted.groupby("seed")["set"].nunique().to_dict() == {0: 75, 1: 75, 2: 75}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert {row[0].strip("`") for row in rows} == set(shifted["name"])
+    errors = {
+        name: 100 * (of["estimate"] - of["accuracy"]).abs().mean() for name, of in shifted.groupby("name")
+    }
+    for name, seen, error, behind, correlation, _ in rows:
+        mine = shifted[shifted["name"] == name.strip("`")]
+        assert set(mine["supervision"]) == {seen}
+        expected = errors[name.strip("`")]
+        assert float(error.split()[0]) == pytest.approx(expected, abs=0.051)
+        if behind != "–":
+            assert float(behind.split()[0]) == pytest.approx(expected - min(errors.values()), abs=0.101)
+        of_seeds = [of["estimate"].corr(of["accuracy"], method="spearman") for _, of in mine.groupby("seed")]
+        if correlation != "–":
+            assert float(correlation) == pytest.approx(np.mean(of_seeds), abs=0.0051)
+    flips = shifted[shifted["name"] == "flips"]
+    published = np.polyval([3.55553868e-4, -0.321445023, 75.6618580], 500.5 * flips["score"]).clip(0, 100)
+    off = np.abs(published - 100 * flips["accuracy"]).mean()
+    assert f"{off:.1f} points on {header}" in text
