@@ -19,7 +19,14 @@ from harness_plugins.estimators.flips import Flips
 
 
 def open_filters(**settings: Any) -> Flips:
-    given: dict[str, Any] = {"steps": 12, "batch_size": 16, "margin": 1.0, "epsilon": 2.0, "lr": 0.05}
+    given: dict[str, Any] = {
+        "steps": 12,
+        "batch_size": 16,
+        "margin": 1.0,
+        "epsilon": 2.0,
+        "lr": 0.05,
+        "first": "adapted",
+    }
     return Flips(**given | {"optimizer": "adam"} | settings)
 
 
@@ -130,11 +137,28 @@ def test_a_published_curve_reads_the_rate_as_a_count_among_a_thousand() -> None:
     assert linear.accuracy == pytest.approx(published_accuracy(1000 * plain, "linear"))
 
 
-def test_the_source_s_own_first_prediction_can_be_asked_for() -> None:
+def test_first_predictions_are_the_source_s_own_unless_batch_statistics_are_asked_for() -> None:
     network = made()
     network.norm.running_mean += 1.0
-    given = target(network)
-    assert open_filters(first="source").estimate(given).score != open_filters().estimate(given).score
+    given, settings = target(network), open_filters(first="source")
+    assert Flips().first == "source"
+    order = np.random.default_rng(0).permutation(200)[:100]
+    with torch.no_grad():
+        source = network(given.batch(order)).argmax(dim=1)
+    found = settings.estimate(given)
+    assert found.score != open_filters().estimate(given).score
+    adapted = copy.deepcopy(network).eval()
+    for module in adapted.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    stream = np.random.default_rng(0).permutation(200)[100:]
+    list(
+        Eta(1.0, 2.0, 0.05, "adam").adapt(
+            adapted, [given.batch(p) for p in shuffled_batches(stream, 16, 12, 0)]
+        )
+    )
+    last = predict(adapted, given, order, 16).argmax(dim=1)
+    assert found.facts["flipped"] == pytest.approx(float((source != last).double().mean()))
 
 
 def test_the_original_s_stream_holds_the_probe() -> None:

@@ -40,9 +40,11 @@ class Flips:
     1 where all did; unweighted, the share of flips. It falls with accuracy; a curve makes an accuracy of it, or one of
     the polynomials that the authors fitted on ImageNet, if `published` names it.
 
-    The probe is at most `probe` images and at most `probe_share` of the set, and no image of it is adapted to, unless
-    `disjoint` is false, as in the original. First and last predictions are under the statistics of the same batches;
-    with `first = "source"` the first are those of the model as it is. The authors take 990 steps of SGD at 2.5e-4.
+    The first predictions are those of the model as it is, whose accuracy is asked for; the last are under the
+    statistics of the batch, as adapting leaves it. `first = "adapted"` takes both under these statistics, which leaves
+    out what they change by themselves. The probe is at most `probe` images and at most `probe_share` of the set, and no
+    image of it is adapted to, unless `disjoint` is false, as in the original. The authors take 990 steps of SGD at
+    2.5e-4.
     """
 
     steps: int = 990
@@ -51,7 +53,7 @@ class Flips:
     probe_share: float = 0.5
     disjoint: bool = True
     weighted: bool = True
-    first: str = "adapted"
+    first: str = "source"
     published: Form | None = None
     margin: float = 0.4
     epsilon: float | None = None

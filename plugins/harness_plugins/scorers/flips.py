@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 import harness
-from harness_plugins.adapters.eta import Eta
-from harness_plugins.adapters.layers import is_large, use_batch_statistics
-from harness_plugins.adapters.tent import require_whole
-from harness_plugins.estimators.flipping import predict, shuffled_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +35,21 @@ class FlipsScorer:
     lr: float | None = None
 
     def __post_init__(self) -> None:
+        from harness_plugins.adapters.eta import Eta
+        from harness_plugins.adapters.tent import require_whole
+
         for name in ("epochs", "checks", "batch_size"):
             require_whole(name, getattr(self, name))
         Eta(self.margin, self.epsilon, self.lr)  # says what it does not take
 
     def score_stream(self, stream: harness.Unlabelled) -> harness.StreamScores:
         """Score all samples at once. Raises InputError where nothing was adapted, and where no prediction changed."""
+        import torch
+
+        from harness_plugins.adapters.eta import Eta
+        from harness_plugins.adapters.layers import is_large, use_batch_statistics
+        from harness_plugins.estimators.flipping import predict, shuffled_batches
+
         size, count = min(self.batch_size, len(stream)), len(stream)
         whole = np.arange(count)
         steps = max(self.epochs * (count // size), 1)
