@@ -23,6 +23,7 @@ DATA_ROOT = "OOD_HARNESS_DATA"
 CSID = "csid"
 CORRUPT = "corrupt"  # the family of datasets that shift another, by the argument that is the kind
 CALIBRATION = "calibration"  # the group of shifted ID validation
+CLEAN = "clean"  # the kind of a set that is not shifted
 CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
 _TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
 
@@ -164,6 +165,14 @@ def calibration_entries(kinds: Sequence[str], severities: Sequence[int]) -> list
         )
         for kind, severity in itertools.product(kinds, severities)
     ]
+
+
+def calibration_sets(
+    validation: Selection, entries: Sequence[SetEntry], registry: Catalogue
+) -> list[tuple[str, Selection]]:
+    """Open ID validation as it is, and under each shift: the kind of the shift, and the set."""
+    shifted = [(entry.kind, open_shifted(entry, validation, registry)) for entry in entries]
+    return [(CLEAN, validation), *shifted]
 
 
 def open_id(entry: IdEntry, registry: Catalogue) -> IdData:

@@ -30,46 +30,51 @@ class Decoder:
     model: LoadedModel
     counts: Counts
     room: int = ROOM
-    _kept: OrderedDict[str, list[Tensor]] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[str, Tensor] = field(
+        default_factory=OrderedDict
+    )  # (N, channels, H, W) by the stream's digest
 
     def batches(self, stream: Stream) -> Iterator[Tensor]:
         """Yield a stream's images, uint8 (n, channels, H, W): as they are kept, or decoded ahead, and counted."""
-        key = stream.digest
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            yield from self._kept[key]
+        kept = self._find(stream)
+        if kept is not None:
+            yield from kept.split(stream.batch_size)  # type: ignore[no-untyped-call]  # torch's own
             return
-        found: list[Tensor] | None = []
-        size = 0
+        fits, found = self._fits(stream), []
         for batch in decoded_batches(self.model, stream):
             self.counts.decoded += len(batch)
-            size += batch.nbytes
-            if found is not None and size <= self.room:
+            if fits:
                 found.append(batch)
-            else:
-                found = None  # too large to be kept: let go of it at once
             yield batch
-        if found is not None:
-            self._keep(key, found)
+        if fits:
+            self._keep(stream, found)
 
     def at(self, stream: Stream, positions: NDArray[np.int64]) -> Tensor:
         """Return the images at positions (n,) of a stream, uint8 (n, channels, H, W); decode what is not kept."""
         import torch
 
-        kept = self._kept.get(stream.digest)
+        kept = self._find(stream)
         if kept is None and self._fits(stream):
-            kept = list(self.batches(stream))
-        if kept is None:
-            self.counts.decoded += len(positions)
-            return self.model.model.preprocessing.batch(stream.images(positions))
-        self._kept.move_to_end(stream.digest)
-        return torch.cat(kept)[torch.from_numpy(positions)]
+            for _ in self.batches(stream):
+                pass  # decoded whole, and kept
+            kept = self._find(stream)
+        if kept is not None:
+            return kept[torch.from_numpy(positions)]
+        self.counts.decoded += len(positions)
+        return self.model.model.preprocessing.batch(stream.images(positions))
+
+    def _find(self, stream: Stream) -> Tensor | None:
+        if stream.digest in self._kept:
+            self._kept.move_to_end(stream.digest)
+        return self._kept.get(stream.digest)
 
     def _fits(self, stream: Stream) -> bool:
         """Say whether a stream can be kept whole."""
         return len(stream) * math.prod(self.model.model.preprocessing.input_size) <= self.room
 
-    def _keep(self, key: str, batches: list[Tensor]) -> None:
-        self._kept[key] = batches
-        while sum(batch.nbytes for of_stream in self._kept.values() for batch in of_stream) > self.room:
+    def _keep(self, stream: Stream, batches: list[Tensor]) -> None:
+        import torch
+
+        self._kept[stream.digest] = torch.cat(batches)
+        while sum(kept.nbytes for kept in self._kept.values()) > self.room:
             self._kept.popitem(last=False)

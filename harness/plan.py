@@ -14,10 +14,10 @@ from harness.signatures import checked_parameters
 from harness.suite import ALL_SCORERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.registry import Offered, Registry
-    from harness.suite import ModelEntry, Suite
+    from harness.suite import ModelEntry, PluginEntry, Suite
 
 
 @dataclass(frozen=True)
@@ -120,29 +120,12 @@ class Plan:
 
     def cell_id(self, model: PlannedModel, scorer: str, ood: str) -> str:
         """Name the cell of a model, a scorer and a set."""
-        return digests.cell_id(
-            suite=self.suite.name,
-            model=model.label,
-            seed=model.seed,
-            adapter=SOURCE,
-            protocol=SEPARATE,
-            scorer=scorer,
-            id_name=self.suite.id.dataset,
-            ood=ood,
-        )
+        return self._place(model, what=scorer, name=ood)
 
     def adaptation_id(self, model: PlannedModel, adapter: PlannedAdapter, stream_seed: int, name: str) -> str:
         """Name the place of what an adapter does on a set, in the stream of a seed."""
-        return digests.cell_id(
-            suite=self.suite.name,
-            model=model.label,
-            seed=model.seed,
-            adapter=adapter.label,
-            protocol=adapter.protocol,
-            scorer=f"stream {stream_seed}",
-            id_name=self.suite.id.dataset,
-            ood=name,
-        )
+        what = f"stream {stream_seed}"
+        return self._place(model, adapter=adapter.label, protocol=adapter.protocol, what=what, name=name)
 
     @property
     def open_adapters(self) -> tuple[PlannedAdapter, ...]:
@@ -169,16 +152,8 @@ class Plan:
 
     def mixture_id(self, model: PlannedModel, adapter: PlannedAdapter, mixture: Mixture, what: str) -> str:
         """Name the place of what a scorer gives on a mixture, or of what its streams made of the adapter."""
-        return digests.cell_id(
-            suite=self.suite.name,
-            model=model.label,
-            seed=model.seed,
-            adapter=adapter.label,
-            protocol=f"{adapter.protocol} {mixture.percent}",
-            scorer=what,
-            id_name=self.suite.id.dataset,
-            ood=mixture.name,
-        )
+        protocol = f"{adapter.protocol} {mixture.percent}"
+        return self._place(model, adapter=adapter.label, protocol=protocol, what=what, name=mixture.name)
 
     def estimate_id(self, model: PlannedModel, estimator: PlannedEstimator, name: str) -> str:
         """Name the place of an estimator's number on a set."""
@@ -187,6 +162,20 @@ class Plan:
     def probe_id(self, model: PlannedModel, probe: PlannedProbe, name: str) -> str:
         """Name the place of a probe's number on a set."""
         return self.cell_id(model, f"probe {probe.label}", name)
+
+    def _place(
+        self, model: PlannedModel, *, what: str, name: str, adapter: str = SOURCE, protocol: str = SEPARATE
+    ) -> str:
+        return digests.cell_id(
+            suite=self.suite.name,
+            model=model.label,
+            seed=model.seed,
+            adapter=adapter,
+            protocol=protocol,
+            scorer=what,
+            id_name=self.suite.id.dataset,
+            ood=name,
+        )
 
 
 def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> Plan:
@@ -203,33 +192,23 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
         offered = registry.get("dataset", dataset)
         checked_parameters(offered.spec.build, params, owner=f"dataset {dataset}", given=1)
     models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
-    scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry.name, entry.params, registry)]
-    probes = [_probe(entry.name, entry.params, registry) for entry in suite.probes]
+    scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry, registry)]
+    probes = [PlannedProbe(*_taken("probe", entry, registry)) for entry in suite.probes]
     adapters = [
-        PlannedAdapter(
-            _with_params(entry.name, entry.params),
-            _taking("adapter", entry.name, entry.params, registry),
-            entry.params,
-            protocol,
-        )
+        PlannedAdapter(*_taken("adapter", entry, registry), protocol)
         for entry in suite.adapters
         for protocol in entry.protocol
     ]
-    estimators = [
-        PlannedEstimator(
-            _with_params(e.name, e.params), _taking("estimator", e.name, e.params, registry), e.params
-        )
-        for e in suite.estimators
-    ]
-    _require_distinct("estimators", [estimator.label for estimator in estimators])
-    shifts = [entry.name for entry in sets if entry.shifts_id]
-    for name in suite.adaptation.shifts or ():
-        if name not in shifts:
-            raise unknown_name("shift that corrupts", name, shifts, valid_label="In the suite")
-    _require_distinct("adapters", [f"{adapter.label} ({adapter.protocol})" for adapter in adapters])
-    _require_distinct("models", [f"{model.label} (seed {model.seed})" for model in models])
-    _require_distinct("scorers", [scorer.label for scorer in scorers])
-    _require_distinct("probes", [probe.label for probe in probes])
+    estimators = [PlannedEstimator(*_taken("estimator", entry, registry)) for entry in suite.estimators]
+    _require_shifts(suite, sets)
+    for kind, labels in {
+        "adapters": [f"{adapter.label} ({adapter.protocol})" for adapter in adapters],
+        "models": [f"{model.label} (seed {model.seed})" for model in models],
+        "scorers": [scorer.label for scorer in scorers],
+        "probes": [probe.label for probe in probes],
+        "estimators": [estimator.label for estimator in estimators],
+    }.items():
+        _require_distinct(kind, labels)
     return Plan(
         suite,
         tuple(models),
@@ -241,6 +220,14 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
         tuple(estimators),
         tuple(_calibration(suite, registry)) if estimators else (),
     )
+
+
+def _require_shifts(suite: Suite, sets: Sequence[SetEntry]) -> None:
+    """Refuse to mix under shifts that the suite does not make from ID test."""
+    shifts = [entry.name for entry in sets if entry.shifts_id]
+    for name in suite.adaptation.shifts or ():
+        if name not in shifts:
+            raise unknown_name("shift that corrupts", name, shifts, valid_label="In the suite")
 
 
 def _calibration(suite: Suite, registry: Registry) -> list[SetEntry]:
@@ -263,19 +250,21 @@ def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
     return PlannedModel(_with_params(label, entry.params), offered, entry.name, seed, entry.params)
 
 
-def _scorers(name: str, params: Mapping[str, object], registry: Registry) -> Iterator[PlannedScorer]:
-    if name == ALL_SCORERS:
+def _scorers(entry: PluginEntry, registry: Registry) -> Iterator[PlannedScorer]:
+    if entry.name == ALL_SCORERS:
         for installed in registry.names("scorer"):
             try:
                 yield PlannedScorer(installed, registry.get("scorer", installed), {})
             except PluginError:
                 continue  # two plugins offer it: the registry has reported it among its problems
         return
-    yield PlannedScorer(_with_params(name, params), _taking("scorer", name, params, registry), params)
+    yield PlannedScorer(*_taken("scorer", entry, registry))
 
 
-def _probe(name: str, params: Mapping[str, object], registry: Registry) -> PlannedProbe:
-    return PlannedProbe(_with_params(name, params), _taking("probe", name, params, registry), params)
+def _taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:
+    """Give what an entry is called, the offer that takes its parameters, and these."""
+    offered = _taking(kind, entry.name, entry.params, registry)
+    return _with_params(entry.name, entry.params), offered, entry.params
 
 
 def _taking(kind: str, name: str, params: Mapping[str, object], registry: Registry) -> Offered:

@@ -8,8 +8,8 @@ from typing import Any
 _SECONDS_BETWEEN_LOG_LINES = 15.0
 
 
-def progress_bar(*, total: int, description: str, unit: str, enabled: bool = True) -> Any:
-    """Open a tqdm bar on stderr: rate and time left; `update(n)` moves it, `set_postfix` adds numbers."""
+def progress_bar(*, total: int | None, description: str, unit: str, enabled: bool = True) -> Any:
+    """Open a tqdm bar on stderr: rate, time left where the total is known; `update(n)`, `set_postfix`."""
     from tqdm import tqdm
 
     live = sys.stderr.isatty()

@@ -105,14 +105,14 @@ class Recorder:
         model: PlannedModel,
         estimator: PlannedEstimator,
         name: str,
-        stream: Stream,
+        stream: Stream | None,
         code_id: str,
         *,
         group: str,
         kind_of_shift: str,
         **measured: Any,
     ) -> None:
-        """Record what an estimator says of a set, beside the truth, or its error; a failure replaces no number."""
+        """Record what an estimator says of a set, beside the truth, or its error; without a stream, it did not open."""
         cell_id = self.plan.estimate_id(model, estimator, name)
         if not self._is_to_be_written(cell_id, code_id, measured):
             return
@@ -125,8 +125,11 @@ class Recorder:
             "ood": None if name == ID else name,
             "group": group,
             "shift": kind_of_shift,
-            "n_ood": len(stream),
-            "data": {"id": self.id_data.test.digest, "ood": stream.parts[0].digest},
+            "n_ood": len(stream) if stream is not None else None,
+            "data": {
+                "id": self.id_data.test.digest,
+                "ood": stream.parts[0].digest if stream is not None else None,
+            },
             "cell_id": cell_id,
             "plugin": estimator.offered.plugin,
             "plugin_version": estimator.offered.version,

@@ -96,6 +96,31 @@ def test_without_labelled_data_a_score_is_no_accuracy(photos: Path, cache: Path)
         )  # fmt: skip
 
 
+def test_the_test_part_stands_in_for_a_validation_part_that_is_not_there(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'schema = 1\nname = "mine"\nscorers = []\nestimators = ["halves"]\nmodels = [{ recipe = "digits-cnn" }]\n'
+        'id = { dataset = "digits", train = { split = "train" }, test = { split = "test" } }\n'
+    )
+    (row,) = asked(photos, cache, suite=str(suite)).rows
+    assert row.seen == "shifted ID"
+    assert row.error is None
+
+
+def test_an_estimator_that_fails_on_calibration_data_leaves_the_others_their_rows(
+    photos: Path, cache: Path
+) -> None:
+    """A hundred and twenty images are enough for it, and the ten that the others are fitted on are not."""
+    found = asked(photos, cache, estimators=("easily_bored", "halves"))
+    assert [(row.estimator, row.error is None) for row in found.rows] == [
+        ("easily_bored", False),
+        ("halves", True),
+    ]
+    assert "bored by the second set" in str(found.rows[0].error)
+
+
 def test_labelled_data_can_be_given(cache: Path) -> None:
     options = EstimateOptions(cache=cache, device="cpu", estimators=("halves",), calibration="levels")
     assert estimate("network", "levels", options, plugins=[TOY_PLUGIN]).rows[0].accuracy == 0.5

@@ -419,6 +419,18 @@ class Peering:
         return harness.Estimate(share, share)
 
 
+class EasilyBored:
+    """Look at one set, and no other."""
+
+    looked = False
+
+    def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
+        if self.looked:
+            raise ValueError("bored by the second set")
+        self.looked = True
+        return harness.Estimate(0.3)
+
+
 class Halves:
     """Say that one in two is right, whatever comes."""
 
@@ -430,6 +442,7 @@ class Halves:
 def harness_estimators() -> Iterator[harness.EstimatorSpec]:
     yield harness.EstimatorSpec("confident", Confident, needs={"penultimate", "validation"})
     yield harness.EstimatorSpec("halves", Halves)
+    yield harness.EstimatorSpec("easily_bored", EasilyBored)
     yield harness.EstimatorSpec("peering", Peering, needs={"logits", "peer"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,9 @@ from harness.scoring import Failure, describe, fit_scorer, score_features
 from harness.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
 
     from harness.adaptation.prepared import Prepared
     from harness.adaptation.trace import Trace
@@ -30,8 +32,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ood_harness")
 
-REFITTED = " (refit)"  # follows the name of a scorer that was fitted on adapted features
 _FEATURES = frozenset({"logits", "penultimate", "head", "linear", "train", "validation", "labels"})
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A scorer in a row of its own: fitted on the source's features, or once more on adapted ones."""
+
+    scorer: PlannedScorer
+    is_refit: bool = False
+
+    @property
+    def label(self) -> str:
+        """What its row is called."""
+        return f"{self.scorer.label} (refit)" if self.is_refit else self.scorer.label
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +54,7 @@ class Meeting:
 
     adapter: PlannedAdapter
     mixture: Mixture
-    scorers: Mapping[str, PlannedScorer]  # pending, by what they are called
+    contenders: Sequence[Contender]  # pending
     seeds: frozenset[int]  # of the streams whose records of the adapter are pending
     keys: Mapping[int, tuple[str, ...]]  # of the traces, by stream seed
 
@@ -53,14 +67,13 @@ class Detecting:
     fits: Fits
     prepared: Prepared
     mixer: Mixer
-    _refitted: dict[str, AnyScorer | Failure] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
         """How many records there are to be."""
         streams = len(self._settings.open_seeds)
         return sum(
-            streams + len(self._scorers(adapter))
+            streams + len(self._contenders(adapter))
             for adapter in self._applicable
             for _ in self._plan.mixtures(adapter)
         )
@@ -85,7 +98,7 @@ class Detecting:
 
     def run(self) -> None:
         """Make every passage of which a number is missing, and score what it leaves."""
-        meetings = [m for m in self._meetings() if m.scorers or m.seeds]
+        meetings = [m for m in self._meetings() if m.contenders or m.seeds]
         with progress_bar(
             total=len(meetings) * len(self._settings.open_seeds),
             description=f"adapt {self.model.label} (seed {self.model.seed}) to mixtures",
@@ -93,13 +106,12 @@ class Detecting:
             enabled=self.fits.means.progress and bool(meetings),
         ) as bar:
             for meeting in meetings:
-                scored: dict[str, list[Outcome]] = {label: [] for label in meeting.scorers}
+                by_stream = []
                 for seed in self._settings.open_seeds:
-                    for label, outcome in self._on_stream(meeting, seed).items():
-                        scored[label].append(outcome)
+                    by_stream.append(self._on_stream(meeting, seed))
                     bar.update()
-                for label, outcomes in scored.items():
-                    self._record(meeting, label, outcomes)
+                for number, contender in enumerate(meeting.contenders):
+                    self._record(meeting, contender, [outcomes[number] for outcomes in by_stream])
 
     # What there is to do ----------------------------------------------------------------------------------------
 
@@ -118,12 +130,14 @@ class Detecting:
     def _missing(self, scorer: PlannedScorer) -> list[str]:
         return sorted({*self.fits.missing(scorer.needs), *(scorer.needs - _FEATURES)})
 
-    def _scorers(self, adapter: PlannedAdapter) -> dict[str, PlannedScorer]:
-        """Return the applicable scorers by what they are called: once more where they are to be fitted again."""
-        found = {s.label: s for s in self._plan.scorers if not self._missing(s)}
+    def _contenders(self, adapter: PlannedAdapter) -> list[Contender]:
+        """List the applicable scorers, and once more those that training data alone can fit again."""
+        found = [Contender(s) for s in self._plan.scorers if not self._missing(s)]
         if self._refits(adapter):
-            again = {s.label: s for s in found.values() if "train" in s.needs and "validation" not in s.needs}
-            found |= {f"{label}{REFITTED}": scorer for label, scorer in again.items()}
+            needs = [(contender.scorer, contender.scorer.needs) for contender in found]
+            found += [
+                Contender(s, is_refit=True) for s, of in needs if "train" in of and "validation" not in of
+            ]
         return found
 
     def _refits(self, adapter: PlannedAdapter) -> bool:
@@ -146,19 +160,17 @@ class Detecting:
                 except Exception as error:  # a stranger's dataset may raise anything
                     self._fail(adapter, mixture, describe(error))
                     continue
-                scorers = {
-                    label: scorer
-                    for label, scorer in self._scorers(adapter).items()
-                    if not self._is_done(
-                        adapter, mixture, label, self._code_id(label, scorer, list(keys.values()))
-                    )
-                }
+                contenders = [
+                    contender
+                    for contender in self._contenders(adapter)
+                    if not self._is_done(adapter, mixture, contender.label, self._code_id(contender, keys))
+                ]
                 seeds = frozenset(
                     seed
                     for seed, of_seed in keys.items()
                     if not self._is_done(adapter, mixture, f"stream {seed}", digests.digest(of_seed))
                 )
-                yield Meeting(adapter, mixture, scorers, seeds, keys)
+                yield Meeting(adapter, mixture, contenders, seeds, keys)
 
     def _is_done(self, adapter: PlannedAdapter, mixture: Mixture, what: str, code_id: str) -> bool:
         cell_id = self._plan.mixture_id(self.model, adapter, mixture, what)
@@ -168,8 +180,10 @@ class Detecting:
         """Record that a mixture cannot be made."""
         logger.warning("%s on %s: %s", adapter.label, mixture.name, message)
         recorder = self.fits.means.recorder
-        for label, scorer in self._scorers(adapter).items():
-            recorder.on_mixture(self.model, adapter, mixture, "", scorer=scorer, label=label, error=message)
+        for one in self._contenders(adapter):
+            recorder.on_mixture(
+                self.model, adapter, mixture, "", scorer=one.scorer, label=one.label, error=message
+            )
         for seed in self._settings.open_seeds:
             recorder.on_mixture(self.model, adapter, mixture, "", stream_seed=seed, error=message)
 
@@ -200,8 +214,8 @@ class Detecting:
             self.fits.loaded.features_key(s.stream, layers=False, adapter=described) for s in streams
         )
 
-    def _on_stream(self, meeting: Meeting, seed: int) -> dict[str, Outcome]:
-        """Adapt to the streams of one seed, record what came of it, and score: by what the scorers are called."""
+    def _on_stream(self, meeting: Meeting, seed: int) -> list[Outcome]:
+        """Adapt to the streams of one seed, record what came of it, and score: an outcome a contender."""
         adapter, on = meeting.adapter, meeting.mixture.name
         try:
             streams = self._streams(adapter, meeting.mixture, seed)
@@ -212,7 +226,7 @@ class Detecting:
             message = f"stream {seed}: {describe(error)}"
             logger.warning("%s, adapter %s on %s: %s", self.model.label, adapter.label, on, message)
             self._record_stream(meeting, seed, error=message)
-            return dict.fromkeys(meeting.scorers, Failure(message))
+            return [Failure(message)] * len(meeting.contenders)
         if seed in meeting.seeds:
             is_id = ~streams[0].is_ood
             counts = {"n_id": int(is_id.sum()), "n_ood": sum(int(s.is_ood.sum()) for s in streams)}
@@ -233,37 +247,30 @@ class Detecting:
 
     # Scores -----------------------------------------------------------------------------------------------------
 
-    def _scored(self, meeting: Meeting, streams: list[OpenStream], traces: list[Trace]) -> dict[str, Outcome]:
+    def _scored(self, meeting: Meeting, streams: list[OpenStream], traces: list[Trace]) -> list[Outcome]:
         import torch
 
-        fitted = {
-            label: self._fitted(label, scorer, traces[0].refit) for label, scorer in meeting.scorers.items()
-        }
+        refit = traces[0].refit
+        fitted = {contender.label: self._fitted(contender, refit) for contender in meeting.contenders}
         ready: dict[str, Any] = {
-            label: (meeting.scorers[label], scorer)
-            for label, scorer in fitted.items()
-            if not isinstance(scorer, Failure)
+            contender.label: (contender.scorer, scorer)
+            for contender in meeting.contenders
+            if not isinstance(scorer := fitted[contender.label], Failure)
         }
         parts = [
             score_features(ready, trace.features, self.fits.means.clock, on=meeting.mixture.name)
             for trace in traces
         ]
         is_ood = torch.cat([torch.from_numpy(s.is_ood) for s in streams]).to(self.fits.loaded.device)
-        found: dict[str, Outcome] = {}
-        for label, scorer in fitted.items():
-            outcomes = [scorer] if isinstance(scorer, Failure) else [part[label] for part in parts]
-            failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-            if failures:
-                found[label] = failures[0]
-                continue
-            scores = torch.cat([outcome for outcome in outcomes if isinstance(outcome, torch.Tensor)])
-            found[label] = scores[~is_ood], scores[is_ood]
-        return found
+        return [
+            scorer if isinstance(scorer, Failure) else _sides([part[label] for part in parts], is_ood)
+            for label, scorer in fitted.items()
+        ]
 
-    def _fitted(self, label: str, scorer: PlannedScorer, refit: FeatureSet | None) -> AnyScorer | Failure:
-        if not label.endswith(REFITTED):
-            return self.fits.scorer(scorer)
-        return fit_scorer(scorer, self.fits.loaded, refit, None, self.fits.means.clock)
+    def _fitted(self, contender: Contender, refit: FeatureSet | None) -> AnyScorer | Failure:
+        if not contender.is_refit:
+            return self.fits.scorer(contender.scorer)
+        return fit_scorer(contender.scorer, self.fits.loaded, refit, None, self.fits.means.clock)
 
     # Records ----------------------------------------------------------------------------------------------------
 
@@ -277,27 +284,40 @@ class Detecting:
             **measured,
         )
 
-    def _record(self, meeting: Meeting, label: str, outcomes: list[Outcome]) -> None:
-        scorer = meeting.scorers[label]
+    def _record(self, meeting: Meeting, contender: Contender, outcomes: list[Outcome]) -> None:
         self.fits.means.recorder.on_mixture(
             self.model,
             meeting.adapter,
             meeting.mixture,
-            self._code_id(label, scorer, list(meeting.keys.values())),
-            scorer=scorer,
-            label=label,
+            self._code_id(contender, meeting.keys),
+            scorer=contender.scorer,
+            label=contender.label,
             **evaluation.of_streams(outcomes),
         )
 
-    def _code_id(self, label: str, scorer: PlannedScorer, keys: list[tuple[str, ...]]) -> str:
-        data, offered, features = self.fits.means.recorder.id_data, scorer.offered, digests.digest(keys)
+    def _code_id(self, contender: Contender, keys: Mapping[int, tuple[str, ...]]) -> str:
+        scorer, features = contender.scorer, digests.digest(list(keys.values()))
         return digests.code_id(
             id_features=features,
             ood_features=features,
-            fit=data.digests_of(scorer.needs),
-            scorer=label.removesuffix(scorer.label) + offered.spec.name,
+            fit=self.fits.means.recorder.id_data.digests_of(scorer.needs)
+            | {"refit": str(contender.is_refit)},
+            scorer=scorer.offered.spec.name,
             params=scorer.params,
-            source=offered.source,
-            version=offered.version,
+            source=scorer.offered.source,
+            version=scorer.offered.version,
             libraries=libraries(),
         )
+
+
+def _sides(parts: list[Tensor | Failure], is_ood: Tensor) -> Outcome:
+    """Join the scores of a seed's streams, and tell ID's from OOD's; the first failure, if there is one."""
+    import torch
+
+    scores = []
+    for part in parts:
+        if isinstance(part, Failure):
+            return part
+        scores.append(part)
+    joined = torch.cat(scores)
+    return joined[~is_ood], joined[is_ood]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Curve:
 
     def accuracy(self, score: float) -> float:
         """Read the accuracy off at a score."""
-        return float(self._fitted().predict([score])[0])
+        return float(self._fitted.predict([score])[0])
 
     def interval(self, low: float | None, high: float | None) -> tuple[float | None, float | None]:
         """Read the interval of an accuracy off at the score's."""
@@ -107,6 +108,7 @@ class Curve:
                 )
         return cls.of(points, found)
 
+    @cached_property
     def _fitted(self) -> Any:
         from scipy.stats import spearmanr
         from sklearn.isotonic import IsotonicRegression

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import digests
-from harness.data import CALIBRATION, CSID, open_shifted
+from harness import digests, evaluation
+from harness.data import CALIBRATION, CLEAN, CSID, calibration_sets
 from harness.errors import InputError
-from harness.intervals import wilson_interval
 from harness.loaded import libraries
 from harness.progress import progress_bar
 from harness.recorder import ID
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from harness.protocols import Catalogue, Estimator
 
 logger = logging.getLogger("ood_harness")
-
-CLEAN = "clean"  # the kind of a set that is not shifted
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,12 @@ class Estimating:
     catalogue: Catalogue
     peer: Callable[[], Fits | None]  # another training of the model
     _fitted: dict[str, Estimator | Failure] = field(default_factory=dict)
+    _accuracies: dict[str, dict[str, float | None]] = field(default_factory=dict)  # by target
 
     @property
     def cells(self) -> int:
         """How many records there are to be."""
-        return len(self._applicable) * len(self._targets) if self._applicable else 0
+        return len(self._applicable) * (len(self._targets) + len(self._closed)) if self._applicable else 0
 
     def not_applicable(self) -> list[dict[str, object]]:
         """List the estimators whose needs exceed what the model and the data offer, with what is missing."""
@@ -72,6 +70,10 @@ class Estimating:
 
     def run(self) -> None:
         """Estimate what the folder lacks, and record each number or its error."""
+        for estimator, (name, failure) in itertools.product(self._applicable, self._closed.items()):
+            self.fits.means.recorder.estimate(
+                self.model, estimator, name, None, "", group=CSID, kind_of_shift=name, error=failure.message
+            )
         work = [
             (estimator, target, code_id)
             for estimator, target in itertools.product(self._applicable, self._targets)
@@ -114,18 +116,28 @@ class Estimating:
                 found.append(Target(name, ID if name == ID else CSID, kinds.get(name, CLEAN), limited))
         return found + self._calibration(size)
 
+    @cached_property
+    def _closed(self) -> dict[str, Failure]:
+        """The shifted sets that could not be opened."""
+        streams, sets = self.fits.means.recorder.streams, self._plan.sets
+        shifted = {entry.name: streams[entry.name] for entry in sets if entry.group == CSID}
+        return {name: stream for name, stream in shifted.items() if isinstance(stream, Failure)}
+
     def _calibration(self, size: int | None) -> list[Target]:
         validation = self.fits.means.recorder.id_data.validation
         if validation is None:
             return []
-        base = validation.limited(size)
+        sets = calibration_sets(validation.limited(size), self._plan.calibration, self.catalogue)
         batch_size = self._plan.suite.batch_size
-        found = [Target("validation", CALIBRATION, CLEAN, Stream.of(base, batch_size=batch_size))]
-        for entry in self._plan.calibration:
-            shifted = open_shifted(entry, base, self.catalogue)
-            stream = Stream.of(shifted, batch_size=batch_size)
-            found.append(Target(f"validation+{entry.name}", CALIBRATION, entry.kind, stream))
-        return found
+        return [
+            Target(
+                "validation" if kind == CLEAN else f"validation+{chosen.name}",
+                CALIBRATION,
+                kind,
+                Stream.of(chosen, batch_size=batch_size),
+            )
+            for kind, chosen in sets
+        ]
 
     def _is_done(self, estimator: PlannedEstimator, target: Target, code_id: str) -> bool:
         cell_id = self._plan.estimate_id(self.model, estimator, target.name)
@@ -134,10 +146,9 @@ class Estimating:
     def _code_id(self, estimator: PlannedEstimator, target: Target) -> str:
         data, offered = self.fits.means.recorder.id_data, estimator.offered
         peer = self.peer() if PEER in estimator.needs else None
-        validation = data.validation.digest if data.validation is not None else None
         return digests.estimate_code_id(
             features=self.fits.loaded.features_key(target.stream, layers=False),
-            fit={"validation": validation} if validation and "validation" in estimator.needs else {},
+            fit=data.digests_of(estimator.needs),
             peer=peer.loaded.digest if peer is not None else None,
             estimator=offered.spec.name,
             params=estimator.params,
@@ -199,11 +210,11 @@ class Estimating:
         )  # fmt: skip
 
     def _accuracy(self, target: Target) -> dict[str, float | None]:
-        """Compute the model's true accuracy, with its Wilson interval."""
-        features = self.fits.extract(target.name, target.stream, {}).features
-        hits = [chunk.logits.argmax(dim=1) == chunk.labels for chunk in features]
-        share = float(np.mean([float(hit) for chunk in hits for hit in chunk.tolist()]))
-        return _metric(share, *wilson_interval(share, len(features)))
+        """Compute the model's true accuracy on a set, once for all estimators."""
+        if target.name not in self._accuracies:
+            features = self.fits.extract(target.name, target.stream, {}).features
+            self._accuracies[target.name] = evaluation.model_metrics(features)["accuracy"]
+        return self._accuracies[target.name]
 
 
 def _metric(value: float, low: float | None, high: float | None) -> dict[str, float | None]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import digests
+from harness import digests, evaluation
 from harness.cache import Cache, default_root
-from harness.data import CORRUPT, calibration_entries, open_dataset, open_id, open_shifted
+from harness.data import CORRUPT, calibration_entries, calibration_sets, open_dataset, open_id
 from harness.decoded import Decoder
 from harness.errors import DatasetError, HarnessError, InputError
 from harness.estimation.curve import Curve, Point
@@ -24,20 +24,18 @@ from harness.plan import PlannedEstimator
 from harness.progress import progress_bar
 from harness.registry import Registry
 from harness.scoring import Clock, Failure, describe, fit_estimator
-from harness.signatures import checked_parameters
 from harness.specs import FEATURE_FIELDS, ModelRequest
 from harness.streams import Stream
 from harness.suite import EstimationTable, load_suite
 from harness.training.recipe import load_recipe
-from harness.training.store import recipe_data
 from harness.unlabelled import unlabelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.data import IdData
     from harness.protocols import Estimator
     from harness.selection import Selection
-    from harness.specs import TrainingData
     from harness.types import Estimate, FeatureSet
 
 logger = logging.getLogger("ood_harness")
@@ -87,6 +85,7 @@ class _Session:
     data: str
     options: EstimateOptions
     registry: Registry
+    _calibrated: dict[int, list[tuple[str, Selection, float]]] = field(default_factory=dict)  # by size
 
     def guesses(self) -> Guesses:
         """Ask every estimator in turn."""
@@ -94,17 +93,17 @@ class _Session:
         applicable = [planned for planned in self._estimators if self._applies(planned)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
-        self._features(
-            target
-        )  # so that an image that cannot be read is told at once, and not by every estimator
-        with progress_bar(
-            total=len(applicable), description="estimate", unit="estimator", enabled=self.options.progress
-        ) as bar:
-            rows: list[Guess] = []
+        self._features(target)  # an image that cannot be read is told at once, and not by every estimator
+        rows: list[Guess] = []
+        with self._bar:
             for planned in applicable:
                 rows += self._rows(planned, target)
-                bar.update()
         return Guesses(self.model, self.data, len(target), skipped, rows)
+
+    @cached_property
+    def _bar(self) -> Any:
+        """Counts the sets that estimators have looked at, those that curves are fitted on among them."""
+        return progress_bar(total=None, description="estimate", unit="set", enabled=self.options.progress)
 
     # What is opened ---------------------------------------------------------------------------------------------
 
@@ -113,12 +112,19 @@ class _Session:
         return Cache(self.options.cache or default_root())
 
     @cached_property
-    def _training(self) -> TrainingData | None:
-        """The ID data that the model was trained on, where it is known."""
+    def _id_data(self) -> IdData | None:
+        """The ID data that the model is of, where they are known: a suite's, or a recipe's own."""
         if self.options.suite is not None:
-            return open_id(load_suite(self.options.suite, self.registry).id, self.registry).training
+            return open_id(load_suite(self.options.suite, self.registry).id, self.registry)
         family, _, name = self._model_name.partition(":")
-        return recipe_data(load_recipe(name, self.registry), self.registry) if family == "recipe" else None
+        if family != "recipe":
+            return None
+        recipe = load_recipe(name, self.registry)
+        if recipe.data is None:
+            raise InputError(
+                f"the recipe {recipe.name!r} has no [data] of its own. Name a suite with --suite"
+            )
+        return open_id(recipe.data, self.registry)
 
     @property
     def _model_name(self) -> str:
@@ -134,7 +140,7 @@ class _Session:
             name=name,
             argument=name.partition(":")[2],
             seed=self.options.seed,
-            data=self._training,
+            data=self._id_data.training if self._id_data is not None else None,
             device=device,
             store=self._cache.models,
             progress=self.options.progress,
@@ -153,11 +159,11 @@ class _Session:
 
     @cached_property
     def _validation(self) -> Selection | None:
-        """The labelled ID data that estimators are fitted on."""
+        """The labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
         if self.options.calibration is not None:
             found = self._open(self.options.calibration, self.options.calibration_split)
-        elif self._training is not None and self._training.validation is not None:
-            found = self._training.validation
+        elif self._id_data is not None:
+            found = self._id_data.validation or self._id_data.test
         else:
             return None
         classes = self._loaded.model.num_classes
@@ -216,12 +222,14 @@ class _Session:
         try:
             fitted = self._fitted(planned)
             found = self._estimate(planned, fitted, target)
+            curve = self._kept_curve(planned, len(target)) or self._new_curve(planned, fitted, len(target))
+        except _RefusedError as refused:
+            raise InputError(str(refused)) from None
         except Exception as error:  # a stranger's estimator may raise anything
             return [Guess(planned.label, seen, error=describe(error))]
         rows = []
         if found.accuracy is not None:
             rows.append(Guess(planned.label, seen, found.accuracy, found.lo, found.hi))
-        curve = self._curve(planned, fitted, len(target))
         if curve is not None:
             label = f"{planned.label}-fitted" if rows else planned.label
             interval = curve.interval(found.lo, found.hi)
@@ -245,7 +253,9 @@ class _Session:
         fields = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
         features = self._features(selection).only(fields)
         stream = Stream.of(selection, batch_size=BATCH_SIZE)
-        return fitted.estimate(unlabelled(self._decoder, stream, features, seed=0))
+        found = fitted.estimate(unlabelled(self._decoder, stream, features, seed=0))
+        self._bar.update()
+        return found
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -257,23 +267,30 @@ class _Session:
 
     # Curves -----------------------------------------------------------------------------------------------------
 
-    def _curve(self, planned: PlannedEstimator, fitted: Estimator, size: int) -> Curve | None:
-        """Load the curve that was kept for this model and estimator, or fit one; None where nothing is there for it."""
+    def _kept_curve(self, planned: PlannedEstimator, size: int) -> Curve | None:
+        """Load the curve that was kept for this model and estimator. Raises _RefusedError for another's."""
         key = self._key(planned, size)
         path = self._curve_path(planned, key)
-        if path.exists():
-            return Curve.load(path, key)
+        try:
+            return Curve.load(path, key) if path.exists() else None
+        except InputError as error:
+            raise _RefusedError(str(error)) from None
+
+    def _new_curve(self, planned: PlannedEstimator, fitted: Estimator, size: int) -> Curve | None:
+        """Fit a curve on labelled ID data, and keep it; None where there are none, or where it would be flat."""
         if self._validation is None:
             return None
         points = [
-            Point(kind, self._estimate(planned, fitted, chosen).score, self._accuracy(chosen))
-            for kind, chosen in self._calibration(size)
+            Point(kind, self._estimate(planned, fitted, chosen).score, accuracy)
+            for kind, chosen, accuracy in self._calibration(size)
         ]
+        key = self._key(planned, size)
         try:
             curve = Curve.of(points, key)
         except InputError as error:
             logger.warning("%s: %s", planned.label, error)
             return None
+        path = self._curve_path(planned, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         curve.save(path)
         return curve
@@ -295,16 +312,21 @@ class _Session:
             "size": size,
         }
 
-    def _calibration(self, size: int) -> list[tuple[str, Selection]]:
-        """List the labelled sets that a curve is fitted on: validation data as they are, and under every shift."""
-        assert self._validation is not None
-        base, defaults = self._validation.limited(size), EstimationTable()
-        offered = self.registry.get("dataset", CORRUPT)
-        entries = calibration_entries(offered.spec.calibration, defaults.severity)
-        for entry in entries:
-            checked_parameters(offered.spec.build, entry.params, owner=entry.dataset, given=1)
-        return [("clean", base)] + [(e.kind, open_shifted(e, base, self.registry)) for e in entries]
+    def _calibration(self, size: int) -> list[tuple[str, Selection, float]]:
+        """List what a curve is fitted on: a kind of shift, a labelled set under it, and the accuracy there."""
+        if size not in self._calibrated:
+            assert self._validation is not None
+            offered = self.registry.get("dataset", CORRUPT)
+            entries = calibration_entries(offered.spec.calibration, EstimationTable().severity)
+            sets = calibration_sets(self._validation.limited(size), entries, self.registry)
+            self._calibrated[size] = [(kind, chosen, self._accuracy(chosen)) for kind, chosen in sets]
+        return self._calibrated[size]
 
     def _accuracy(self, selection: Selection) -> float:
-        hits = [chunk.logits.argmax(dim=1) == chunk.labels for chunk in self._features(selection)]
-        return float(np.mean([hit for chunk in hits for hit in chunk.tolist()]))
+        value = evaluation.model_metrics(self._features(selection))["accuracy"]["value"]
+        assert value is not None
+        return value
+
+
+class _RefusedError(Exception):
+    """A curve that stands for something else, which ends the session."""

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+import harness
 from harness_plugins.adapters.tent import require_whole
 from harness_plugins.estimators.outputs import Validation, clipped, of_mean, probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    import harness
 
     Array = NDArray[np.float64]
 
@@ -37,12 +36,20 @@ class OptimalTransport:
     def fit(self, data: harness.FitData) -> FittedTransport:
         """Find the temperature, ID's label frequencies, and the threshold."""
         known = Validation.of(data, temperature=self.temperature)
-        p = known.probabilities.cpu().numpy()
-        marginal = np.bincount(known.labels.cpu().numpy(), minlength=p.shape[1]) / len(p)
-        matched = np.sort(matched_probabilities(_drawn(p, self.limit, 0), marginal))
+        classes = known.probabilities.shape[1]
+        marginal = np.bincount(known.labels.cpu().numpy(), minlength=classes) / len(known.labels)
+        drawn = self.probabilities(data.validation, known.temperature, seed=0)
+        matched = np.sort(matched_probabilities(drawn, marginal))
         errors = round((1 - known.accuracy) * len(matched))
         threshold = matched[errors] if errors < len(matched) else np.inf
         return FittedTransport(self, known.temperature, marginal, float(threshold))
+
+    def probabilities(self, features: harness.FeatureSet, temperature: float, *, seed: int) -> Array:
+        """Compute the probabilities of all images, or of `limit` drawn ones, (n, C)."""
+        drawn = features.only(frozenset({"logits"})).sample(self.limit, seed)
+        chunks = probabilities(harness.FeatureSet.of(drawn), temperature)
+        found: Array = torch.cat(list(chunks)).cpu().numpy()
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +63,8 @@ class FittedTransport:
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
         """Match, and average p_y or count, with the bootstrap over images, the match kept."""
-        p = torch.cat(list(probabilities(target.features, self.temperature))).cpu().numpy()
-        matched = matched_probabilities(_drawn(p, self.settings.limit, target.seed), self.marginal)
+        p = self.settings.probabilities(target.features, self.temperature, seed=target.seed)
+        matched = matched_probabilities(p, self.marginal)
         values = (matched >= self.threshold).astype(float) if self.settings.thresholded else matched
         return of_mean(values, target.seed, clipped)
 
@@ -82,9 +89,3 @@ def _rounded(shares: Array) -> Array:
     missing = round(float(shares.sum() - whole.sum()))
     whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1
     return whole
-
-
-def _drawn(p: Array, limit: int, seed: int) -> Array:
-    if len(p) <= limit:
-        return p
-    return p[np.sort(np.random.default_rng(seed).choice(len(p), size=limit, replace=False))]
