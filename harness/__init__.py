@@ -8,80 +8,82 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from harness.deferred import Deferred as Deferred
-from harness.errors import DatasetError as DatasetError
-from harness.errors import HarnessError as HarnessError
-from harness.errors import InputError as InputError
-from harness.errors import NotDeclaredError as NotDeclaredError
-from harness.errors import unknown_name as unknown_name
-from harness.hookspecs import hookimpl as hookimpl
-from harness.preprocessing import Preprocessing as Preprocessing
-from harness.progress import progress_bar as progress_bar
-from harness.protocols import Adapter as Adapter
-from harness.protocols import Classifier as Classifier
-from harness.protocols import Estimator as Estimator
-from harness.protocols import FittableEstimator as FittableEstimator
-from harness.protocols import FittableProbe as FittableProbe
-from harness.protocols import FittableScorer as FittableScorer
-from harness.protocols import ImageDataset as ImageDataset
-from harness.protocols import ImageScorer as ImageScorer
-from harness.protocols import Objective as Objective
-from harness.protocols import PreparedAdapter as PreparedAdapter
-from harness.protocols import Probe as Probe
-from harness.protocols import Scorer as Scorer
-from harness.protocols import StreamScorer as StreamScorer
-from harness.protocols import ViewObjective as ViewObjective
-from harness.seeding import seeded as seeded
-from harness.specs import AdapterSpec as AdapterSpec
-from harness.specs import DatasetRequest as DatasetRequest
-from harness.specs import DatasetSpec as DatasetSpec
-from harness.specs import EstimatorSpec as EstimatorSpec
-from harness.specs import Model as Model
-from harness.specs import ModelRequest as ModelRequest
-from harness.specs import ModelSpec as ModelSpec
-from harness.specs import ObjectiveSpec as ObjectiveSpec
-from harness.specs import ProbeSpec as ProbeSpec
-from harness.specs import RecipeSpec as RecipeSpec
-from harness.specs import ScorerSpec as ScorerSpec
-from harness.specs import SuiteSpec as SuiteSpec
-from harness.specs import TrainingData as TrainingData
-from harness.types import Adapted as Adapted
-from harness.types import Estimate as Estimate
-from harness.types import Features as Features
-from harness.types import FeatureSet as FeatureSet
-from harness.types import FitData as FitData
-from harness.types import LinearHead as LinearHead
-from harness.types import Measurement as Measurement
-from harness.types import StreamScores as StreamScores
-from harness.types import Unlabelled as Unlabelled
+from harness.base.deferred import Deferred as Deferred
+from harness.base.errors import DatasetError as DatasetError
+from harness.base.errors import HarnessError as HarnessError
+from harness.base.errors import InputError as InputError
+from harness.base.errors import NotDeclaredError as NotDeclaredError
+from harness.base.errors import unknown_name as unknown_name
+from harness.base.progress import progress_bar as progress_bar
+from harness.base.seeding import seeded as seeded
+from harness.contract.features import Adapted as Adapted
+from harness.contract.features import Estimate as Estimate
+from harness.contract.features import Features as Features
+from harness.contract.features import FeatureSet as FeatureSet
+from harness.contract.features import FitData as FitData
+from harness.contract.features import LinearHead as LinearHead
+from harness.contract.features import Measurement as Measurement
+from harness.contract.features import StreamScores as StreamScores
+from harness.contract.features import Unlabelled as Unlabelled
+from harness.contract.hooks import hookimpl as hookimpl
+from harness.contract.preprocessing import Preprocessing as Preprocessing
+from harness.contract.protocols import Adapter as Adapter
+from harness.contract.protocols import Classifier as Classifier
+from harness.contract.protocols import Estimator as Estimator
+from harness.contract.protocols import FittableEstimator as FittableEstimator
+from harness.contract.protocols import FittableProbe as FittableProbe
+from harness.contract.protocols import FittableScorer as FittableScorer
+from harness.contract.protocols import ImageDataset as ImageDataset
+from harness.contract.protocols import ImageScorer as ImageScorer
+from harness.contract.protocols import Objective as Objective
+from harness.contract.protocols import PreparedAdapter as PreparedAdapter
+from harness.contract.protocols import Probe as Probe
+from harness.contract.protocols import Scorer as Scorer
+from harness.contract.protocols import StreamScorer as StreamScorer
+from harness.contract.protocols import ViewObjective as ViewObjective
+from harness.contract.specs import AdapterSpec as AdapterSpec
+from harness.contract.specs import DatasetRequest as DatasetRequest
+from harness.contract.specs import DatasetSpec as DatasetSpec
+from harness.contract.specs import EstimatorSpec as EstimatorSpec
+from harness.contract.specs import Model as Model
+from harness.contract.specs import ModelRequest as ModelRequest
+from harness.contract.specs import ModelSpec as ModelSpec
+from harness.contract.specs import ObjectiveSpec as ObjectiveSpec
+from harness.contract.specs import ProbeSpec as ProbeSpec
+from harness.contract.specs import RecipeSpec as RecipeSpec
+from harness.contract.specs import ScorerSpec as ScorerSpec
+from harness.contract.specs import SuiteSpec as SuiteSpec
+from harness.contract.specs import TrainingData as TrainingData
 
 if TYPE_CHECKING:
-    from harness import metrics as metrics
     from harness import statistics as statistics
-    from harness.api import run as run
-    from harness.api import scorer as scorer
-    from harness.api import train as train
-    from harness.registry import Registry as Registry
-    from harness.selection import Selection as Selection
-    from harness.training.checkpoint import load_checkpoint as load_checkpoint
-    from harness.training.checkpoint import opened as opened
-    from harness.training.store import build_recipe as build_recipe
+    from harness.cli.python import run as run
+    from harness.cli.python import scorer as scorer
+    from harness.cli.python import train as train
+    from harness.contract.registry import Registry as Registry
+    from harness.contract.selection import Selection as Selection
+    from harness.models.training.checkpoint import load_checkpoint as load_checkpoint
+    from harness.models.training.checkpoint import opened as opened
+    from harness.models.training.store import build_recipe as build_recipe
+    from harness.statistics import metrics as metrics
 
 _LAZY = {
-    "Registry": "harness.registry",
-    "Selection": "harness.selection",
-    "build_recipe": "harness.training.store",
-    "load_checkpoint": "harness.training.checkpoint",
-    "opened": "harness.training.checkpoint",
-    "run": "harness.api",
-    "scorer": "harness.api",
-    "train": "harness.api",
+    "Registry": "harness.contract.registry",
+    "Selection": "harness.contract.selection",
+    "build_recipe": "harness.models.training.store",
+    "load_checkpoint": "harness.models.training.checkpoint",
+    "opened": "harness.models.training.checkpoint",
+    "run": "harness.cli.python",
+    "scorer": "harness.cli.python",
+    "train": "harness.cli.python",
 }
+
+_LAZY_MODULES = {"metrics": "harness.statistics.metrics", "statistics": "harness.statistics"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("metrics", "statistics"):
-        return importlib.import_module(f"harness.{name}")
+    if name in _LAZY_MODULES:
+        return importlib.import_module(_LAZY_MODULES[name])
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -12,7 +12,7 @@ from training_data import bright_and_dark, digits_0_to_4
 
 import harness
 from harness import Selection
-from harness.registry import Registry
+from harness.contract.registry import Registry
 
 
 @pytest.fixture(autouse=True)

@@ -18,12 +18,12 @@ from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
 import harness
-from harness.adaptation.table import adaptation_table
-from harness.adaptation.text import as_json, as_markdown
+from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
-from harness.errors import HarnessError, RecordsError
-from harness.records import read_records
-from harness.streams import Stream
+from harness.data.streams import Stream
+from harness.evaluations.adaptation.table import adaptation_table
+from harness.evaluations.adaptation.text import as_json, as_markdown
+from harness.reports.records import read_records
 
 SETS = {"dim": 9, "noisy": 10}  # shifted sets, and the seeds of their images
 

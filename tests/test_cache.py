@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.cache import Cache
-from harness.errors import InputError
+from harness.base.cache import Cache
+from harness.base.errors import InputError
 
 
 def put(cache: Cache, key: str, value: float = 1.0) -> None:

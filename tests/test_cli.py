@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toys import TOY_PLUGIN, as_toml
 
-from harness import cli
+from harness.cli import main as cli
 
 
 @pytest.fixture
@@ -150,7 +150,10 @@ def test_the_cache_is_shown_and_pruned(
             "from harness.registry import Registry; assert Registry.load().names('scorer')",
             {"torch", "timm", "sklearn"},
         ),
-        ("import harness.leaderboard, harness.render", {"torch", "timm", "datasets", "sklearn"}),
+        (
+            "import harness.reports.leaderboard, harness.reports.board_text",
+            {"torch", "timm", "datasets", "sklearn"},
+        ),
     ],
 )
 def test_light_commands_import_nothing_heavy(statement: str, absent: set[str]) -> None:

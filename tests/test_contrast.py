@@ -16,9 +16,10 @@ import pytest
 from scipy.stats import ttest_rel
 from toys import run_suite
 
-from harness import cli, contrast_text
-from harness.contrast import Contrast, contrast
-from harness.errors import InputError, RecordsError, UnknownNameError
+from harness.base.errors import InputError, RecordsError, UnknownNameError
+from harness.cli import main as cli
+from harness.reports import contrast_text
+from harness.reports.contrast import Contrast, contrast
 
 SETS = {"close": "near", "closer": "near", "bright": "far", "fog": "csid"}
 A, B = "plain-1.0/first", "iso.max-plus/second(k=2)"

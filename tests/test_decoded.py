@@ -7,13 +7,13 @@ import pytest
 import torch
 from small_networks import made
 
-from harness.decoded import Decoder
-from harness.extract import Counts
-from harness.loaded import LoadedModel
-from harness.preprocessing import Preprocessing
-from harness.selection import Selection
-from harness.specs import Model
-from harness.streams import Stream
+from harness.contract.preprocessing import Preprocessing
+from harness.contract.selection import Selection
+from harness.contract.specs import Model
+from harness.data.streams import Stream
+from harness.models.decoded import Decoder
+from harness.models.extract import Counts
+from harness.models.loaded import LoadedModel
 from harness_plugins.datasets.arrays import ArrayDataset
 
 PIXELS = 6 * 6

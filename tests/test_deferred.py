@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.digests import source_digest
-from harness.errors import UnknownNameError
-from harness.signatures import checked_parameters
+from harness.base.digests import source_digest
+from harness.base.errors import UnknownNameError
+from harness.base.signatures import checked_parameters
 
 
 @pytest.fixture

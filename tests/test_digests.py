@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import TOY_PLUGIN
 
-from harness import digests
-from harness import loaded as loaded_models
-from harness.cache import Cache
-from harness.fits import Fits, Means
-from harness.loaded import LoadedModel
-from harness.plan import make_plan
-from harness.registry import Registry
-from harness.runner import RunOptions, _Run
-from harness.specs import ModelRequest
-from harness.streams import Stream
-from harness.suite import parse_suite
-from harness.unit import Unit
+from harness.base import digests
+from harness.base.cache import Cache
+from harness.contract.registry import Registry
+from harness.contract.specs import ModelRequest
+from harness.data.streams import Stream
+from harness.engine.fits import Fits, Means
+from harness.engine.plan import make_plan
+from harness.engine.runner import RunOptions, _Run
+from harness.engine.suite import parse_suite
+from harness.evaluations.scores.unit import Unit
+from harness.models import loaded as loaded_models
+from harness.models.loaded import LoadedModel
 
 FEATURES = {"id", "train", "ood"}
 CELLS = {"cell:level", "cell:from_train"}
@@ -154,7 +154,7 @@ def test_an_adapter_changes_the_features() -> None:
 
 
 def test_only_the_order_of_a_mixture_depends_on_its_seed(toys: Any) -> None:
-    from harness.selection import Selection
+    from harness.contract.selection import Selection
 
     one, two = (Selection.all_of(str(seed), toys.Levels(10, 2, seed, 0, 4)) for seed in (1, 2))
     mixed = [Stream.mixed([one, two], batch_size=4, seed=seed) for seed in (0, 0, 1)]

@@ -12,8 +12,8 @@ import torch
 from scipy.stats import t as student
 
 import harness
-from harness.contrast import contrast
-from harness.runs import mean_over_sets, read_runs
+from harness.reports.contrast import contrast
+from harness.reports.runs import mean_over_sets, read_runs
 
 DOCS = Path(__file__).parents[1] / "docs"
 IMPORTS = "from dataclasses import dataclass\n\nfrom torch import Tensor, nn\n\nimport harness\n\n\n"
@@ -50,7 +50,7 @@ def test_the_objective_in_the_training_document_trains() -> None:
 
 
 def test_every_key_of_a_recipe_is_explained() -> None:
-    from harness.training.recipe import AugmentationTable, PreprocessingTable, Recipe
+    from harness.models.training.recipe import AugmentationTable, PreprocessingTable, Recipe
 
     text = (DOCS / "training.md").read_text()
     for table in (Recipe, AugmentationTable, PreprocessingTable):

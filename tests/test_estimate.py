@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 from toys import TOY_PLUGIN
 from typer.testing import CliRunner
 
+from harness.base.errors import DatasetError, HarnessError, InputError, UnknownNameError
 from harness.cli import app
-from harness.errors import DatasetError, HarnessError, InputError, UnknownNameError
-from harness.estimation.session import EstimateOptions, Guesses, estimate
+from harness.evaluations.estimation.session import EstimateOptions, Guesses, estimate
 
 SUITE = "digits"  # its ID are the digits 0 to 4
 

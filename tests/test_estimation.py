@@ -15,12 +15,12 @@ from test_run import records_of
 from toys import run_suite, toy_module
 from typer.testing import CliRunner
 
+from harness.base.errors import HarnessError, InputError, RecordsError
 from harness.cli import app
-from harness.errors import HarnessError, InputError, RecordsError
-from harness.estimation.curve import Curve, Point
-from harness.estimation.table import estimate_table
-from harness.estimation.text import as_json, as_markdown
-from harness.records import read_records
+from harness.evaluations.estimation.curve import Curve, Point
+from harness.evaluations.estimation.table import estimate_table
+from harness.evaluations.estimation.text import as_json, as_markdown
+from harness.reports.records import read_records
 
 
 @pytest.fixture

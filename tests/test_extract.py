@@ -10,14 +10,14 @@ import pytest
 import timm
 import torch
 
-from harness.cache import Cache
-from harness.errors import InputError
-from harness.extract import Counts, extract
-from harness.loaded import LoadedModel, resolve_device
-from harness.preprocessing import Preprocessing
-from harness.selection import Selection
-from harness.specs import Model
-from harness.streams import Stream
+from harness.base.cache import Cache
+from harness.base.errors import InputError
+from harness.contract.preprocessing import Preprocessing
+from harness.contract.selection import Selection
+from harness.contract.specs import Model
+from harness.data.streams import Stream
+from harness.models.extract import Counts, extract
+from harness.models.loaded import LoadedModel, resolve_device
 
 
 @pytest.fixture

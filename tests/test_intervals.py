@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from harness import metrics
-from harness.errors import InputError
-from harness.intervals import fpr95_interval, logit_interval, seed_interval
+from harness.base.errors import InputError
+from harness.statistics import metrics
+from harness.statistics.intervals import fpr95_interval, logit_interval, seed_interval
 
 Z = 1.959963984540054  # the normal's 97.5 % quantile
 Q95 = 1.6448536269514722  # its 95 % quantile

@@ -13,10 +13,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from toys import run_suite
 
-from harness import render
-from harness.errors import RecordsError, UnknownNameError
-from harness.leaderboard import leaderboard
-from harness.records import read_records
+from harness.base.errors import RecordsError, UnknownNameError
+from harness.reports import board_text as render
+from harness.reports.leaderboard import leaderboard
+from harness.reports.records import read_records
 
 
 @pytest.fixture

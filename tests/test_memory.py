@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness import memory
-from harness.memory import peak_memory
+from harness.base import memory
+from harness.base.memory import peak_memory
 
 MIB = 2**20
 

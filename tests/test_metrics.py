@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from toys import run_suite
 
-from harness import metrics, render
-from harness.errors import InputError
-from harness.evaluation import cell_metrics
-from harness.intervals import fpr95_interval
-from harness.leaderboard import leaderboard
-from harness.metrics import METRICS, all_metrics
+from harness.base.errors import InputError
+from harness.evaluations.measures import cell_metrics
+from harness.reports import board_text as render
+from harness.reports.leaderboard import leaderboard
+from harness.statistics import metrics
+from harness.statistics.intervals import fpr95_interval
+from harness.statistics.metrics import METRICS, all_metrics
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "isomax_metrics.json").read_text())
 # The same program's detection accuracy of the same scores, at the commit that the golden file names.
@@ -411,7 +412,7 @@ def test_importing_metrics_and_statistics_imports_no_torch():
         "import sys, harness.metrics, harness.intervals\n"
         "from harness.statistics import holm, paired_p_values, rank_ranges\n"
         "rank_ranges([0.7, 0.8], paired_p_values([0.7, 0.8], [[1e-4, 0], [0, 1e-4]]))\n"
-        "harness.intervals.logit_interval(0.7, 1e-4, 100, 100)\n"
+        "harness.statistics.intervals.logit_interval(0.7, 1e-4, 100, 100)\n"
         "print('torch' in sys.modules, 'scipy.stats' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

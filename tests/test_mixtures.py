@@ -16,20 +16,19 @@ from test_run import records_of
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
-from harness import render
-from harness.adaptation.table import adaptation_table
-from harness.api import run as run_from_python
+from harness.base.errors import HarnessError, RecordsError, UnknownNameError
 from harness.cli import app
-from harness.contrast import contrast
-from harness.data import open_id, set_entries
-from harness.errors import HarnessError, RecordsError, UnknownNameError
-from harness.leaderboard import leaderboard, leaderboards
-from harness.mixing import Mixer
-from harness.plan import Mixture
-from harness.records import read_records
-from harness.registry import Registry
-from harness.selection import Selection
-from harness.suite import parse_suite
+from harness.cli.python import run as run_from_python
+from harness.contract.registry import Registry
+from harness.contract.selection import Selection
+from harness.data.mixtures import Mixer, Mixture
+from harness.data.opening import open_id, set_entries
+from harness.engine.suite import parse_suite
+from harness.evaluations.adaptation.table import adaptation_table
+from harness.reports import board_text as render
+from harness.reports.contrast import contrast
+from harness.reports.leaderboard import leaderboard, leaderboards
+from harness.reports.records import read_records
 
 SEEDS = [0, 1, 2, 3, 4]
 EIGHT = {"side": 8}
@@ -62,7 +61,7 @@ def mixer(suite: dict[str, Any], size: int = 2000) -> tuple[Mixer, Selection, Mi
     """Open what a mixture of the set `close` under the suite's shift is made of."""
     registry, parsed = Registry.load([TOY_PLUGIN]), parse_suite(suite, source="toy.toml")
     id_data = open_id(parsed.id, registry)
-    entries = {entry.name: entry for entry in set_entries(parsed)}
+    entries = {entry.name: entry for entry in set_entries(parsed.ood, parsed.shift)}
     outliers = Selection.all_of("close", toy_module().Levels(40, 3, 5, 15, 8))
     mixture = Mixture((0.0, 0.5, 0.5), entries["close"], entries["brightness-1"])
     return Mixer(id_data.test, registry, 8, size), outliers, mixture

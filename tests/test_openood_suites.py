@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from harness.plan import make_plan
-from harness.records import read_records
-from harness.registry import Registry
-from harness.runner import RunOptions, run_plan
-from harness.suite import parse_suite
+from harness.contract.registry import Registry
+from harness.engine.plan import make_plan
+from harness.engine.runner import RunOptions, run_plan
+from harness.engine.suite import parse_suite
+from harness.reports.records import read_records
 
 SUITES = Path(__file__).parents[1] / "benchmarks/suites"
 CLASSES = {"openood-cifar10": 10, "openood-imagenet1k": 1000}

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 from toys import TOY_PLUGIN, as_toml, run_suite
 
-from harness import cli
-from harness.errors import InputError, RecordsError, UnknownNameError
-from harness.extract import Counts
-from harness.plots import drawing
-from harness.plots.curves import BINS, Choice, density, histograms, roc_points, rocs, shared_edges
-from harness.plots.gallery import KINDS, FeatureOptions, draw, project, scatters
-from harness.records import read_records
+from harness.base.errors import InputError, RecordsError, UnknownNameError
+from harness.cli import main as cli
+from harness.engine.pictures import KINDS, FeatureOptions, draw, project, scatters
+from harness.models.extract import Counts
+from harness.reports.plots import drawing
+from harness.reports.plots.curves import BINS, Choice, density, histograms, roc_points, rocs, shared_edges
+from harness.reports.records import read_records
 
 HEADERS = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF-"}
 TOYS = FeatureOptions(device="cpu", plugins=(TOY_PLUGIN,))
@@ -344,7 +344,7 @@ def test_another_process_draws_the_same_bytes(suffix: str, ran: Path, tmp_path: 
     command = [
         sys.executable,
         "-m",
-        "harness.cli",
+        "harness.cli.main",
         "plot",
         "roc",
         str(ran),

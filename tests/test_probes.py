@@ -15,12 +15,12 @@ from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
 import harness
+from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
-from harness.errors import HarnessError, RecordsError
-from harness.intervals import normal_interval, rank_correlation_interval
-from harness.probes.table import probe_table
-from harness.probes.text import as_json, as_markdown
-from harness.records import read_records
+from harness.evaluations.probes.table import probe_table
+from harness.evaluations.probes.text import as_json, as_markdown
+from harness.reports.records import read_records
+from harness.statistics.intervals import normal_interval, rank_correlation_interval
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from harness.data import open_id
-from harness.errors import DatasetError
-from harness.plan import make_plan
-from harness.records import read_records
-from harness.registry import Registry
-from harness.runner import RunOptions, run_plan
-from harness.suite import load_suite
+from harness.base.errors import DatasetError
+from harness.contract.registry import Registry
+from harness.data.opening import open_id
+from harness.engine.plan import make_plan
+from harness.engine.runner import RunOptions, run_plan
+from harness.engine.suite import load_suite
+from harness.reports.records import read_records
 
 README = Path(__file__).parents[1] / "README.md"
 

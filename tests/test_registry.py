@@ -11,8 +11,8 @@ import pytest
 from toys import TESTS
 
 import harness
-from harness.errors import InputError, PluginError, UnknownNameError
-from harness.registry import Registry
+from harness.base.errors import InputError, PluginError, UnknownNameError
+from harness.contract.registry import Registry
 
 Install = Callable[..., None]
 

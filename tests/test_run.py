@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 
 import harness
-from harness.errors import DatasetError, InputError
-from harness.records import read_records
+from harness.base.errors import DatasetError, InputError
+from harness.reports.records import read_records
 
 
 def records_of(folder: Path, kind: str = "score") -> dict[tuple[str, str], dict[str, Any]]:
@@ -143,7 +143,7 @@ def test_a_crash_loses_no_finished_cell(
     toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_suite(toy_suite, tmp_path / "whole")
-    from harness import unit
+    from harness.evaluations.scores import unit
 
     original = unit.Unit._record
     calls = 0

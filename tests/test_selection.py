@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import TOY_PLUGIN
 
-from harness.data import open_id, open_set, set_entries
-from harness.errors import DatasetError
-from harness.registry import Registry
-from harness.selection import Selection
-from harness.suite import parse_suite
+from harness.base.errors import DatasetError
+from harness.contract.registry import Registry
+from harness.contract.selection import Selection
+from harness.data.opening import open_id, open_set, set_entries
+from harness.engine.suite import parse_suite
 
 
 class Bare:
@@ -105,6 +105,6 @@ def test_faulty_id_data_is_named(toy_suite: dict[str, Any], change: dict[str, An
 def test_a_shifted_set_without_ids_labels_is_refused(toy_suite: dict[str, Any]) -> None:
     toy_suite["shift"] = [{"name": "other", "dataset": "levels", "params": {"classes": 5}}]
     suite, registry = parse_suite(toy_suite, source="toy.toml"), Registry.load([TOY_PLUGIN])
-    entry = next(entry for entry in set_entries(suite) if entry.name == "other")
+    entry = next(entry for entry in set_entries(suite.ood, suite.shift) if entry.name == "other")
     with pytest.raises(DatasetError, match="shifted set 'other' has labels from 0 to 4 where ID has 0 to 2"):
         open_set(entry, open_id(suite.id, registry), registry)

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import metrics
-from harness.errors import InputError
-from harness.intervals import logit_interval
-from harness.statistics import (
+from harness.base.errors import InputError
+from harness.statistics import metrics
+from harness.statistics.inference import (
     MeanAccumulator,
     Placements,
     holm,
@@ -23,6 +22,7 @@ from harness.statistics import (
     rank_ranges,
     weighted_mean,
 )
+from harness.statistics.intervals import logit_interval
 
 DRAWS, DRAWS_AT_ONCE = 2000, 250
 SHIFTS = (0.6, 1.0, 1.5, 2.2)  # of four OOD sets

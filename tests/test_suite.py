@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from toys import TOY_PLUGIN
 
-from harness.data import set_entries
-from harness.errors import HarnessError, InputError, UnknownNameError
-from harness.plan import make_plan
-from harness.registry import Registry
-from harness.suite import Suite, load_suite, parse_suite
+from harness.base.errors import HarnessError, InputError, UnknownNameError
+from harness.contract.registry import Registry
+from harness.data.opening import set_entries
+from harness.engine.plan import make_plan
+from harness.engine.suite import Suite, load_suite, parse_suite
 
 
 @pytest.fixture

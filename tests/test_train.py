@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import harness
 from harness.cli import app, main
-from harness.leaderboard import leaderboard
-from harness.records import read_records
-from harness.training import store
+from harness.models.training import store
+from harness.reports.leaderboard import leaderboard
+from harness.reports.records import read_records
 
 RECIPE = """
 schema = 1

@@ -11,9 +11,9 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from toys import run_suite, toy_module
 
-from harness.leaderboard import leaderboard
-from harness.records import read_records
-from harness.render import as_markdown
+from harness.reports.board_text import as_markdown
+from harness.reports.leaderboard import leaderboard
+from harness.reports.records import read_records
 
 
 @pytest.fixture

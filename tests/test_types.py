@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import harness
-from harness.errors import InputError, NotDeclaredError
+from harness.base.errors import InputError, NotDeclaredError
 
 
 @pytest.fixture

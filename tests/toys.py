@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.plan import make_plan
-from harness.registry import Registry
-from harness.runner import RunOptions, RunResult, run_plan
-from harness.suite import parse_suite
+from harness.contract.registry import Registry
+from harness.engine.plan import make_plan
+from harness.engine.runner import RunOptions, RunResult, run_plan
+from harness.engine.suite import parse_suite
 
 TESTS = Path(__file__).parent
 TOY_PLUGIN = TESTS / "toy_plugin.py"

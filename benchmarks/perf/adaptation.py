@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.adaptation.passage import Passage
-from harness.adaptation.tally import tallied
-from harness.data import open_dataset
-from harness.decoded import Decoder
-from harness.extract import Counts
-from harness.loaded import LoadedModel
-from harness.preprocessing import Preprocessing
-from harness.registry import Registry
-from harness.specs import Model
-from harness.streams import Stream
+from harness.contract.preprocessing import Preprocessing
+from harness.contract.registry import Registry
+from harness.contract.specs import Model
+from harness.data.opening import open_dataset
+from harness.data.streams import Stream
+from harness.evaluations.adaptation.passage import Passage
+from harness.evaluations.adaptation.tally import tallied
+from harness.models.decoded import Decoder
+from harness.models.extract import Counts
+from harness.models.loaded import LoadedModel
 from harness_plugins.adapters.layers import entropy, make_optimizer, only_affine_moves, use_batch_statistics
 from harness_plugins.models.networks import cnn
 

@@ -25,17 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.cache import Cache, default_root
-from harness.data import open_id, open_set
-from harness.extract import extract
-from harness.loaded import LoadedModel, resolve_device
-from harness.manifest import device_name
-from harness.plan import Plan
-from harness.registry import Registry
-from harness.runner import RunOptions, load_model, prepare, run_plan
-from harness.scoring import Clock, Failure, fit_scorer, score_features
-from harness.streams import Stream
-from harness.types import FeatureSet
+from harness.base.cache import Cache, default_root
+from harness.contract.features import FeatureSet
+from harness.contract.registry import Registry
+from harness.data.opening import open_id, open_set
+from harness.data.streams import Stream
+from harness.engine.manifest import device_name
+from harness.engine.plan import Plan
+from harness.engine.runner import RunOptions, load_model, prepare, run_plan
+from harness.engine.scoring import Clock, Failure, fit_scorer, score_features
+from harness.models.extract import extract
+from harness.models.loaded import LoadedModel, resolve_device
 
 EXTRACTION_BOUND, BOARD_BOUND = 1.10, 1.30
 QUADRATIC_FROM = 1.5  # a scorer whose scoring slows by this when its training data double

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import harness
-from harness.selection import Selection
+from harness.contract.selection import Selection
 from harness_plugins.datasets.corruptions.dataset import CORRUPTIONS, CorruptedDataset
 from harness_plugins.datasets.synthetic import open_patches
 

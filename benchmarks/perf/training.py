@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.data import open_id, training_data
-from harness.loaded import resolve_device
-from harness.manifest import device_name
-from harness.registry import Registry
-from harness.seeding import one_thread, repeatable_kernels
-from harness.specs import TrainingData
-from harness.suite import load_suite
-from harness.training import loop
-from harness.training.recipe import load_recipe
-from harness.training.samples import shuffled
-from harness.training.settings import make_optimizer
-from harness.training.state import StateFile
-from harness.training.store import Training
+from harness.base.seeding import one_thread, repeatable_kernels
+from harness.contract.registry import Registry
+from harness.contract.specs import TrainingData
+from harness.data.opening import open_id, training_data
+from harness.engine.manifest import device_name
+from harness.engine.suite import load_suite
+from harness.models.loaded import resolve_device
+from harness.models.training import loop
+from harness.models.training.recipe import load_recipe
+from harness.models.training.samples import shuffled
+from harness.models.training.settings import make_optimizer
+from harness.models.training.state import StateFile
+from harness.models.training.store import Training
 
 BOUND = 1.10
 IMAGES, REPEATS = 12_800, 5

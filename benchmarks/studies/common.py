@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from harness.data import IdData, open_id
-from harness.loaded import resolve_device
-from harness.preprocessing import Preprocessing
-from harness.progress import progress_bar
-from harness.registry import Registry
-from harness.selection import Selection
-from harness.suite import IdEntry
+from harness.base.progress import progress_bar
+from harness.contract.preprocessing import Preprocessing
+from harness.contract.registry import Registry
+from harness.contract.selection import Selection
+from harness.data.opening import IdData, open_id
+from harness.data.tables import IdEntry
+from harness.models.loaded import resolve_device
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES, PICTURES = ROOT / "results" / "studies", ROOT / "docs" / "pictures"

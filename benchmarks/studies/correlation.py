@@ -15,8 +15,8 @@ from pathlib import Path
 from common import Panel, draw, options
 
 import harness
-from harness.probes.table import probe_table
-from harness.probes.text import as_csv, as_markdown
+from harness.evaluations.probes.table import probe_table
+from harness.evaluations.probes.text import as_csv, as_markdown
 
 HIDDEN = ([2], [4], [8], [16], [32], [64], [128], [128, 128])  # of perceptrons
 WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24)  # of convnets

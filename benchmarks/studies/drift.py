@@ -17,13 +17,13 @@ from common import PREPROCESSING, Panel, draw, each, options, penultimate, write
 from torch import Tensor
 
 import harness
-from harness.cache import Cache, default_root
-from harness.data import open_dataset, open_id
-from harness.registry import Registry
-from harness.selection import Selection
-from harness.specs import ModelRequest
-from harness.suite import IdEntry
-from harness.training.store import build_recipe
+from harness.base.cache import Cache, default_root
+from harness.contract.registry import Registry
+from harness.contract.selection import Selection
+from harness.contract.specs import ModelRequest
+from harness.data.opening import open_dataset, open_id
+from harness.data.tables import IdEntry
+from harness.models.training.store import build_recipe
 from harness_plugins.probes.drift import DriftDetector
 
 RECIPE = "fashion-mnist-softmax"

@@ -27,14 +27,14 @@ from common import (
 )
 from torch.nn import functional
 
-from harness.preprocessing import Preprocessing
-from harness.registry import Registry
-from harness.selection import Selection
-from harness.specs import Model, TrainingData
-from harness.training.assembly import Blueprint, Part
-from harness.training.augmentation import Augmentation
-from harness.training.loop import train
-from harness.training.recipe import AugmentationTable, Recipe
+from harness.contract.preprocessing import Preprocessing
+from harness.contract.registry import Registry
+from harness.contract.selection import Selection
+from harness.contract.specs import Model, TrainingData
+from harness.models.training.assembly import Blueprint, Part
+from harness.models.training.augmentation import Augmentation
+from harness.models.training.loop import train
+from harness.models.training.recipe import AugmentationTable, Recipe
 from harness_plugins.probes.clouds import input_clusters
 from harness_plugins.probes.diffusion import (
     diffusion_spectral_entropy,

@@ -25,14 +25,14 @@ from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 import harness
-from harness.cache import Cache, default_root
-from harness.data import IdData, open_id
-from harness.extract import deterministic
-from harness.registry import Registry
-from harness.selection import Selection
-from harness.specs import ModelRequest
-from harness.suite import IdEntry
-from harness.training.store import build_recipe
+from harness.base.cache import Cache, default_root
+from harness.contract.registry import Registry
+from harness.contract.selection import Selection
+from harness.contract.specs import ModelRequest
+from harness.data.opening import IdData, open_id
+from harness.data.tables import IdEntry
+from harness.models.extract import deterministic
+from harness.models.training.store import build_recipe
 from harness_plugins.adapters.eta import Eta
 from harness_plugins.adapters.layers import entropy, forward
 from harness_plugins.adapters.tent import Tent

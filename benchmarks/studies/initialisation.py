@@ -28,12 +28,12 @@ from common import (
 )
 from torch import nn
 
-from harness.registry import Registry
-from harness.seeding import seeded
-from harness.specs import Model, TrainingData
-from harness.training.assembly import Blueprint, Part
-from harness.training.loop import train
-from harness.training.recipe import Recipe
+from harness.base.seeding import seeded
+from harness.contract.registry import Registry
+from harness.contract.specs import Model, TrainingData
+from harness.models.training.assembly import Blueprint, Part
+from harness.models.training.loop import train
+from harness.models.training.recipe import Recipe
 from harness_plugins.probes.diffusion import diffusion_spectral_entropy
 
 NETWORKS = {"with BatchNorm": Part("cnn", {"width": 16}), "without": Part("toy-convnet", {"dropout": 0.0})}

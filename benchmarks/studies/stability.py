@@ -22,11 +22,11 @@ from common import Panel, draw, fashion_mnist, options, penultimate, pixels, wri
 from torch.nn import functional
 
 import harness
-from harness.errors import HarnessError
-from harness.progress import progress_bar
-from harness.registry import Registry
-from harness.training.recipe import load_recipe
-from harness.training.store import Training
+from harness.base.errors import HarnessError
+from harness.base.progress import progress_bar
+from harness.contract.registry import Registry
+from harness.models.training.recipe import load_recipe
+from harness.models.training.store import Training
 from harness_plugins.probes.accuracy import KnnAccuracy, LinearProbeAccuracy
 from harness_plugins.probes.er import vmf_entropy
 

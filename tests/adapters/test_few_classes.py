@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toys import run_suite
 
-from harness.records import read_records
+from harness.reports.records import read_records
 
 FILTERING = ("eta", "eata", "rdumb", "sar", "deyo")
 

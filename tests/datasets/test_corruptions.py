@@ -13,7 +13,7 @@ from images_of import all_images
 from scipy import ndimage
 
 import harness
-from harness.selection import Selection
+from harness.contract.selection import Selection
 from harness_plugins.datasets.arrays import ArrayDataset
 from harness_plugins.datasets.corruptions import dataset as dataset_module
 from harness_plugins.datasets.corruptions.arrays import convolved, displaced, line_kernels, plasma

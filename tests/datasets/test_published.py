@@ -15,10 +15,10 @@ from test_run import records_of
 from toys import run_suite, toy_module
 
 import harness
-from harness.data import SetEntry, open_id, open_set
-from harness.plan import make_plan
-from harness.registry import Registry
-from harness.suite import IdEntry, parse_suite
+from harness.contract.registry import Registry
+from harness.data.opening import SetEntry, open_id, open_set
+from harness.engine.plan import make_plan
+from harness.engine.suite import IdEntry, parse_suite
 from harness_plugins.datasets import folders
 from harness_plugins.datasets.published import open_published
 from harness_plugins.shipped import harness_suites

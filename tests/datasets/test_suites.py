@@ -4,10 +4,10 @@ import tomllib
 
 import pytest
 
-from harness.plan import make_plan
-from harness.registry import Registry
-from harness.suite import load_suite
-from harness.training.recipe import load_recipe
+from harness.contract.registry import Registry
+from harness.engine.plan import make_plan
+from harness.engine.suite import load_suite
+from harness.models.training.recipe import load_recipe
 from harness_plugins.datasets import digits, hub, synthetic
 from harness_plugins.datasets.corruptions import offered as corruptions
 from harness_plugins.shipped import harness_suites

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import harness
-from harness.registry import Registry
+from harness.contract.registry import Registry
 from harness_plugins.models.cifar_networks import densenet_bc, resnet_cifar
 from harness_plugins.models.network import InputSize, Network
 from harness_plugins.models.networks import cnn, mlp, toy_convnet

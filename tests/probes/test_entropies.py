@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 import harness
-from harness.registry import Registry
+from harness.contract.registry import Registry
 from harness_plugins.probes import diffusion, er
 from harness_plugins.probes.entropies import ClassEntropy, DiffusionEntropy, DiffusionInformation, VmfEntropy
 

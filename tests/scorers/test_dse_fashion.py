@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 import harness
-from harness.data import open_dataset
-from harness.registry import Registry
+from harness.contract.registry import Registry
+from harness.data.opening import open_dataset
 from harness_plugins.scorers.dse import Dse
 
 TRAIN, TEST = 2000, 500

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import harness
-from harness.registry import Registry
-from harness.training.assembly import Blueprint, Part, replace_classifier, require_usable
+from harness.contract.registry import Registry
+from harness.models.training.assembly import Blueprint, Part, replace_classifier, require_usable
 
 GREY = harness.Preprocessing((1, 32, 32), mean=(0.2,), std=(0.3,))
 

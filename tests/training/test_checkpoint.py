@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import harness
-from harness.registry import Registry
-from harness.training.assembly import Blueprint, Part
-from harness.training.checkpoint import describe, save_checkpoint
+from harness.contract.registry import Registry
+from harness.models.training.assembly import Blueprint, Part
+from harness.models.training.checkpoint import describe, save_checkpoint
 from harness_plugins.models.timm_models import build_checkpoint
 
 if TYPE_CHECKING:

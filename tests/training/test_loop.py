@@ -11,13 +11,13 @@ from torch import nn
 from training_data import selected
 
 import harness
-from harness.registry import Registry
-from harness.training import loop
-from harness.training.assembly import Blueprint, Part
-from harness.training.loop import DivergedError, Trained, train
-from harness.training.recipe import Recipe
-from harness.training.samples import shuffled
-from harness.training.state import StateFile
+from harness.contract.registry import Registry
+from harness.models.training import loop
+from harness.models.training.assembly import Blueprint, Part
+from harness.models.training.loop import DivergedError, Trained, train
+from harness.models.training.recipe import Recipe
+from harness.models.training.samples import shuffled
+from harness.models.training.state import StateFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,7 @@ def test_a_trained_network_is_in_eval_mode_and_knows_its_validation_accuracy(
 def test_progress_goes_to_stderr_only_where_it_is_wanted(
     tiny: harness.TrainingData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.progress._SECONDS_BETWEEN_LOG_LINES", 0.0)
+    monkeypatch.setattr("harness.base.progress._SECONDS_BETWEEN_LOG_LINES", 0.0)
     trained(tiny, recipe(name="quiet"))
     assert capsys.readouterr() == ("", "")
     trained(tiny, recipe(name="loud"), progress=True)

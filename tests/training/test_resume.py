@@ -54,7 +54,8 @@ import sys
 from pathlib import Path
 import timm, torchvision  # slow: the clock starts afterwards
 import harness
-from harness.training import loop, store
+from harness.models.training import loop
+from harness.models.training import store
 from harness_plugins.models import networks
 loop.SECONDS_BETWEEN_SAVES = 0.0
 print("ready", flush=True)

@@ -9,11 +9,11 @@ import torch
 from training_data import selected
 
 import harness
-from harness.seeding import library_seeds_restored
-from harness.training import samples as module
-from harness.training.augmentation import Augmentation
-from harness.training.recipe import AugmentationTable
-from harness.training.samples import Samples
+from harness.base.seeding import library_seeds_restored
+from harness.models.training import samples as module
+from harness.models.training.augmentation import Augmentation
+from harness.models.training.recipe import AugmentationTable
+from harness.models.training.samples import Samples
 
 GREY = harness.Preprocessing((1, 8, 8))
 RGB = harness.Preprocessing((3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -8,7 +8,7 @@ import torch
 from timm.optim import create_optimizer_v2
 
 import harness
-from harness.training.state import StateFile, optimizer_state, restore_optimizer
+from harness.models.training.state import StateFile, optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import harness
-from harness.registry import Registry
-from harness.training import store
-from harness.training.loop import Trained
-from harness.training.recipe import Recipe, load_recipe
-from harness.training.store import Training, build_recipe
+from harness.contract.registry import Registry
+from harness.models.training import store
+from harness.models.training.loop import Trained
+from harness.models.training.recipe import Recipe, load_recipe
+from harness.models.training.store import Training, build_recipe
 from harness_plugins.models.timm_models import build_checkpoint
 
 if TYPE_CHECKING:

@@ -17,19 +17,19 @@ from torch import nn
 from torch.nn import functional
 
 import harness
-from harness.cache import Cache
-from harness.extract import extract
-from harness.loaded import LoadedModel
-from harness.registry import Registry
-from harness.seeding import derived_seed, library_seeds_restored
-from harness.streams import Stream
-from harness.training import loop
-from harness.training.augmentation import Augmentation
-from harness.training.loop import DivergedError, Trained, train
-from harness.training.recipe import Recipe
-from harness.training.samples import Samples
-from harness.training.state import StateFile
-from harness.training.store import Training, kept_model
+from harness.base.cache import Cache
+from harness.base.seeding import derived_seed, library_seeds_restored
+from harness.contract.registry import Registry
+from harness.data.streams import Stream
+from harness.models.extract import extract
+from harness.models.loaded import LoadedModel
+from harness.models.training import loop
+from harness.models.training.augmentation import Augmentation
+from harness.models.training.loop import DivergedError, Trained, train
+from harness.models.training.recipe import Recipe
+from harness.models.training.samples import Samples
+from harness.models.training.state import StateFile
+from harness.models.training.store import Training, kept_model
 
 SETTINGS = {
     "schema": 1,
@@ -110,7 +110,7 @@ def test_crops_of_originals_are_the_same_whether_they_are_held_or_decoded(
             return samples.held is not None, torch.cat(list(samples.batches([torch.arange(40)])))
 
     is_held, held = read()
-    monkeypatch.setattr("harness.training.samples.HELD_BYTES", 1)
+    monkeypatch.setattr("harness.models.training.samples.HELD_BYTES", 1)
     is_still_held, decoded = read()
     assert (is_held, is_still_held) == (True, False)
     assert torch.equal(held, decoded)

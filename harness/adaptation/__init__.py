@@ -1,1 +1,0 @@
-"""Test-time adaptation: adapters on streams of shifted ID data, and what a run of them comes to."""

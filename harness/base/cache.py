@@ -1,0 +1,200 @@
+"""A folder of arrays, addressed by what they depend on.
+
+An entry is written under a temporary name, synchronised and renamed, so that it is whole or absent; checksums are
+verified on read, and a damaged entry is removed and reported as absent. Several runs may share a cache: the first
+writer of an entry wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+logger = logging.getLogger("ood_harness")
+
+FEATURES = "features"
+MODELS = "models"
+_META = "meta.json"
+_DAY = 86400.0
+
+
+def default_root() -> Path:
+    """Return the user's cache folder; OOD_HARNESS_CACHE names another."""
+    import platformdirs
+
+    named = os.environ.get("OOD_HARNESS_CACHE")
+    return Path(named) if named else Path(platformdirs.user_cache_dir("ood-harness"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the cache, for `ood-harness cache`."""
+
+    kind: str
+    name: str
+    path: Path
+    bytes: int
+    last_used: float  # seconds since the epoch
+
+
+class Cache:
+    """Arrays by key, below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            self.models.mkdir(parents=True, exist_ok=True)
+            (root / FEATURES).mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the cache folder {str(root)!r} cannot be written: {error.strerror}. Name another with --cache"
+            ) from None
+
+    @property
+    def models(self) -> Path:
+        """The folder where trained models are kept."""
+        return self.root / MODELS
+
+    def load(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """Return an entry's arrays, memory-mapped, or None where it is absent or damaged."""
+        import numpy as np
+
+        folder = self._folder(key)
+        if not folder.exists():
+            return None
+        try:
+            checksums = json.loads((folder / _META).read_text())["crc32"]
+            for name, expected in checksums.items():
+                if _crc32(folder / name) != expected:
+                    raise ValueError(f"checksum of {name} differs")
+            arrays: dict[str, NDArray[Any]] = {
+                name.removesuffix(".npy").replace("%2F", "/"): np.load(
+                    folder / name, mmap_mode="r", allow_pickle=False
+                )
+                for name in checksums
+            }
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("cache entry %s is damaged (%s): it is computed again", key, error)
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder)
+        return arrays
+
+    @contextlib.contextmanager
+    def writer(self, key: str) -> Iterator[EntryWriter]:
+        """Open a new entry for writing; it appears when the block ends without an error."""
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.root / FEATURES))
+        try:
+            writer = EntryWriter(temporary)
+            yield writer
+            writer.close()
+            _publish(temporary, self._folder(key))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """List what is kept, the longest unused first."""
+        found = []
+        for kind in (FEATURES, MODELS):
+            for path in (self.root / kind).iterdir():
+                with contextlib.suppress(FileNotFoundError):  # another run may publish or prune meanwhile
+                    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                    entry = Entry(kind, path.name, path, size, path.stat().st_mtime)
+                    if (
+                        not path.name.startswith(".") or entry.last_used < time.time() - _DAY
+                    ):  # else being written
+                        found.append(entry)
+        return sorted(found, key=lambda entry: (entry.last_used, entry.name))
+
+    def prune(self, *, days: float) -> list[Entry]:
+        """Remove the entries that were not used for the given number of days, and return them."""
+        limit = time.time() - days * _DAY
+        removed = [entry for entry in self.entries() if entry.last_used <= limit]
+        for entry in removed:
+            shutil.rmtree(entry.path, ignore_errors=True)
+        return removed
+
+    def _folder(self, key: str) -> Path:
+        return self.root / FEATURES / key
+
+
+class EntryWriter:
+    """Arrays of one entry, written in pieces through memory maps."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._arrays: dict[str, np.memmap[Any, Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """Create an array of the entry, to be filled."""
+        import numpy as np
+
+        path = self._folder / f"{name.replace('/', '%2F')}.npy"
+        self._arrays[path.name] = np.lib.format.open_memmap(
+            path, mode="w+", dtype=np.dtype(dtype), shape=shape
+        )
+        return self._arrays[path.name]
+
+    def close(self) -> None:
+        """Write everything to the disk, with checksums."""
+        checksums = {}
+        for name, array in self._arrays.items():
+            array.flush()
+            checksums[name] = _crc32(self._folder / name)
+        self._arrays.clear()
+        meta = self._folder / _META
+        meta.write_text(json.dumps({"crc32": checksums}, sort_keys=True))
+        for path in (*self._folder.iterdir(), self._folder):
+            sync(path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content: readers see the old or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    sync(temporary)
+    temporary.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.exists():  # otherwise another run wrote the same entry first
+            raise
+    sync(target.parent)
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

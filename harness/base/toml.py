@@ -1,0 +1,82 @@
+"""TOML that a person wrote, validated key by key: the first fault becomes one line that names the place and the fix."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.base.errors import HarnessError, InputError, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+class Table(BaseModel):
+    """A table of a TOML file: no key but the stated ones, and no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """List the keys that a file may have."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+def read_toml(path: Path, kind: str) -> dict[str, Any]:
+    """Read a TOML file; raise InputError, one line, where that cannot be done."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the {kind} {str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the {kind} {str(path)!r} is not valid TOML: {error}") from None
+
+
+def parse(
+    table: type[AnyTable],
+    content: Mapping[str, Any],
+    *,
+    source: str,
+    parts: Mapping[str, Iterable[str]] | None = None,
+) -> AnyTable:
+    """Validate a file's content. `parts` lists the valid keys of the tables within it, by their name.
+
+    Raises HarnessError, one line, for the first fault; an unknown key comes before the missing one that it
+    was meant to be.
+    """
+    _require_finite(content, source)
+    try:
+        return table.model_validate(content)
+    except ValidationError as error:
+        raise _first_fault(error, source, table.keys(), parts or {}) from None
+
+
+def _require_finite(value: Any, source: str, place: str = "") -> None:
+    """Refuse TOML's nan and inf, which no key and no record can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{source}: at {place}: {value} is not a finite number")
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _require_finite(part, source, f"{place}.{key}" if place else str(key))
+
+
+def _first_fault(
+    error: ValidationError, source: str, keys: list[str], parts: Mapping[str, Iterable[str]]
+) -> HarnessError:
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        within = [part for part in first["loc"][:-1] if isinstance(part, str) and part in parts]
+        valid = parts[within[-1]] if within else keys
+        unknown = unknown_name("key", str(first["loc"][-1]), valid, valid_label="Valid")
+        return InputError(f"{source}: at {place}: {unknown}")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+    return InputError(f"{source}: {f'at {place}: ' if place else ''}{message}{given}")

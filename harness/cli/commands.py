@@ -1,0 +1,333 @@
+"""The command line: exit 0 done, 1 some cells failed, 2 a usage or input error, in one line without a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.base.errors import HarnessError, unknown_name
+from harness.cli.plot import plot
+from harness.evaluations.adaptation.command import adaptation
+from harness.evaluations.estimation.command import estimate, estimates
+from harness.evaluations.probes.command import probes
+from harness.reports.formats import Format, draw, show
+
+if TYPE_CHECKING:
+    from harness.contract.registry import Registry
+    from harness.engine.plan import Plan
+    from harness.engine.runner import RunResult
+    from harness.reports.leaderboard import Board
+
+FAILED, USAGE = 1, 2
+_LOG_WIDTH = 200
+
+app = typer.Typer(
+    name="ood-harness",
+    help="Benchmark out-of-distribution detection: which method tells when a classifier meets data unlike its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file that is a plugin; repeatable.")
+]
+CacheFolder = Annotated[Path | None, typer.Option("--cache", help="The cache folder. Default: the user's.")]
+
+
+ProtocolName = Annotated[
+    str | None, typer.Option(help='One protocol of several, as "mixed 0/50/50".', show_default=False)
+]
+
+
+class BoardFormat(StrEnum):
+    """How a leaderboard is written."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    latex = "latex"
+
+
+@app.command()
+def run(
+    suite: Annotated[
+        str, typer.Argument(help="A suite's name (see `plugins --kind suite`) or a .toml file.")
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: results/SUITE.")] = None,
+    cache: CacheFolder = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many samples of every dataset: a quick look.")
+    ] = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+) -> None:
+    """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
+    from harness.engine.runner import RunOptions, prepare, run_plan
+
+    plan, registry = prepare(suite, limit=limit, plugins=plugin or [])
+    if dry_run:
+        typer.echo(_described(plan, registry))
+        return
+    if not plan.suite.verified:
+        _say(f"suite {plan.suite.name} is unverified: nobody has run it against the data it names")
+    result = run_plan(plan, registry, RunOptions(out=out, cache=cache, device=device, progress=True))
+    _finish(result)
+
+
+@app.command()
+def leaderboard(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
+    format: Annotated[BoardFormat, typer.Option("--format", help="How it is written.")] = BoardFormat.table,
+    metric: Annotated[str, typer.Option(help="The metric of the main columns and of the order.")] = "auroc",
+    group: Annotated[
+        str, typer.Option(help="What is ordered by: near, far, csid or all. csid is never ranked.")
+    ] = "all",
+    protocol: ProtocolName = None,
+) -> None:
+    """Print the leaderboard of one or several runs, protocol after protocol."""
+    from harness.reports import board_text as render
+    from harness.reports.leaderboard import leaderboard as build
+    from harness.reports.leaderboard import leaderboards as build_all
+
+    if protocol is None:
+        boards = build_all(folders, metric=metric, group=group)
+    else:
+        boards = [build(folders, metric=metric, group=group, protocol=protocol)]
+    if format is BoardFormat.table:
+        for board in boards:
+            _print_board(board)
+        return
+    writers = {
+        BoardFormat.md: render.as_markdown,
+        BoardFormat.csv: render.as_csv,
+        BoardFormat.json: render.as_json,
+        BoardFormat.latex: render.as_latex,
+    }
+    typer.echo(writers[format](*boards), nl=False)
+
+
+@app.command()
+def contrast(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="MODEL/SCORER, as the leaderboard names them.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="MODEL/SCORER, to be compared with A.")],
+    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
+    protocol: ProtocolName = None,
+) -> None:
+    """Say whether one model with a scorer beats another over the same seeds, by paired t tests."""
+    from harness.reports import contrast_text
+    from harness.reports.contrast import contrast as build
+
+    show(build(folders, a, b, protocol=protocol), format, contrast_text)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (see `plugins --kind recipe`) or a .toml file.")
+    ],
+    *,
+    suite: Annotated[
+        str | None, typer.Option(help="Train on this suite's [id]. Default: the recipe's [data].")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeatable. Default: the recipe's seeds.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the checkpoints go. Default: the cache, where suites find them."),
+    ] = None,
+    cache: CacheFolder = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Train a recipe, one checkpoint a seed. A training that was killed goes on where it stood."""
+    from harness.engine.trainer import TrainOptions, train_recipe
+
+    options = TrainOptions(suite, tuple(seed or ()), out, cache, device, progress=True)
+    failed = 0
+    for outcome in train_recipe(recipe, options, plugins=plugin or []):
+        failed += outcome.error is not None
+        if outcome.error is not None:
+            _say(outcome.error)
+            continue
+        accuracy = outcome.validation_accuracy
+        shown = "no validation data" if accuracy is None else f"validation accuracy {100 * accuracy:.2f} %"
+        found = ", trained before" if outcome.found else ""
+        typer.echo(
+            f"{outcome.recipe}, seed {outcome.seed}: {shown} (epoch {outcome.epoch}){found}: {outcome.folder}"
+        )
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+app.command()(plot)
+app.command()(probes)
+app.command()(adaptation)
+app.command()(estimates)
+app.command()(estimate)
+
+
+@app.command()
+def plugins(
+    kind: Annotated[
+        str | None,
+        typer.Option(help="scorer, dataset, model, suite, recipe, objective, probe, adapter or estimator."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """List what the installed plugins offer, and what is wrong with any of them."""
+    from harness.contract.registry import KINDS, Registry
+
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS, valid_label="Valid")
+    registry = Registry.load(plugin or [])
+    rows = [
+        {
+            "kind": of_kind,
+            "name": offered.spec.name
+            + (f":{argument}" if (argument := getattr(offered.spec, "argument", "")) else ""),
+            "plugin": offered.plugin,
+            "version": offered.version,
+            "needs": sorted(getattr(offered.spec, "needs", ())),
+            "cite": getattr(offered.spec, "cite", ""),
+        }
+        for of_kind in ([kind] if kind else KINDS)
+        for offered in registry.offers(of_kind)
+    ]
+    if as_json:
+        problems = [{"plugin": p.plugin, "message": p.message} for p in registry.problems]
+        typer.echo(json.dumps({"plugins": rows, "problems": problems}, indent=2))
+    else:
+        _print_plugins(rows)
+    if registry.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def cache(
+    folder: CacheFolder = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what was not used lately.")] = False,
+    days: Annotated[
+        float, typer.Option(min=0, help="With --prune: not used for so many days; 0 removes everything.")
+    ] = 30,
+) -> None:
+    """Show the cache of features and trained models, or prune it."""
+    from harness.base.cache import Cache, default_root
+
+    opened = Cache(folder or default_root())
+    if prune:
+        removed = opened.prune(days=days)
+        typer.echo(f"removed {len(removed)} entries, {_size(sum(entry.bytes for entry in removed))}")
+    entries = opened.entries()
+    typer.echo(f"{opened.root}: {len(entries)} entries, {_size(sum(entry.bytes for entry in entries))}")
+    for kind in sorted({entry.kind for entry in entries}):
+        of_kind = [entry for entry in entries if entry.kind == kind]
+        typer.echo(f"  {kind}: {len(of_kind)} entries, {_size(sum(entry.bytes for entry in of_kind))}")
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one line and exit 2."""
+    logging.basicConfig(format="ood-harness: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        app()
+    except HarnessError as error:
+        _say(str(error))
+        sys.exit(USAGE)
+
+
+def _finish(result: RunResult) -> None:
+    from harness.evaluations.adaptation import text as adaptation_text
+    from harness.evaluations.adaptation.table import adaptation_table
+    from harness.evaluations.estimation import text as estimation_text
+    from harness.evaluations.estimation.table import estimate_table
+    from harness.evaluations.probes import text as probes_text
+    from harness.evaluations.probes.table import probe_table
+    from harness.reports.leaderboard import leaderboards
+    from harness.reports.records import read_records
+
+    measured = result.measured - result.failed
+    records = read_records(result.folder)
+    if any(r["kind"] == "score" and not r["error"] for r in records):
+        for board in leaderboards([result.folder]):
+            _print_board(board)
+    if any(r["kind"] == "probe" for r in records):
+        draw(probes_text.as_terminal(probe_table([result.folder])))
+    if any(r["kind"] == "adaptation" for r in records):
+        draw(adaptation_text.as_terminal(adaptation_table([result.folder])))
+    if any(r["kind"] == "estimate" for r in records):
+        draw(estimation_text.as_terminal(estimate_table([result.folder])))
+    _say(
+        f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
+        f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"
+    )
+    for problem in result.problems:
+        _say(problem)
+    if not result.succeeded:
+        raise typer.Exit(FAILED)
+
+
+def _print_board(board: Board) -> None:
+    from rich.console import Console
+
+    from harness.reports.board_text import as_terminal
+
+    console = Console()
+    draw(as_terminal(board, width=console.width if console.is_terminal else _LOG_WIDTH))
+
+
+def _print_plugins(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(header_style="bold")
+    for column in rows[0] if rows else ():
+        table.add_column(column, no_wrap=column in ("kind", "name"))
+    for row in rows:
+        table.add_row(*(", ".join(value) if isinstance(value, list) else value for value in row.values()))
+    draw(table)
+
+
+def _described(plan: Plan, registry: Registry) -> str:
+    lines = [
+        f"suite {plan.suite.name}: {len(plan.models)} models × {len(plan.scorers)} scorers × {len(plan.sets)} sets",
+        "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
+        "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
+        *_named("probes", [probe.label for probe in plan.probes]),
+        *_named("adapters", [f"{adapter.label} ({adapter.protocol})" for adapter in plan.adapters]),
+        *_named("estimators", [estimator.label for estimator in plan.estimators]),
+        "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
+        "each set is decoded and forwarded once a model, where its features are not in the cache",
+        "no data were opened to say this",
+    ]
+    return "\n".join([*lines, *(str(problem) for problem in registry.problems)])
+
+
+def _named(kind: str, labels: list[str]) -> list[str]:
+    return [f"{kind}: {', '.join(labels)}"] if labels else []
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _say(line: str) -> None:
+    typer.echo(f"ood-harness: {line}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The harness from Python: a scorer by name, and a whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import InputError
+from harness.base.signatures import checked_parameters
+from harness.contract.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+
+def scorer(name: str, **parameters: object) -> Any:
+    """Build an installed scorer; what it can do (`score`, `fit`, `score_images`) is in harness.protocols.
+
+    Raises:
+        UnknownNameError: nothing installed bears the name, or the scorer does not take a parameter.
+
+    """
+    offered = Registry.load().get("scorer", name)
+    return offered.spec.build(**checked_parameters(offered.spec.build, parameters, owner=f"scorer {name}"))
+
+
+def train(
+    recipe: str,
+    *,
+    suite: str | None = None,
+    seeds: Sequence[int] = (),
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),
+    progress: bool = False,
+) -> list[Path]:
+    """Train a recipe, by name or path, for each seed, and return the checkpoints' folders.
+
+    The data are the suite's [id], or without a suite the recipe's [data]. What was trained before is found again.
+
+    Raises:
+        HarnessError: a recipe, suite or data that are not right, and a training that diverged.
+
+    """
+    from harness.engine.trainer import TrainOptions, train_recipe
+
+    options = TrainOptions(
+        suite,
+        tuple(seeds),
+        out=Path(out) if out is not None else None,
+        cache=Path(cache) if cache is not None else None,
+        device=device,
+        progress=progress,
+    )
+    outcomes = list(train_recipe(recipe, options, plugins=[Path(file) for file in plugins]))
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise InputError(outcome.error)
+    return [outcome.folder for outcome in outcomes]
+
+
+def run(
+    suite: str,
+    *,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str = "auto",
+    limit: int | None = None,
+    plugins: Sequence[str | Path] = (),
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Run a suite, by name or path, and return its leaderboard; the run's folder holds everything else.
+
+    Of a suite that has probes and no scorers, the table of the probes is returned.
+
+    Cells that `out` (default: results/SUITE) holds already are not run again. Cells that fail are missing values in
+    the frame and records with their error in the folder.
+
+    Raises:
+        HarnessError: a name, suite or folder that is not right, before anything is run.
+
+    """
+    from harness.engine.runner import RunOptions, prepare, run_plan
+    from harness.evaluations.probes.table import probe_table
+    from harness.reports.board_text import joined
+    from harness.reports.leaderboard import leaderboards
+
+    plan, registry = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
+    options = RunOptions(
+        out=Path(out) if out is not None else None,
+        cache=Path(cache) if cache is not None else None,
+        device=device,
+        progress=progress,
+    )
+    folder = run_plan(plan, registry, options).folder
+    if plan.probes and not plan.scorers:
+        return probe_table([folder]).frame
+    return joined(leaderboards([folder]))

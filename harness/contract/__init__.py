@@ -1,0 +1,1 @@
+"""What plugins see: features, findings, protocols, specs, hooks, and the registry that loads them."""

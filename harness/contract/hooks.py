@@ -1,0 +1,97 @@
+"""The hooks that a plugin may implement. Each offers specs; nothing registers itself by being imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from harness.contract.specs import (
+        AdapterSpec,
+        DatasetSpec,
+        EstimatorSpec,
+        ModelSpec,
+        ObjectiveSpec,
+        ProbeSpec,
+        RecipeSpec,
+        ScorerSpec,
+        SuiteSpec,
+    )
+
+NAME = "ood_harness"  # the pluggy project and the entry-point group
+
+hookspec = pluggy.HookspecMarker(NAME)
+hookimpl = pluggy.HookimplMarker(NAME)
+
+
+@hookspec
+def harness_scorers() -> Iterable[ScorerSpec]:
+    """Offer scorers."""
+    return ()
+
+
+@hookspec
+def harness_datasets() -> Iterable[DatasetSpec]:
+    """Offer datasets."""
+    return ()
+
+
+@hookspec
+def harness_models() -> Iterable[ModelSpec]:
+    """Offer models."""
+    return ()
+
+
+@hookspec
+def harness_suites() -> Iterable[SuiteSpec]:
+    """Offer suites."""
+    return ()
+
+
+@hookspec
+def harness_recipes() -> Iterable[RecipeSpec]:
+    """Offer recipes."""
+    return ()
+
+
+@hookspec
+def harness_objectives() -> Iterable[ObjectiveSpec]:
+    """Offer training objectives. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_probes() -> Iterable[ProbeSpec]:
+    """Offer probes. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_adapters() -> Iterable[AdapterSpec]:
+    """Offer test-time adapters. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_estimators() -> Iterable[EstimatorSpec]:
+    """Offer estimators of accuracy. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_run_start(manifest: Mapping[str, Any]) -> None:
+    """Follow a run: it starts, with run.json as it stands then."""
+
+
+@hookspec
+def harness_record(record: Mapping[str, Any]) -> None:
+    """Follow a run: a cell's record was written."""
+
+
+@hookspec
+def harness_run_end(folder: Path) -> None:
+    """Follow a run: it ended, and its folder is complete."""

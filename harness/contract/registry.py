@@ -1,0 +1,270 @@
+"""Finds plugins and asks each, alone, what it offers.
+
+pluggy loses plugins where two distributions share an entry-point name, one module has two names, or one hook raises.
+So the entry points are walked here, each is registered as `distribution:name` and called by itself, and whatever goes
+wrong becomes a Problem that names the plugin while the others go on.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from harness.base.digests import digest, source_digest
+from harness.base.errors import HarnessError, InputError, PluginError, unknown_name
+from harness.contract import hooks as hookspecs
+from harness.contract.specs import (
+    AdapterSpec,
+    DatasetSpec,
+    EstimatorSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    ProbeSpec,
+    RecipeSpec,
+    ScorerSpec,
+    SuiteSpec,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import ModuleType
+
+BLOCK = "OOD_HARNESS_BLOCK"
+KINDS: Mapping[str, tuple[str, type]] = {
+    "scorer": ("harness_scorers", ScorerSpec),
+    "dataset": ("harness_datasets", DatasetSpec),
+    "model": ("harness_models", ModelSpec),
+    "suite": ("harness_suites", SuiteSpec),
+    "recipe": ("harness_recipes", RecipeSpec),
+    "objective": ("harness_objectives", ObjectiveSpec),
+    "probe": ("harness_probes", ProbeSpec),
+    "adapter": ("harness_adapters", AdapterSpec),
+    "estimator": ("harness_estimators", EstimatorSpec),
+}
+
+logger = logging.getLogger("ood_harness")
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A spec with where it came from."""
+
+    spec: Any
+    plugin: str  # "distribution:entry point", or "file:NAME"
+    version: str
+
+    @cached_property
+    def source(self) -> str:
+        """Digest of the code behind the spec's builder."""
+        return source_digest(self.spec.build)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a plugin, in one line with the fix."""
+
+    plugin: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin}: {self.message}"
+
+
+class Registry:
+    """All that the installed plugins offer, with the provenance of every spec."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._versions: dict[str, str] = {}
+        self._offers: dict[tuple[str, str], list[Offered]] = {}
+        self._plugins = pluggy.PluginManager(hookspecs.NAME)
+        self._plugins.add_hookspecs(hookspecs)
+
+    @classmethod
+    def load(cls, files: Sequence[Path] = (), *, blocked: Iterable[str] | None = None) -> Registry:
+        """Load every installed plugin that is not blocked, then the given plugin files."""
+        registry = cls()
+        refused = _blocked_names() if blocked is None else frozenset(blocked)
+        for distribution, entry_point in _entry_points():
+            name = f"{distribution.name}:{entry_point.name}"
+            if not refused & {name, entry_point.name}:
+                registry._load_entry_point(name, distribution.version, entry_point)
+        for path in {file.resolve(): file for file in files}.values():
+            name = f"file:{path.name}"
+            registry._add(f"file:{path}" if name in registry._versions else name, "file", _import_file(path))
+        return registry
+
+    def names(self, kind: str) -> list[str]:
+        """List the names of one kind, sorted."""
+        return sorted(name for of_kind, name in self._offers if of_kind == kind)
+
+    def get(self, kind: str, name: str) -> Offered:
+        """Return the spec of a name. `family:argument` finds the family.
+
+        Raises:
+            UnknownNameError: nothing installed bears the name.
+            PluginError: two plugins offer it.
+
+        """
+        found = self._offers.get((kind, name)) or self._family(kind, name)
+        if not found:
+            raise unknown_name(kind, name, self.names(kind))
+        if len(found) > 1:
+            raise PluginError(_conflict(kind, name, found))
+        return found[0]
+
+    def path(self, kind: str, name_or_path: str) -> Path:
+        """Return the TOML file of a suite or recipe, by the name that a plugin gave it or as a path."""
+        if name_or_path.endswith(".toml"):
+            return Path(name_or_path).expanduser()
+        try:
+            path: Path = self.get(kind, name_or_path).spec.path
+        except HarnessError as error:
+            raise type(error)(f"{error}. Or give the path of a .toml file") from None
+        return path
+
+    def offers(self, kind: str) -> list[Offered]:
+        """List every spec of one kind, in the order of names, contested ones included."""
+        return [offered for name in self.names(kind) for offered in self._offers[kind, name]]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The loaded plugins' distribution versions by plugin name."""
+        return dict(self._versions)
+
+    def notify(self, hook: str, **arguments: object) -> None:
+        """Tell every plugin that follows the run. One that raises is reported and does not stop the others."""
+        for name, _ in self._plugins.list_name_plugin():
+            try:
+                self._call(name, hook, **arguments)
+            except Exception as error:  # a stranger's hook may raise anything
+                self._report(name, f"{hook} raised {_describe(error)}")
+
+    def _family(self, kind: str, name: str) -> list[Offered]:
+        family, colon, _ = name.partition(":")
+        return [o for o in self._offers.get((kind, family), []) if colon and o.spec.argument]
+
+    def _load_entry_point(self, name: str, version: str, entry_point: importlib.metadata.EntryPoint) -> None:
+        try:
+            module = entry_point.load()
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            self._report(name, f"its import raised {_describe(error)}")
+        else:
+            self._add(name, version, module)
+
+    def _add(self, name: str, version: str, plugin: ModuleType) -> None:
+        known = self._plugins.get_name(plugin)
+        if known is not None:
+            self._report(name, f"is the same module as {known}, which offers its specs already", block=False)
+            return
+        self._versions[name] = version
+        try:
+            self._plugins.register(plugin, name)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            self._plugins.unregister(name=name)
+            self._report(name, f"cannot be registered: {_describe(error)}")
+            return
+        self._report_unknown_hooks(name, plugin)
+        for kind in KINDS:
+            self._collect(kind, name)
+
+    def _report_unknown_hooks(self, name: str, plugin: ModuleType) -> None:
+        callers = self._plugins.get_hookcallers(plugin) or []
+        valid = [hook for hook in vars(hookspecs) if hook.startswith("harness_")]
+        for caller in callers:
+            if not caller.has_spec():
+                self._report(name, str(unknown_name("hook", caller.name, valid, valid_label="Valid")))
+
+    def _collect(self, kind: str, plugin: str) -> None:
+        hook, spec_type = KINDS[kind]
+        try:
+            for specs in self._call(plugin, hook):
+                for spec in specs:  # a generator may raise later: what it yielded before is kept
+                    if isinstance(spec, spec_type):
+                        self._offer(kind, plugin, spec)
+                    else:
+                        self._report(plugin, f"{hook} gave {spec!r}, which is no {spec_type.__name__}")
+        except Exception as error:  # a stranger's hook may raise anything
+            self._report(plugin, f"{hook} raised {_describe(error)}")
+
+    def _offer(self, kind: str, plugin: str, spec: Any) -> None:
+        offers = self._offers.setdefault((kind, spec.name), [])
+        offers.append(Offered(spec, plugin, self._versions[plugin]))
+        if len(offers) > 1:
+            self._report(plugin, _conflict(kind, spec.name, offers), block=False)
+
+    def _call(self, plugin: str, hook: str, **arguments: object) -> list[Any]:
+        others = [
+            other for name, other in self._plugins.list_name_plugin() if name != plugin and other is not None
+        ]
+        results: list[Any] = self._plugins.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+        return results
+
+    def _report(self, plugin: str, message: str, *, block: bool = True) -> None:
+        fix = f". Mend it, or block it with {BLOCK}={plugin}" if block else ""
+        problem = Problem(plugin, message + fix)
+        self.problems.append(problem)
+        logger.warning("%s", problem)
+
+
+def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]]:
+    """Walk the distributions, each once, in the order of their names."""
+    distributions: dict[str, importlib.metadata.Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        if distribution.name:  # a half-removed distribution has none
+            distributions.setdefault(distribution.name.lower().replace("_", "-"), distribution)
+    return [
+        (distribution, entry_point)
+        for _, distribution in sorted(distributions.items())
+        for entry_point in sorted(
+            distribution.entry_points.select(group=hookspecs.NAME), key=lambda e: e.name
+        )
+    ]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(
+            f"the plugin file {str(path)!r} is not there or no .py file. Give --plugin a Python file"
+        )
+    module_name = f"ood_harness_file_{path.stem}"
+    if getattr(sys.modules.get(module_name), "__file__", str(path.resolve())) != str(path.resolve()):
+        module_name += f"_{digest(str(path.resolve()))}"  # two files of one name
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"the plugin file {str(path)!r} cannot be imported. Give --plugin a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"the plugin file {str(path)!r} raised {_describe(error)} when it was imported"
+        ) from error
+    return module
+
+
+def _blocked_names() -> frozenset[str]:
+    return frozenset(name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip())
+
+
+def _conflict(kind: str, name: str, offers: Sequence[Offered]) -> str:
+    plugins = [offered.plugin for offered in offers]
+    return (
+        f"the {kind} {name!r} is offered by {' and '.join(plugins)}. "
+        f"Block one: {BLOCK}={plugins[0]} or {BLOCK}={plugins[-1]}"
+    )
+
+
+def _describe(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

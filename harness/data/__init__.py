@@ -1,0 +1,1 @@
+"""A suite's datasets: their tables, their opening, and the streams that models meet."""

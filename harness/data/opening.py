@@ -1,0 +1,336 @@
+"""Opens a suite's datasets: the ID parts, disjoint and checked, and every set to be told from them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base.errors import DatasetError, HarnessError, InputError
+from harness.base.signatures import checked_parameters
+from harness.contract.selection import Selection
+from harness.contract.specs import DatasetRequest, TrainingData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.contract.protocols import Catalogue
+    from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
+
+DATA_ROOT = "OOD_HARNESS_DATA"
+CSID = "csid"
+CORRUPT = "corrupt"  # the family of datasets that shift another, by the argument that is the kind
+CALIBRATION = "calibration"  # the group of shifted ID validation
+CLEAN = "clean"  # the kind of a set that is not shifted
+CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
+_TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """One set of samples to be scored against ID test, as the suite names it."""
+
+    name: str
+    group: str  # near, far or csid
+    dataset: str
+    split: str | None
+    classes: tuple[int, ...] | None
+    limit: int | None
+    revision: str | None
+    params: Mapping[str, object]
+    shifts_id: bool = False  # made from the ID test samples
+    severity: int | None = None  # of a corruption
+
+    @property
+    def kind(self) -> str:
+        """What shifts it, whatever the severity."""
+        return self.name if self.severity is None else self.name.removesuffix(f"-{self.severity}")
+
+
+@dataclass(frozen=True, eq=False)
+class IdData:
+    """The ID parts, as selections with labels 0..C-1."""
+
+    test: Selection
+    train: Selection | None
+    validation: Selection | None
+    num_classes: int
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What cells may need of the data."""
+        parts = {"train": self.train, "validation": self.validation}
+        return frozenset({"labels", *(name for name, part in parts.items() if part is not None)})
+
+    def digests_of(self, needs: frozenset[str]) -> dict[str, str]:
+        """Digest the parts, of train and validation, that something needs to be fitted."""
+        parts = {"train": self.train, "validation": self.validation}
+        return {name: part.digest for name, part in parts.items() if part is not None and name in needs}
+
+    @property
+    def training(self) -> TrainingData | None:
+        """What a model may be trained on: train and validation, never test; None without train."""
+        return TrainingData(self.train, self.validation, self.num_classes) if self.train is not None else None
+
+    def overlaps(self) -> dict[str, int]:
+        """Count the images that two parts share, by content: {"train and test": n}. Empty where too large to check."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {name: part for name, part in named.items() if part is not None}
+        if sum(len(part) for part in parts.values()) > CHECKED_FOR_OVERLAP:
+            return {}
+        identities = {name: part.identities() for name, part in parts.items()}
+        return {
+            f"{one} and {other}": len(identities[one] & identities[other])
+            for one, other in itertools.combinations(identities, 2)
+        }
+
+    def check_disjoint(self) -> dict[str, int]:
+        """Raise where two parts share more than a few images; return the counts."""
+        overlaps = self.overlaps()
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        for pair, count in overlaps.items():
+            smaller = min(len(part) for name in pair.split(" and ") if (part := parts[name]) is not None)
+            if count > _TOLERATED_OVERLAP * smaller:
+                raise DatasetError(
+                    f"ID {pair} share {count} images, the smaller has {smaller}. Give them disjoint splits, "
+                    "or validation = { holdout = 0.1 }"
+                )
+        return overlaps
+
+
+def data_root() -> Path | None:
+    """Return the folder named by OOD_HARNESS_DATA."""
+    named = os.environ.get(DATA_ROOT)
+    return Path(named) if named else None
+
+
+def set_entries(ood: Sequence[OodEntry], shift: Sequence[ShiftEntry]) -> list[SetEntry]:
+    """List the suite's test sets: OOD first, in its order, then shifted ID, one a corruption and severity."""
+    entries = [
+        SetEntry(
+            name=e.name,
+            group=e.group,
+            dataset=e.dataset,
+            split=e.split,
+            classes=tuple(e.classes) if e.classes is not None else None,
+            limit=e.limit,
+            revision=e.revision,
+            params=e.params,
+        )
+        for e in ood
+        if e.role == "test"
+    ]
+    for e in shift:
+        entries += _corrupted(e)
+        if e.name and e.dataset:
+            entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sets are named {name!r}. Give each its own name or severity")
+    return entries
+
+
+def _corrupted(e: ShiftEntry) -> Iterator[SetEntry]:
+    """Name a shift's corruptions by their severities: of ID test, or those that its dataset has."""
+    severities: list[int | None] = [*e.severity] or [None]
+    for kind, severity in itertools.product(e.corrupt, severities):
+        name = kind if severity is None else f"{kind}-{severity}"
+        graded = {} if severity is None else {"severity": severity}
+        if e.dataset:
+            params = {**e.params, "corruption": kind, **graded}
+            entry = SetEntry(name, CSID, e.dataset, e.split, None, e.limit, e.revision, params)
+        else:
+            params = {**e.params, **graded}
+            entry = SetEntry(name, CSID, f"{CORRUPT}:{kind}", None, None, e.limit, None, params)
+        yield replace(entry, shifts_id=e.corrupts_id, severity=severity)
+
+
+def calibration_entries(kinds: Sequence[str], severities: Sequence[int]) -> list[SetEntry]:
+    """List the shifts of validation data that curves are fitted on, one a kind and severity."""
+    return [
+        SetEntry(
+            name=f"{kind}-{severity}",
+            group=CALIBRATION,
+            dataset=f"{CORRUPT}:{kind}",
+            split=None,
+            classes=None,
+            limit=None,
+            revision=None,
+            params={"severity": severity},
+            shifts_id=True,
+            severity=severity,
+        )
+        for kind, severity in itertools.product(kinds, severities)
+    ]
+
+
+def calibration_sets(
+    validation: Selection, entries: Sequence[SetEntry], registry: Catalogue
+) -> list[tuple[str, Selection]]:
+    """Open ID validation as it is, and under each shift: the kind of the shift, and the set."""
+    shifted = [(entry.kind, open_shifted(entry, validation, registry)) for entry in entries]
+    return [(CLEAN, validation), *shifted]
+
+
+def open_id(entry: IdEntry, registry: Catalogue) -> IdData:
+    """Open the ID parts, renumber their classes, and hold validation out of train where the suite says so.
+
+    Raises:
+        DatasetError: data that is missing, empty, without labels, or of one class only.
+
+    """
+    parts = {"test": entry.test, "train": entry.train, "validation": entry.validation}
+    whole = {
+        name: _open_part(name, entry, part, registry)
+        for name, part in parts.items()
+        if part is not None and part.holdout is None
+    }
+    _require_one_numbering(entry, whole)
+    num_classes = max(selection.num_classes for selection in whole.values())
+    limited = {name: _limited(name, entry, parts[name], selection) for name, selection in whole.items()}
+    test, train = limited["test"], limited.get("train")
+    validation = limited.get("validation")
+    if entry.validation is not None and entry.validation.holdout is not None and train is not None:
+        train, validation = train.split(entry.validation.holdout, seed=entry.validation.seed)
+        validation = validation.limited(entry.validation.limit, seed=entry.validation.seed)
+        _require_samples("validation", entry.dataset, validation)
+    if num_classes < 2:
+        raise DatasetError(
+            f"the ID dataset {entry.dataset!r} has one class only. A classifier needs two or more"
+        )
+    return IdData(test, train, validation, num_classes)
+
+
+def training_data(id_data: IdData, dataset: str) -> TrainingData:
+    """Take what a model may be trained on out of the ID parts: train and validation, never test.
+
+    Raises DatasetError where there is nothing to train on, and where two parts share images.
+    """
+    data = id_data.training
+    if data is None:
+        raise DatasetError(f"the ID dataset {dataset!r} has no train part. Add train = {{ split = ... }}")
+    id_data.check_disjoint()
+    return data
+
+
+def open_dataset(
+    name: str,
+    dataset: str,
+    registry: Catalogue,
+    *,
+    split: str | None = None,
+    classes: Sequence[int] | None = None,
+    limit: int | None = None,
+    revision: str | None = None,
+    params: Mapping[str, object] | None = None,
+) -> Selection:
+    """Open a dataset by the name that a plugin gave it; `name` is what messages call it.
+
+    Raises DatasetError for data that is missing or empty.
+    """
+    request = DatasetRequest.parse(dataset, split=split, revision=revision, data_root=data_root())
+    selection = _open(name, request, params or {}, registry).with_classes(classes).limited(limit)
+    _require_samples(name, dataset, selection)
+    return selection
+
+
+def open_set(entry: SetEntry, id_data: IdData, registry: Catalogue) -> Selection:
+    """Open one test set.
+
+    Raises:
+        DatasetError: data that is missing or empty, or shifted data without ID's labels.
+
+    """
+    request = DatasetRequest.parse(
+        entry.dataset,
+        split=entry.split,
+        revision=entry.revision,
+        data_root=data_root(),
+        base=id_data.test if entry.shifts_id else None,
+    )
+    selection = _open(entry.name, request, entry.params, registry)
+    selection = selection.with_classes(entry.classes).limited(entry.limit)
+    _require_samples(entry.name, entry.dataset, selection)
+    if entry.group == CSID and entry.classes is None:
+        _require_ids_numbering(entry, selection, id_data)
+    if (
+        entry.group == CSID
+        and not 0 <= selection.labels.min() <= selection.labels.max() < id_data.num_classes
+    ):
+        raise DatasetError(
+            f"the shifted set {entry.name!r} has labels from {selection.labels.min()} to {selection.labels.max()} "
+            f"where ID has 0 to {id_data.num_classes - 1}. Give it ID's labels, or list it under [[ood]]"
+        )
+    return selection
+
+
+def open_shifted(entry: SetEntry, base: Selection, registry: Catalogue) -> Selection:
+    """Put the shift of a set that is made from ID test onto other images, which keep their order and labels."""
+    request = DatasetRequest.parse(entry.dataset, data_root=data_root(), base=base)
+    shifted = _open(entry.name, request, entry.params, registry)
+    return Selection(entry.name, shifted.dataset, shifted.indices, base.labels)
+
+
+def _open_part(part: str, entry: IdEntry, chosen: Part, registry: Catalogue) -> Selection:
+    request = DatasetRequest.parse(
+        entry.dataset, split=chosen.split, revision=entry.revision, data_root=data_root()
+    )
+    selection = _open(f"id-{part}", request, entry.params, registry).with_classes(entry.classes)
+    if (selection.labels < 0).any():
+        raise DatasetError(
+            f"the ID dataset {entry.dataset!r} has samples without a label. Give a labelled dataset"
+        )
+    return selection
+
+
+def _limited(name: str, entry: IdEntry, chosen: Part | None, selection: Selection) -> Selection:
+    limited = selection if chosen is None else selection.limited(chosen.limit, seed=chosen.seed)
+    _require_samples(f"id.{name}", entry.dataset, limited)
+    return limited
+
+
+def _require_one_numbering(entry: IdEntry, parts: Mapping[str, Selection]) -> None:
+    """Refuse parts that number their classes by different names, as folders with other subfolders do."""
+    names = {name: getattr(part.dataset, "class_names", None) for name, part in parts.items()}
+    known = {name: classes for name, classes in names.items() if classes is not None}
+    for name, classes in known.items():
+        first = next(iter(known))
+        if classes != known[first]:
+            raise DatasetError(
+                f"the ID dataset {entry.dataset!r} has classes {', '.join(known[first])} in {first} and "
+                f"{', '.join(classes)} in {name}, so its labels would not agree. Give both the same class folders"
+            )
+
+
+def _require_ids_numbering(entry: SetEntry, selection: Selection, id_data: IdData) -> None:
+    """Refuse a shifted set of folders that lacks some of ID's, or has others, as its labels would not agree."""
+    mine, known = (getattr(part.dataset, "class_names", None) for part in (selection, id_data.test))
+    if mine is not None and known is not None and mine != known:
+        unlike = sorted(set(mine) ^ set(known))
+        raise DatasetError(
+            f"the shifted set {entry.name!r} and ID test do not have the same class folders: {', '.join(unlike[:5])} "
+            "in one of them alone. Give it ID's folders, or classes"
+        )
+
+
+def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Catalogue) -> Selection:
+    offered = registry.get("dataset", request.name)
+    keywords = checked_parameters(offered.spec.build, params, owner=f"dataset {request.name}", given=1)
+    try:
+        dataset = offered.spec.build(request, **keywords)
+    except HarnessError:
+        raise
+    except Exception as error:  # a stranger's dataset may raise anything
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DatasetError(
+            f"the dataset {request.name!r} of plugin {offered.plugin} raised {problem}"
+        ) from error
+    return Selection.all_of(name, dataset)
+
+
+def _require_samples(name: str, dataset: str, selection: Selection) -> None:
+    if len(selection) == 0:
+        raise DatasetError(f"{name} of dataset {dataset!r} is empty. Check its split, classes and limit")

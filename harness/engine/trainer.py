@@ -1,0 +1,102 @@
+"""Trains a recipe over several seeds: each model is kept as soon as it is there, and found again by its digest."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.base.cache import Cache, default_root
+from harness.base.errors import InputError
+from harness.contract.registry import Registry
+from harness.data.opening import open_id, training_data
+from harness.engine.suite import load_suite
+from harness.models.loaded import resolve_device
+from harness.models.training.checkpoint import CONFIG
+from harness.models.training.loop import DivergedError
+from harness.models.training.recipe import load_recipe
+from harness.models.training.store import Training, kept_model, recipe_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from harness.contract.specs import TrainingData
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a recipe is trained; only the seeds and the suite change a weight."""
+
+    suite: str | None = None  # whose [id] is trained on; None: the recipe's [data]
+    seeds: Sequence[int] = ()  # () : the recipe's
+    out: Path | None = None  # None: the cache, where suites look for the model
+    cache: Path | None = None
+    device: str = "auto"
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one seed."""
+
+    recipe: str
+    seed: int
+    folder: Path
+    found: bool = False  # it had been trained before
+    epoch: int | None = None  # whose weights were kept
+    validation_accuracy: float | None = None
+    error: str | None = None  # where the training diverged
+
+
+def train_recipe(
+    name_or_path: str, options: TrainOptions, *, plugins: Sequence[Path] = ()
+) -> Iterator[Outcome]:
+    """Train the recipe for each seed, one after the other, and say what became of it.
+
+    A training that diverges is an outcome with its error, and the next seed goes on.
+
+    Raises:
+        HarnessError: a recipe, suite or data that are not right, before anything is trained.
+
+    """
+    registry = Registry.load(plugins)
+    recipe = load_recipe(name_or_path, registry)
+    device = resolve_device(options.device)
+    store = _writable(options.out) if options.out else Cache(options.cache or default_root()).models
+    seeds = list(options.seeds) or recipe.seeds
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"the seeds {seeds} name one twice. Give each once")
+    if not all(0 <= seed < 2**63 for seed in seeds):
+        raise InputError(f"the seeds {seeds} reach beyond 0 to 2^63 - 1. Give smaller ones")
+    data = _suite_data(options.suite, registry) if options.suite else recipe_data(recipe, registry)
+    for training in [Training(recipe, data, seed, registry, device) for seed in seeds]:
+        yield _train(training, store, progress=options.progress)
+
+
+def _suite_data(suite: str, registry: Registry) -> TrainingData:
+    entry = load_suite(suite, registry).id
+    return training_data(open_id(entry, registry), entry.dataset)
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise InputError(
+            f"the folder {str(folder)!r} cannot be written: {error.strerror}. Name another with --out"
+        ) from None
+
+
+def _train(training: Training, store: Path, *, progress: bool) -> Outcome:
+    recipe, seed, folder = training.recipe, training.seed, store / training.folder_name
+    found = folder.exists()
+    try:
+        kept_model(training, folder, progress=progress)
+    except DivergedError as error:
+        return Outcome(recipe.name, seed, folder, error=str(error))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return Outcome(recipe.name, seed, folder, found, config["epoch"], config["validation_accuracy"])

@@ -1,0 +1,1 @@
+"""Test-time adaptation on streams of shifted ID data."""

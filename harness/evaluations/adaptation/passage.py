@@ -1,0 +1,129 @@
+"""One passage of an adapter over one or several streams, with a copy of the model of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import InputError
+from harness.contract.features import Adapted, Features
+from harness.models.extract import deterministic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from harness.contract.protocols import Adapter, Classifier
+    from harness.data.streams import Stream
+    from harness.models.decoded import Decoder
+
+
+@dataclass(frozen=True, eq=False)
+class Met:
+    """A batch of a stream, as an adapter meets it."""
+
+    stream: Stream
+    positions: NDArray[np.int64]  # (n,) in the stream
+    labels: NDArray[np.int64]  # (n,)
+    images: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A batch, and what the adapter made of it."""
+
+    met: Met
+    adapted: Adapted
+    before: Features
+    after: Features | None  # with what was learnt from this very batch; None where nobody asked
+    scored: Features  # that of the two which the method's paper scores
+
+
+class Passage:
+    """An adapter that meets streams in their order, and what is left of the model afterwards."""
+
+    def __init__(self, adapter: Adapter, decoder: Decoder, *, after: bool) -> None:
+        self._loaded, self._counts = decoder.model, decoder.counts
+        self._adapter, self._decoder, self._after = adapter, decoder, after
+        self.classifier: Classifier = copy.deepcopy(self._loaded.model.classifier)
+        self._waiting: deque[Met] = deque()
+        module: Any = self.classifier
+        module.eval()
+
+    def run(self, streams: Sequence[Stream]) -> Iterator[Step]:
+        """Yield what the adapter makes of each batch, in the streams' order.
+
+        Raises InputError where the model diverges, and where the adapter does not answer each batch once.
+        """
+        left = sum(len(stream.batches()) for stream in streams)
+        with deterministic():
+            for adapted in self._adapter.adapt(self.classifier, self._batches(streams)):
+                step = self._step(self._next(adapted), adapted)
+                self._counts.forwarded += len(step.met.positions)
+                left -= 1
+                yield step
+        if left:
+            raise InputError(f"the adapter left {left} batches without an answer. Yield one a batch")
+
+    def forward_all(self, stream: Stream) -> Iterator[tuple[Met, Features]]:
+        """Forward a stream through what is left of the model, without learning."""
+        with deterministic():
+            for met in self._met(stream):
+                yield met, self._forward(met.images)
+
+    def _batches(self, streams: Sequence[Stream]) -> Iterator[Tensor]:
+        for stream in streams:
+            for met in self._met(stream):
+                self._waiting.append(met)
+                yield met.images
+
+    def _met(self, stream: Stream) -> Iterator[Met]:
+        """Decode, and normalise on the model's device."""
+        model, labels = self._loaded, stream.labels
+        for positions, batch in zip(stream.batches(), self._decoder.batches(stream), strict=True):
+            images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
+            yield Met(stream, positions, labels[positions], images)
+
+    def _next(self, adapted: object) -> Met:
+        if not isinstance(adapted, Adapted):
+            raise InputError(f"the adapter gave a {type(adapted).__name__}. Yield harness.Adapted")
+        if not self._waiting:
+            raise InputError("the adapter gave more than one answer a batch. Yield one a batch")
+        met = self._waiting.popleft()
+        if len(adapted.before) != len(met.positions):
+            raise InputError(
+                f"the adapter gave {len(adapted.before)} predictions for {len(met.positions)} images. Yield one each"
+            )
+        return met
+
+    def _step(self, met: Met, adapted: Adapted) -> Step:
+        after = adapted.after
+        if after is None and (self._after or adapted.scored == "after"):
+            after = self._forward(met.images)
+        scored = after if adapted.scored == "after" and after is not None else adapted.before
+        return Step(met, adapted, adapted.before, after, scored)
+
+    def _forward(self, images: Tensor) -> Features:
+        import torch
+
+        with torch.no_grad():
+            maps = self.classifier.forward_features(images)
+            return Features(
+                logits=self.classifier.forward_head(maps),
+                penultimate=self.classifier.forward_head(maps, pre_logits=True),
+            )
+
+
+def predicted(features: Features) -> NDArray[np.int64]:
+    """Return the largest logits' classes, (n,). Raises InputError for what is not finite: the model has diverged."""
+    logits: torch.Tensor = features.logits
+    if not bool(logits.isfinite().all()):
+        raise InputError("the logits are no longer finite: the model has diverged. Lower the adapter's lr")
+    classes: NDArray[np.int64] = logits.argmax(dim=1).cpu().numpy()
+    return classes

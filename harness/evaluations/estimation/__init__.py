@@ -1,0 +1,1 @@
+"""Estimates of accuracy on unlabelled sets."""

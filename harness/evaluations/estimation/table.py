@@ -1,0 +1,224 @@
+"""How far estimates of accuracy are from the truth: by set, and their means over shifted sets, method by method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.base.errors import InputError
+from harness.data.opening import CALIBRATION, CSID
+from harness.evaluations.estimation.curve import Curve, Point
+from harness.reports.records import records_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from harness.reports.records import Record
+
+FITTED, SHARED = "-fitted", "-shared"  # follow the name of an estimator whose score a curve reads
+NOTHING, CLEAN, SHIFTED, OTHERS = (
+    "nothing", "clean ID", "shifted ID", "shifted ID of other models",
+)  # what labels one has seen  # fmt: skip
+REPLICATES = 2000
+COLUMNS = (
+    "model", "seed", "estimator", "supervision", "set", "group", "shift", "score", "estimate", "lo", "hi", "accuracy",
+    "error", "extrapolates",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EstimateTable:
+    """One row a model, estimator and set; and one a model's label and estimator over its shifted sets and seeds."""
+
+    suite: str
+    frame: pd.DataFrame  # COLUMNS; error is absolute, in 0..1
+    means: (
+        pd.DataFrame
+    )  # model, estimator, supervision, seeds, sets, error, lo, hi, behind, behind_lo, behind_hi,
+    # correlation, left_out, extrapolated
+    notes: list[str]
+
+
+def estimate_table(folders: Sequence[Path]) -> EstimateTable:
+    """Gather the estimators of runs of one suite; of a number that several hold, the last one's record counts.
+
+    An estimator that says an accuracy has a row under its name; what a curve makes of its score has another, fitted on
+    this model's shifted validation data (NAME-fitted, or NAME where it says none by itself), and one fitted on those of
+    the other models (NAME-shared). Means are over shifted sets and models' seeds, their interval by bootstrap over the
+    kinds of shift; `behind` is the mean difference to the least error, bootstrapped alike. Sets that one of a model's
+    estimators could not do count for none of them.
+
+    Raises RecordsError for folders without estimators, and for runs of different suites or data.
+    """
+    import pandas as pd
+
+    found = records_of(folders, "estimate", "estimators")
+    notes = _failures(found)
+    curves = _Curves([record for record in found if not record["error"]], notes)
+    rows = [row for record in found if not record["error"] for row in curves.rows(record)]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return EstimateTable(found[0]["suite"], frame, _means(frame, curves, notes), notes)
+
+
+def _failures(records: Sequence[Record]) -> list[str]:
+    failed: dict[tuple[str, str], list[str]] = {}
+    for r in records:
+        if r["error"]:
+            place = f"{r['model']} (seed {r['seeds']['model']}), {r['estimator']}"
+            failed.setdefault((place, r["error"]), []).append(r["ood"] or "ID test")
+    return [
+        f"{place} failed on {', '.join(sorted(set(sets)))}: {error}"
+        for (place, error), sets in failed.items()
+    ]
+
+
+class _Curves:
+    """The curves of every model's estimators, of its own points and of the other models'."""
+
+    def __init__(self, records: Sequence[Record], notes: list[str]) -> None:
+        self._points: dict[tuple[str, int, str], list[Point]] = {}
+        for r in records:
+            if r["group"] == CALIBRATION:
+                point = Point(r["shift"], r["metrics"]["score"]["value"], r["metrics"]["accuracy"]["value"])
+                self._points.setdefault(_place(r), []).append(point)
+        self.own: dict[tuple[str, int, str], Curve] = {}
+        self.shared: dict[tuple[str, int, str], Curve] = {}
+        for place, points in self._points.items():
+            others = [
+                p for other, of in self._points.items() if other[2] == place[2] and other != place for p in of
+            ]
+            for kept, chosen in ((self.own, points), (self.shared, others)):
+                try:
+                    if chosen:
+                        kept[place] = Curve.of(chosen)
+                except InputError as error:
+                    notes.append(f"{place[0]} (seed {place[1]}), {place[2]}: {error}")
+
+    def rows(self, record: Record) -> Iterator[dict[str, Any]]:
+        """Yield what is said of a set: by the estimator, by its own curve, and by the others'."""
+        if record["group"] == CALIBRATION:
+            return
+        says, name = record["metrics"].get("estimate"), record["estimator"]
+        if says is not None:
+            seen = CLEAN if "validation" in record["needs"] else NOTHING
+            yield _row(record, _Said(name, seen, says["value"], says["lo"], says["hi"]))
+        score = record["metrics"]["score"]
+        own = f"{name}{FITTED}" if says is not None else name
+        for curves, called, seen in ((self.own, own, SHIFTED), (self.shared, f"{name}{SHARED}", OTHERS)):
+            if curve := curves.get(_place(record)):
+                value, interval = score["value"], curve.interval(score["lo"], score["hi"])
+                beyond = curve.extrapolates(value)
+                yield _row(record, _Said(called, seen, curve.accuracy(value), *interval, is_beyond=beyond))
+
+    def left_out(self, model: str, estimator: str) -> float:
+        """Average over a model's seeds the error of the curve behind a row at shifts that it has not seen."""
+        errors = [
+            curve.left_out_error()
+            for (label, _, name), curve in self.own.items()
+            if label == model and estimator in (name, f"{name}{FITTED}")
+        ]
+        return float(np.mean(errors)) if errors else math.nan
+
+
+def _place(record: Mapping[str, Any]) -> tuple[str, int, str]:
+    return record["model"], record["seeds"]["model"], record["estimator"]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """An accuracy that is said of a set, by whom, and what labels that one has seen."""
+
+    name: str
+    seen: str
+    estimate: float
+    low: float | None
+    high: float | None
+    is_beyond: bool = False  # what the curve behind it knows
+
+
+def _row(record: Record, said: _Said) -> dict[str, Any]:
+    truth, score = (record["metrics"][name]["value"] for name in ("accuracy", "score"))
+    values = (
+        record["model"], record["seeds"]["model"], said.name, said.seen, record["ood"] or "id", record["group"],
+        record["shift"], score, said.estimate, said.low, said.high, truth, abs(said.estimate - truth), said.is_beyond,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _means(frame: pd.DataFrame, curves: _Curves, notes: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    shifted = frame[frame["group"] == CSID]
+    for model, of_model in shifted.groupby("model", sort=False):
+        errors = of_model.pivot_table(index=["shift", "set", "seed"], columns="estimator", values="error")
+        whole = errors.dropna()
+        if len(whole) < len(errors):
+            notes.append(
+                f"{model}: {len(errors) - len(whole)} sets that not every estimator could do are left out"
+            )
+        if not len(whole):
+            continue
+        values, kinds = whole.to_numpy(), whole.index.get_level_values("shift").to_numpy()
+        resampled = _resampled(values, kinds)  # (REPLICATES, estimators)
+        best = int(values.mean(axis=0).argmin())
+        for number, name in enumerate(whole.columns):
+            mine = of_model[of_model["estimator"] == name]
+            behind = resampled[:, number] - resampled[:, best]
+            rows.append(
+                {
+                    "model": model,
+                    "estimator": name,
+                    "supervision": mine["supervision"].iloc[0],
+                    "seeds": mine["seed"].nunique(),
+                    "sets": len(whole),
+                    "error": values[:, number].mean(),
+                    **_percentiles(resampled[:, number], "lo", "hi"),
+                    "behind": values[:, number].mean() - values[:, best].mean(),
+                    **_percentiles(behind, "behind_lo", "behind_hi"),
+                    "correlation": _rank_correlation(mine),
+                    "left_out": curves.left_out(str(model), str(name)),
+                    "extrapolated": float(mine["extrapolates"].mean()),
+                }
+            )
+    found = pd.DataFrame(rows)
+    return found.sort_values(["model", "error"], ignore_index=True) if rows else found
+
+
+def _resampled(values: NDArray[np.float64], kinds: NDArray[Any]) -> NDArray[np.float64]:
+    """Draw kinds of shift with replacement, and average over their sets: rows as values, one a replicate.
+
+    Sets of one kind are alike, so that they come and go together.
+    """
+    names, number = np.unique(kinds, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, number, values)
+    counts = np.bincount(number)
+    weights = np.random.default_rng(0).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), REPLICATES
+    )
+    means: NDArray[np.float64] = (weights @ sums) / (weights @ counts)[:, None]
+    return means
+
+
+def _percentiles(values: NDArray[np.float64], low: str, high: str) -> dict[str, float]:
+    ends = np.quantile(values, [0.025, 0.975])
+    return {low: float(ends[0]), high: float(ends[1])}
+
+
+def _rank_correlation(rows: pd.DataFrame) -> float:
+    """Average over seeds Spearman's correlation of estimates with accuracies over sets; NaN where one is constant."""
+    from scipy.stats import spearmanr
+
+    found = []
+    for _, of_seed in rows.groupby("seed"):
+        if min(of_seed["estimate"].nunique(), of_seed["accuracy"].nunique()) > 1:
+            found.append(float(spearmanr(of_seed["estimate"], of_seed["accuracy"]).statistic))
+    return float(np.mean(found)) if found else math.nan

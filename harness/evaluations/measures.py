@@ -1,0 +1,171 @@
+"""From per-sample scores to metrics with intervals, and to the covariances that ranks are made of."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from harness.base.digests import array_digest, digest
+from harness.base.errors import HarnessError
+from harness.data.opening import CSID, SetEntry
+from harness.engine.scoring import Failure
+from harness.statistics import inference, intervals, metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from harness.contract.features import FeatureSet
+
+    Outcome = tuple[Tensor, Tensor] | Failure  # scores of ID and of OOD
+
+MetricValue = dict[str, float | None]
+RANKED_GROUPS = ("near", "far")
+BY_STREAM = ("auroc", "fpr95_id", "fpr95_ood")
+ALL = "all"  # the mean of the near mean and the far mean
+
+
+def cell_metrics(id_scores: Tensor, ood_scores: Tensor) -> dict[str, MetricValue]:
+    """Compute every metric of one cell, with 95 % intervals for AUROC (DeLong, logit scale), both FPR95 and TNR95."""
+    values = metrics.all_metrics(id_scores, ood_scores)
+    result: dict[str, MetricValue] = {
+        name: {"value": value, "lo": None, "hi": None} for name, value in values.items()
+    }
+    placements = inference.placements(id_scores, ood_scores)
+    variance = float(placements.covariance()[0, 0])
+    bounds = {
+        "auroc": intervals.logit_interval(values["auroc"], variance, len(id_scores), len(ood_scores)),
+        "fpr95_id": intervals.fpr95_interval(id_scores, ood_scores, positive="id"),
+        "fpr95_ood": intervals.fpr95_interval(id_scores, ood_scores, positive="ood"),
+    }
+    accepted_low, accepted_high = bounds["fpr95_id"]
+    bounds["tnr95_id"] = 1 - accepted_high, 1 - accepted_low
+    for name, (low, high) in bounds.items():
+        result[name] = {"value": values[name], "lo": low, "hi": high}
+    return result
+
+
+def stream_metrics(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> tuple[dict[str, MetricValue], dict[str, list[float]]]:
+    """Compute every metric's mean over streams with Student's 95 % interval, and the chief ones stream by stream.
+
+    Samples that a model has adapted to together are not independent, which DeLong would take them to be.
+
+    Args:
+        pairs: ID and OOD scores of each stream, (m,) and (n,). A single stream gives no interval.
+
+    """
+    measured = [metrics.all_metrics(id_scores, ood_scores) for id_scores, ood_scores in pairs]
+    found: dict[str, MetricValue] = {}
+    for name in measured[0]:
+        summary = intervals.seed_interval([values[name] for values in measured])
+        low, high = summary.interval or (None, None)
+        found[name] = {"value": summary.mean, "lo": low, "hi": high}
+    return found, {name: [values[name] for values in measured] for name in BY_STREAM}
+
+
+def of_streams(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Turn the scores of several streams into what a record holds of them, or into the first error."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        return {"error": failures[0].message}
+    pairs = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+    try:
+        found, by_stream = stream_metrics(pairs)
+    except HarnessError as error:
+        return {"error": str(error)}
+    sides = {
+        side: digest([array_digest(pair[place].cpu().numpy()) for pair in pairs])
+        for place, side in enumerate(("id", "ood"))
+    }
+    counts = {"n_id": len(pairs[0][0]), "n_ood": len(pairs[0][1])}
+    return {"metrics": found, "by_stream": by_stream, "scores": sides, **counts}
+
+
+def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:
+    """Compute the AUROC of one pair."""
+    return metrics.auroc(id_scores, ood_scores)
+
+
+def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:
+    """Compute a model's accuracy, with its Wilson interval, and calibration error on a labelled set, in one pass."""
+    import torch
+
+    confidences, hits = [], []
+    for chunk in features.chunks():
+        confidence, predicted = chunk.logits.double().softmax(dim=1).max(dim=1)  # (N,)
+        confidences.append(confidence)
+        hits.append(predicted == chunk.labels)
+    confidence, correct = torch.cat(confidences), torch.cat(hits)
+    accuracy = float(correct.double().mean())
+    low, high = intervals.wilson_interval(accuracy, len(correct))
+    error = metrics.calibration_error(confidence, correct)
+    return {
+        "accuracy": {"value": accuracy, "lo": low, "hi": high},
+        "ece": {"value": error if math.isfinite(error) else None, "lo": None, "hi": None},
+    }
+
+
+def group_weights(sets: Sequence[SetEntry]) -> dict[str, dict[str, float]]:
+    """Weight the sets of each group mean: {group: {set: weight}}; `all` is the mean of the near and far means."""
+    members: dict[str, list[str]] = {}
+    for entry in sets:
+        members.setdefault(entry.group, []).append(entry.name)
+    weights = {group: dict.fromkeys(names, 1 / len(names)) for group, names in members.items()}
+    ranked = [weights[group] for group in RANKED_GROUPS if group in weights]
+    if ranked:
+        weights[ALL] = {name: weight / len(ranked) for group in ranked for name, weight in group.items()}
+    return weights
+
+
+def paired_blocks(
+    id_scores: Mapping[str, Tensor], ood_scores: Mapping[str, Mapping[str, Tensor]], sets: Sequence[SetEntry]
+) -> list[dict[str, Any]]:
+    """Estimate every group mean's AUROC and its covariance between scorers, all sets sharing the ID samples.
+
+    Args:
+        id_scores: by scorer, (m,).
+        ood_scores: by set and scorer, (n_k,).
+        sets: the suite's sets. A scorer without scores for one of a group's sets is left out of that group.
+
+    """
+    blocks = []
+    for group, weights in group_weights(sets).items():
+        scorers = [label for label in id_scores if all(label in ood_scores.get(name, {}) for name in weights)]
+        if not scorers:
+            continue
+        try:
+            mean = _group_mean(scorers, weights, id_scores, ood_scores)
+        except HarnessError:  # too few samples for a covariance, as the cells' own records say
+            continue
+        blocks.append(
+            {
+                "group": group,
+                "ranked": group != CSID,
+                "sets": list(weights),
+                "scorers": scorers,
+                "auroc": mean.auroc.tolist(),
+                "covariance": mean.covariance.tolist(),
+                "n_id": mean.n_id,
+                "n_ood": mean.n_ood_effective,
+            }
+        )
+    return blocks
+
+
+def _group_mean(
+    scorers: Sequence[str],
+    weights: Mapping[str, float],
+    id_scores: Mapping[str, Tensor],
+    ood_scores: Mapping[str, Mapping[str, Tensor]],
+) -> inference.MeanEstimate:
+    import torch
+
+    shared = torch.stack([id_scores[label] for label in scorers])  # (S, m)
+    accumulator = inference.MeanAccumulator()
+    for name, weight in weights.items():
+        of_set = torch.stack([ood_scores[name][label] for label in scorers])  # (S, n)
+        accumulator.add(inference.placements(shared, of_set), weight)
+    return accumulator.estimate()

@@ -1,0 +1,1 @@
+"""OOD detection while a model adapts."""

@@ -1,0 +1,1 @@
+"""Probes: one number for the features of a whole set."""

@@ -1,0 +1,1 @@
+"""OOD scores: one set at a time, or a whole stream at once."""

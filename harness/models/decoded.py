@@ -1,0 +1,80 @@
+"""Decodes streams for adapters, which meet the same images one after another, and keeps what there is room for."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.models.extract import decoded_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from harness.data.streams import Stream
+    from harness.models.extract import Counts
+    from harness.models.loaded import LoadedModel
+
+ROOM = 2**28  # bytes of decoded images that are kept, whatever the data
+
+
+@dataclass(eq=False)
+class Decoder:
+    """Decoded batches of streams, at a model's size; those used last are kept."""
+
+    model: LoadedModel
+    counts: Counts
+    room: int = ROOM
+    _kept: OrderedDict[str, Tensor] = field(
+        default_factory=OrderedDict
+    )  # (N, channels, H, W) by the stream's digest
+
+    def batches(self, stream: Stream) -> Iterator[Tensor]:
+        """Yield a stream's images, uint8 (n, channels, H, W): as they are kept, or decoded ahead, and counted."""
+        kept = self._find(stream)
+        if kept is not None:
+            yield from kept.split(stream.batch_size)  # type: ignore[no-untyped-call]  # torch's own
+            return
+        fits, found = self._fits(stream), []
+        for batch in decoded_batches(self.model, stream):
+            self.counts.decoded += len(batch)
+            if fits:
+                found.append(batch)
+            yield batch
+        if fits:
+            self._keep(stream, found)
+
+    def at(self, stream: Stream, positions: NDArray[np.int64]) -> Tensor:
+        """Return the images at positions (n,) of a stream, uint8 (n, channels, H, W); decode what is not kept."""
+        import torch
+
+        kept = self._find(stream)
+        if kept is None and self._fits(stream):
+            for _ in self.batches(stream):
+                pass  # decoded whole, and kept
+            kept = self._find(stream)
+        if kept is not None:
+            return kept[torch.from_numpy(positions)]
+        self.counts.decoded += len(positions)
+        return self.model.model.preprocessing.batch(stream.images(positions))
+
+    def _find(self, stream: Stream) -> Tensor | None:
+        if stream.digest in self._kept:
+            self._kept.move_to_end(stream.digest)
+        return self._kept.get(stream.digest)
+
+    def _fits(self, stream: Stream) -> bool:
+        """Say whether a stream can be kept whole."""
+        return len(stream) * math.prod(self.model.model.preprocessing.input_size) <= self.room
+
+    def _keep(self, stream: Stream, batches: list[Tensor]) -> None:
+        import torch
+
+        self._kept[stream.digest] = torch.cat(batches)
+        while sum(kept.nbytes for kept in self._kept.values()) > self.room:
+            self._kept.popitem(last=False)

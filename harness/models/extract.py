@@ -1,0 +1,238 @@
+"""One pass over a stream: every image is decoded once and forwarded once, for everything that reads features."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.base.errors import InputError
+from harness.base.progress import progress_bar
+from harness.contract.features import FeatureSet
+from harness.models.image_scoring import ImageTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from harness.base.cache import Cache, EntryWriter
+    from harness.contract.protocols import ImageScorer
+    from harness.data.streams import Stream
+    from harness.models.image_scoring import ImageScores
+    from harness.models.loaded import LoadedModel
+
+_WORKERS_PAY_FROM = 4096  # images; below, starting processes costs more than it saves
+
+
+@dataclass
+class Counts:
+    """How much work was done: images decoded and forwarded."""
+
+    decoded: int = 0
+    forwarded: int = 0
+
+
+@dataclass
+class Extraction:
+    """The features of one stream, and the scores of scorers that read images."""
+
+    features: FeatureSet
+    image_scores: dict[str, ImageScores] = field(default_factory=dict)
+
+
+def extract(
+    model: LoadedModel,
+    stream: Stream,
+    cache: Cache,
+    *,
+    layers: bool = False,
+    image_scorers: Mapping[str, ImageScorer] | None = None,
+    counts: Counts | None = None,
+    progress: bool = False,
+) -> Extraction:
+    """Return a stream's features, from the cache or by one pass that fills it.
+
+    Scorers of images run inside the same pass. Where the features are in the cache but image scores are asked for,
+    the images are decoded again for those alone.
+
+    Raises:
+        InputError: the model's outputs do not fit its own description.
+        DatasetError: an image cannot be read.
+
+    """
+    import numpy as np
+
+    key = model.features_key(stream, layers=layers)
+    arrays = cache.load(key)
+    tasks = {name: ImageTask(name, scorer, model) for name, scorer in (image_scorers or {}).items()}
+    if arrays is None:
+        with cache.writer(key) as writer:
+            sink = _FeatureSink(model, len(stream), writer, layers=layers)
+            _one_pass(model, stream, [sink, *tasks.values()], counts or Counts(), progress=progress)
+        arrays = cache.load(key)
+    elif tasks:
+        _one_pass(model, stream, list(tasks.values()), counts or Counts(), progress=progress)
+    if arrays is None:
+        raise InputError(
+            f"the cache lost the features of {stream.name!r} while they were written. Check its disk"
+        )
+    columns = {**arrays, "labels": stream.labels, "ids": np.arange(len(stream))}
+    results = {name: task.result() for name, task in tasks.items()}
+    return Extraction(FeatureSet(columns, device=model.device), results)
+
+
+class _Consumer(Protocol):
+    def consume(self, images: Tensor) -> None:
+        """Take the next batch of normalised images."""
+
+
+def _one_pass(
+    model: LoadedModel, stream: Stream, consumers: Sequence[_Consumer], counts: Counts, *, progress: bool
+) -> None:
+    model.module.eval()
+    forwards = any(isinstance(consumer, _FeatureSink) for consumer in consumers)
+    bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
+    with deterministic(), bar:
+        for batch in decoded_batches(model, stream):
+            images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
+            for consumer in consumers:
+                consumer.consume(images)
+            counts.decoded += len(images)
+            counts.forwarded += len(images) if forwards else 0
+            bar.update(len(images))
+
+
+class _FeatureSink:
+    """Forwards batches and writes what the model computes into a cache entry."""
+
+    def __init__(self, model: LoadedModel, length: int, writer: EntryWriter, *, layers: bool) -> None:
+        self._model, self._writer, self._length = model, writer, length
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._layers = model.layer_names if layers else []
+        self._filled = 0
+
+    def consume(self, images: Tensor) -> None:
+        """Forward the next batch and write what comes out."""
+        import torch
+
+        with torch.inference_mode(), _precision(self._model):
+            outputs = self._forward(images)
+        if not self._arrays:
+            self._check_head(outputs)
+            for name, value in outputs.items():
+                self._arrays[name] = self._writer.array(name, (self._length, *value.shape[1:]), "<f4")
+        stop = self._filled + len(images)
+        for name, value in outputs.items():
+            broken = int(value.isnan().flatten(1).any(dim=1).sum())
+            if broken:
+                raise InputError(
+                    f"the model gives NaN in {name} for {broken} of {len(value)} images. Check its weights and dtype"
+                )
+            self._arrays[name][self._filled : stop] = value.float().cpu().numpy()
+        self._filled = stop
+
+    def _forward(self, images: Tensor) -> dict[str, Tensor]:
+        classifier = self._model.model.classifier
+        with _recorded_layers(self._model.module, self._layers) as layers:
+            last = classifier.forward_features(images)
+        outputs = {"penultimate": classifier.forward_head(last, pre_logits=True)}
+        if self._model.model.num_classes:
+            head = classifier.get_classifier() if self._model.head is not None else None
+            logits = classifier.forward_head(last) if head is None else head(outputs["penultimate"])
+            outputs = {"logits": logits, **outputs}
+        for name, value in outputs.items():
+            if value.ndim != 2 or len(value) != len(images):
+                raise InputError(
+                    f"the model gives {name} of shape {tuple(value.shape)} for {len(images)} images. "
+                    "Give one row an image: (N, C) logits, (N, D) penultimate"
+                )
+        return outputs | {f"layers/{name}": value for name, value in layers.items()}
+
+    def _check_head(self, outputs: dict[str, Tensor]) -> None:
+        classes = self._model.model.num_classes
+        outputs_given = outputs["logits"].shape[1] if classes else 0  # an encoder gives none
+        if outputs_given < classes:
+            raise InputError(
+                f"the model has {outputs_given} outputs for {classes} classes. Give a model with {classes} or more"
+            )
+
+
+@contextlib.contextmanager
+def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Record the named modules' outputs as means over space (N, C, H, W) or tokens (N, L, C): (N, C)."""
+    recorded: dict[str, Tensor] = {}
+    modules = dict(module.named_modules())
+    channels_last = str(getattr(module, "output_fmt", "")) == "NHWC"  # timm says so of Swin and its kin
+
+    def recorder(name: str) -> Callable[[object, object, Tensor], None]:
+        def record(_module: object, _inputs: object, output: Tensor) -> None:
+            if output.ndim == 3:  # tokens
+                recorded[name] = output.mean(dim=1)
+            else:
+                recorded[name] = output.mean(dim=(1, 2)) if channels_last else output.flatten(2).mean(2)
+
+        return record
+
+    handles = [modules[name].register_forward_hook(recorder(name)) for name in names]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Decoded:
+    """Batches of decoded images, for torch's DataLoader."""
+
+    def __init__(self, model: LoadedModel, stream: Stream) -> None:
+        self._preprocessing, self._stream = model.model.preprocessing, stream
+        self._batches = stream.batches()
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._preprocessing.batch(self._stream.images(self._batches[number]))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
+    """Decode ahead of the model: in worker processes where a GPU would otherwise wait, else in a thread."""
+    decoded: Any = _Decoded(model, stream)
+    if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
+        from torch.utils.data import DataLoader
+
+        workers = min(8, max(1, (os.cpu_count() or 1) - 1))
+        yield from DataLoader(
+            decoded, batch_size=None, num_workers=workers, pin_memory=True, prefetch_factor=4
+        )
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        upcoming = thread.submit(decoded.__getitem__, 0)
+        for number in range(1, len(decoded) + 1):
+            batch = upcoming.result()
+            if number < len(decoded):
+                upcoming = thread.submit(decoded.__getitem__, number)
+            yield batch
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Let cuDNN choose the same algorithm every time, in full float32."""
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def _precision(model: LoadedModel) -> contextlib.AbstractContextManager[Any]:
+    import torch
+
+    if model.dtype == "float32":
+        return contextlib.nullcontext()
+    dtype: torch.dtype = getattr(torch, model.dtype)
+    return torch.autocast(model.device.partition(":")[0], dtype=dtype)

@@ -1,0 +1,127 @@
+"""A model on its device: what it offers to scorers, and the digest of all that decides its features."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.base.digests import features_key, model_digest
+from harness.base.errors import InputError
+from harness.contract.features import LinearHead
+from harness.contract.specs import STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from harness.contract.features import Head
+    from harness.contract.specs import Model
+    from harness.data.streams import Stream
+
+_UNADAPTED: Mapping[str, object] = {"name": "source"}  # the adapter that adapts nothing
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model on its device, with what it offers to scorers and the digest of all that decides its features."""
+
+    model: Model
+    device: str
+    dtype: str = "float32"
+    builder_source: str = ""
+
+    @property
+    def module(self) -> nn.Module:
+        """The classifier as a torch module."""
+        module: Any = self.model.classifier
+        return module  # type: ignore[no-any-return]
+
+    @cached_property
+    def digest(self) -> str:
+        """Weights, architecture and the code that built them."""
+        return model_digest(self.module, self.builder_source + self.model.source)
+
+    @cached_property
+    def head(self) -> Head | None:
+        """The map from penultimate features to logits, None where the model has no single one."""
+        import torch
+
+        head = self.model.classifier.get_classifier()
+        if isinstance(head, torch.nn.Linear):
+            bias = head.bias if head.bias is not None else head.weight.new_zeros(head.out_features)
+            return LinearHead(head.weight.detach(), bias.detach())
+        has_one = isinstance(head, torch.nn.Module) and not isinstance(
+            head, torch.nn.Identity | torch.nn.ModuleList
+        )
+        return head if has_one else None
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What cells may need of this model."""
+        offers = {*self._basic_fields, "images", "gradients", STREAM, *self._normalisations}
+        if self.layer_names:
+            offers.add("layers")
+        if self.head is None:
+            return frozenset(offers)
+        return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))
+
+    @property
+    def _normalisations(self) -> set[str]:
+        """What an adapter may need: normalisation layers with weights, and BatchNorm layers with statistics."""
+        from torch import nn
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        layers = [m for m in self.module.modules() if isinstance(m, _BatchNorm | nn.LayerNorm | nn.GroupNorm)]
+        found = {"normalisation"} if any(layer.weight is not None for layer in layers) else set()
+        has_statistics = any(
+            isinstance(layer, _BatchNorm) and layer.running_mean is not None for layer in layers
+        )
+        return found | ({"batchnorm"} if has_statistics else set())
+
+    @property
+    def _basic_fields(self) -> tuple[str, ...]:
+        return ("logits", "penultimate") if self.model.num_classes else ("penultimate",)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the modules whose outputs are the model's layers (timm's `feature_info`)."""
+        info = getattr(self.module, "feature_info", None) or []
+        modules = dict(self.module.named_modules())
+        return [entry["module"] for entry in info if entry.get("module") in modules]
+
+    def features_key(
+        self, stream: Stream, *, layers: bool, adapter: Mapping[str, object] = _UNADAPTED
+    ) -> str:
+        """Name this model's features of a stream in the cache, as they are under an adapter."""
+        return features_key(
+            model=self.digest,
+            preprocessing=asdict(self.model.preprocessing),
+            stream=stream.digest,
+            adapter=adapter,
+            dtype=self.dtype,
+            fields=(*self._basic_fields, *(f"layers/{name}" for name in self.layer_names if layers)),
+            libraries=libraries(),
+        )
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries whose arithmetic enters every feature and score."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "torchvision", "timm")}
+
+
+def resolve_device(device: str) -> str:
+    """Turn `auto` into the GPU where there is one, else the CPU; check that a named device is there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    valid = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
+    if device not in valid:
+        raise InputError(f"the device {device!r} is not there. Valid: {', '.join(valid)}")
+    return device

@@ -1,0 +1,1 @@
+"""Trains models by recipes: any architecture under any objective, resumable and repeatable."""

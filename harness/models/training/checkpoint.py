@@ -1,0 +1,213 @@
+"""A model as a folder: config.json says what it is, model.safetensors holds its weights.
+
+The configuration has timm's keys, so a folder downloaded from the hub is read as it is; `builder` marks one that
+rebuilds its network from the installed plugins, whatever its head. Pickles are refused, because to open one is to
+run it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from harness.base.cache import sync
+from harness.base.errors import InputError
+from harness.contract.preprocessing import Preprocessing
+from harness.contract.protocols import Classifier
+from harness.models.training.assembly import BUILDING_ERRORS, Blueprint, Part
+from harness.models.training.state import storable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from harness.contract.protocols import Catalogue
+    from harness.contract.specs import Model
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+FACTS = (
+    "objective",
+    "recipe",
+    "recipe_digest",
+    "data_digest",
+    "outliers",
+    "seed",
+    "epoch",
+    "validation_accuracy",
+)
+
+
+class UnreadableError(InputError):
+    """A file that is there and could not be read, perhaps only this time."""
+
+
+def load_checkpoint(
+    folder: Path,
+    *,
+    catalogue: Catalogue,
+    device: str = "cpu",
+    unmarked: Callable[[Mapping[str, Any]], Model] | None = None,
+) -> Model:
+    """Load the folder's model in eval mode onto `device`, with the preprocessing that its config states.
+
+    Reads config.json and model.safetensors and no other file. `unmarked` builds a network from a config that
+    names no builder. Raises HarnessError, one line, for a folder with pickles only, for damaged files, for a
+    builder that is not installed, and for weights that do not fit, naming the first keys.
+    """
+    _refuse_unreadable(folder)
+    config = _read_config(folder / CONFIG)
+    try:
+        model = _rebuilt(config, catalogue) if "builder" in config or unmarked is None else unmarked(config)
+    except BUILDING_ERRORS as error:
+        raise InputError(
+            f"{folder / CONFIG} does not describe a model: {type(error).__name__}: {_one_line(error)}"
+        ) from None
+    weights = _read_weights(folder / WEIGHTS, config.get("weights_digest"))
+    _fill(model.classifier, weights, folder / WEIGHTS)
+    facts = {key: config[key] for key in FACTS if key in config}
+    classifier = opened(model.classifier, device, name=str(folder))
+    return replace(model, classifier=classifier, facts=facts, outliers=tuple(config.get("outliers", ())))
+
+
+def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write the network and its config into an existing folder, flushed to the disk."""
+    from safetensors.torch import save
+
+    weights = save(storable(network.state_dict()))
+    described = {**config, "weights_digest": _digest(weights)}
+    _write(folder / WEIGHTS, weights)
+    _write(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
+
+
+def describe(blueprint: Blueprint, model: Model) -> dict[str, Any]:
+    """Describe a network with timm's keys and those that rebuild it.
+
+    `num_classes` counts the classes of the training data, 0 for an encoder; `num_outputs`, what the architecture is
+    built with before the objective's head takes its place, may be more.
+    """
+    classifier: Any = model.classifier
+    geometry = {key: getattr(model.preprocessing, key) for key in GEOMETRY}
+    return {
+        "architecture": blueprint.architecture.name.partition(":")[2] or blueprint.architecture.name,
+        "num_classes": model.num_classes,
+        "num_features": getattr(classifier, "num_features", None),
+        "pretrained_cfg": {**geometry, "num_classes": model.num_classes},
+        "builder": blueprint.architecture.name,
+        "builder_params": dict(blueprint.architecture.params),
+        "num_outputs": blueprint.num_outputs,
+        "objective": {"name": blueprint.objective.name, "params": dict(blueprint.objective.params)},
+    }
+
+
+def opened(classifier: Any, device: str, *, name: str) -> Any:
+    """Return the classifier in eval mode on its device; InputError where it is not a Classifier."""
+    if not isinstance(classifier, Classifier):
+        raise InputError(
+            f"the model {name!r} lacks forward_features, forward_head or get_classifier. Choose another"
+        )
+    module: Any = classifier
+    return module.eval().to(device)
+
+
+def _rebuilt(config: Mapping[str, Any], catalogue: Catalogue) -> Model:
+    stated = config["pretrained_cfg"]
+    size = tuple(int(length) for length in stated["input_size"])
+    rest = {key: stated[key] for key in ("interpolation", "crop_pct", "crop_mode") if key in stated}
+    preprocessing = Preprocessing(
+        (size[0], size[1], size[2]), mean=tuple(stated["mean"]), std=tuple(stated["std"]), **rest
+    )
+    objective = config["objective"]
+    blueprint = Blueprint(
+        Part(str(config["builder"]), dict(config["builder_params"])),
+        Part(str(objective["name"]), dict(objective["params"])),
+        int(config["num_outputs"]),
+        preprocessing,
+        catalogue,
+    )
+    return replace(blueprint.build(seed=0), num_classes=int(config["num_classes"]))
+
+
+def _refuse_unreadable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"the checkpoint {folder} is not a folder. Give one with {CONFIG} and {WEIGHTS}")
+    if not (folder / WEIGHTS).is_file():
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        if pickles:
+            raise InputError(
+                f"the checkpoint {folder} has only pickled weights ({', '.join(pickles)}), which are "
+                "refused because opening a pickle can run code. Convert: safetensors.torch.save_file("
+                f"torch.load({pickles[0]!r}, weights_only=True), {WEIGHTS!r})"
+            )
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"the checkpoint {folder} has no {name}. It needs {CONFIG} and {WEIGHTS}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnreadableError(f"cannot read {path}: {_one_line(error)}") from None
+    except ValueError as error:
+        raise InputError(f"cannot read {path}: {_one_line(error)}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds a {type(config).__name__}. It must be a JSON object")
+    return config
+
+
+def _read_weights(path: Path, expected: str | None) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = path.read_bytes()
+        if expected is not None and _digest(content) != expected:
+            raise InputError(f"{path} is damaged: its digest is not the one in {CONFIG}. Fetch it again")
+        return load(content)
+    except OSError as error:
+        raise UnreadableError(f"cannot read {path}: {_one_line(error)}") from None
+    except SafetensorError as error:
+        raise InputError(f"cannot read {path}: {_one_line(error)}. Fetch it again") from None
+
+
+def _fill(classifier: Any, weights: Mapping[str, Tensor], path: Path) -> None:
+    own = classifier.state_dict()
+    faults = {
+        "missing": sorted(own.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            for key in own
+            if key in weights and weights[key].shape != own[key].shape
+        ],
+    }
+    found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in faults.items() if keys]
+    if found:
+        raise InputError(
+            f"{path} does not fit the architecture in {CONFIG}: keys {'; '.join(found)}. Name the "
+            "architecture and num_classes that the weights were trained with"
+        )
+    classifier.load_state_dict(weights)
+
+
+def _first(keys: list[str], count: int = 3) -> str:
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    sync(path)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,165 @@
+"""What a recipe file may say, checked key by key: how to train one model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from harness.base.digests import digest
+from harness.base.errors import InputError
+from harness.base.toml import Table, parse, read_toml
+from harness.contract.preprocessing import Preprocessing
+from harness.data.tables import IdEntry, Part
+
+if TYPE_CHECKING:
+    from harness.contract.protocols import Catalogue
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Numbers = Annotated[tuple[float, ...], Field(strict=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError(f"{list(pair)} must be two numbers above 0, the lower first")
+    return pair
+
+
+Pair = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_increasing)]
+
+
+class _StrictTable(Table):
+    model_config = ConfigDict(strict=True)
+
+
+class PreprocessingTable(_StrictTable):
+    """The recipe's [preprocessing]: the fields of harness.Preprocessing."""
+
+    input_size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], Field(strict=False)]
+    mean: Numbers = (0.0,)
+    std: Numbers = (1.0,)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    crop_pct: float = Field(default=1.0, gt=0, le=1)
+    crop_mode: Literal["center", "squash", "border"] = "center"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if min(self.std, default=1.0) <= 0:
+            raise ValueError(f"std {list(self.std)} must be above 0")
+        try:
+            self.opened()
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def opened(self) -> Preprocessing:
+        """Return the preprocessing that the table describes."""
+        return Preprocessing(**self.model_dump())
+
+
+class AugmentationTable(_StrictTable):
+    """The recipe's [augmentation]: a padded crop, and timm's transforms under timm's names."""
+
+    crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels of black on every side, then a random crop
+    scale: Pair = (1.0, 1.0)  # of the area that a random resized crop keeps
+    ratio: Pair = (1.0, 1.0)  # width by height of that crop
+    hflip: Share = 0.0
+    vflip: Share = 0.0
+    color_jitter: Annotated[float, Field(ge=0)] = 0.0
+    auto_augment: str | None = None  # as timm writes it: "rand-m9-mstd0.5", "augmix-m3", "original"
+    re_prob: Share = 0.0  # random erasing
+    re_mode: Literal["const", "rand", "pixel"] = "const"
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        resizes = (self.scale, self.ratio) != ((1.0, 1.0), (1.0, 1.0))
+        if self.scale[1] > 1:
+            raise ValueError(f"scale {list(self.scale)} must be shares of the area, at most 1")
+        if self.crop_padding and resizes:
+            raise ValueError("crop_padding and scale or ratio are two random crops. Give one")
+        return self
+
+
+class AuxiliaryTable(_StrictTable):
+    """The recipe's [auxiliary]: outliers to train on, for objectives that need them."""
+
+    dataset: str
+    split: str | None = None
+    classes: list[int] | None = None
+    limit: PositiveInt | None = None
+    revision: str | None = None
+    params: dict[str, Any] = {}
+    batch_size: PositiveInt | None = None  # None: the recipe's
+
+
+class Recipe(_StrictTable):
+    """How to train one classifier."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    description: str = ""
+    model: str
+    model_params: dict[str, Any] = {}
+    pretrained: bool = False  # start from the architecture's own weights, where it has some
+    num_outputs: PositiveInt | None = None  # None: as many as the data has classes
+    objective: str = "cross_entropy"
+    objective_params: dict[str, Any] = {}
+    optimizer: str = "adam"
+    optimizer_params: dict[str, Any] = {}
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine", "multistep", "poly", "step", "tanh"] = "constant"
+    schedule_params: dict[str, Any] = {}
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    select: Literal["last", "best"] = "last"  # best: the epoch of the highest validation accuracy
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]  # of `train`; a suite names its own
+    preprocessing: PreprocessingTable | None = None  # None: the architecture's own
+    augmentation: AugmentationTable | None = None
+    auxiliary: AuxiliaryTable | None = None
+    data: IdEntry | None = None  # of `train`; a suite gives its [id]
+
+    @model_validator(mode="after")
+    def _seeds_are_distinct(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} name one twice. Give each once")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """What the recipe says to the trainer; the data and the seed have digests of their own."""
+        unsaid = {"description", "seeds", "data"}
+        return digest("recipe", self.model_dump(mode="json", by_alias=True, exclude=unsaid))
+
+
+_PARTS = {
+    "preprocessing": PreprocessingTable.keys(),
+    "augmentation": AugmentationTable.keys(),
+    "auxiliary": AuxiliaryTable.keys(),
+    "data": IdEntry.keys(),
+    "train": Part.keys(),
+    "validation": Part.keys(),
+    "test": Part.keys(),
+}
+
+
+def load_recipe(name_or_path: str, catalogue: Catalogue) -> Recipe:
+    """Load a recipe by the name that a plugin gave it, or from a TOML file.
+
+    A recipe with a `base` says only what differs from that recipe, key by key; a table replaces the base's whole.
+
+    Raises HarnessError, one line, for a recipe that is not there, a circle of bases, and what is not valid, with
+    the nearest valid key.
+    """
+    path = catalogue.path("recipe", name_or_path)
+    content, seen = read_toml(path, "recipe"), [name_or_path]
+    while "base" in content:
+        base = str(content.pop("base"))
+        if base in seen:
+            raise InputError(f"the recipe {path.name} is based on itself: {' → '.join([*seen, base])}")
+        seen.append(base)
+        content = {**read_toml(catalogue.path("recipe", base), "recipe"), **content}
+    return parse(Recipe, content, source=path.name, parts=_PARTS)

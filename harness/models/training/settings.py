@@ -1,0 +1,87 @@
+"""timm's optimisers and schedules, by their names and with their parameters, as a recipe writes them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.base.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from harness.models.training.recipe import Recipe
+
+
+def require_known_optimizer(recipe: Recipe) -> None:
+    """Raise HarnessError, with the nearest names, where timm has no optimiser of the recipe's name."""
+    from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
+
+    valid = [str(name) for name in list_optimizers()]
+    if recipe.optimizer not in valid:
+        raise unknown_name("optimizer", recipe.optimizer, valid, valid_label="Valid")
+    if get_optimizer_info(recipe.optimizer).second_order:
+        raise InputError(
+            f"the optimizer {recipe.optimizer!r} needs second derivatives, which are not computed here. "
+            "Choose another, as in sgd, adam or adamw"
+        )
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """Make timm's optimiser of the recipe's name for all parameters, those of the head included."""
+    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+
+    settings = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, **recipe.optimizer_params}
+    with _settings_explained("optimizer", recipe.optimizer, recipe.optimizer_params):
+        optimizer: Optimizer = create_optimizer_v2(network, opt=recipe.optimizer, **settings)
+    return optimizer
+
+
+def make_scheduler(optimizer: Optimizer, recipe: Recipe, steps: int) -> Any:
+    """Make timm's scheduler of the recipe's name, stepped after each update; None for a constant rate.
+
+    `steps` are those of one epoch.
+    """
+    if recipe.schedule == "constant":
+        if any("lr_scale" in group for group in optimizer.param_groups):
+            raise InputError(
+                "layer_decay is applied by a schedule, and the recipe's is constant. Name another, as in cosine"
+            )
+        return None
+    from timm.scheduler.scheduler_factory import create_scheduler_v2
+
+    with _settings_explained("schedule", recipe.schedule, recipe.schedule_params):
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=recipe.schedule,
+            num_epochs=recipe.epochs,
+            step_on_epochs=False,
+            updates_per_epoch=steps,
+            **recipe.schedule_params,
+        )
+    return scheduler
+
+
+@contextlib.contextmanager
+def _settings_explained(kind: str, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"the {kind} {name!r} cannot be made with {kind}_params = {dict(params)}: {text}"
+        ) from None
+
+
+def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
+    """Return the type in which the forward pass may compute, None for the parameters' own."""
+    is_gpu = torch.device(device).type == "cuda"
+    wanted = precision == "bfloat16" or (
+        precision == "auto" and is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.bfloat16 if wanted else None

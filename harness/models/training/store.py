@@ -1,0 +1,317 @@
+"""Trained models by what made them: found where they were trained before, trained where not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base import digests
+from harness.base.cache import sync
+from harness.base.errors import HarnessError, InputError
+from harness.contract.registry import Registry
+from harness.data.opening import CHECKED_FOR_OVERLAP, open_dataset, open_id, training_data
+from harness.models.training.assembly import Blueprint, Part, require_usable
+from harness.models.training.checkpoint import (
+    FACTS,
+    UnreadableError,
+    describe,
+    load_checkpoint,
+    opened,
+    save_checkpoint,
+)
+from harness.models.training.loop import DivergedError, Trained, train
+from harness.models.training.recipe import load_recipe
+from harness.models.training.settings import autocast_dtype
+from harness.models.training.state import StateFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.contract.protocols import Catalogue
+    from harness.contract.selection import Selection
+    from harness.contract.specs import Model, ModelRequest, TrainingData
+    from harness.models.training.recipe import Recipe
+
+logger = logging.getLogger("ood_harness")
+
+TRAINING_VERSION = 1  # bump when another module than these changes what a training gives
+_DECISIVE = (
+    "augmentation",
+    "loop",
+    "samples",
+    "sets",
+    "settings",
+)  # modules whose code decides trained weights
+_STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One model to be trained: a recipe, resolved against the plugins, with its data and one seed."""
+
+    recipe: Recipe
+    data: TrainingData
+    seed: int
+    catalogue: Catalogue
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        recipe, classes = self.recipe, self.data.num_classes
+        if (recipe.num_outputs or classes) < classes:
+            raise InputError(
+                f"the recipe {recipe.name!r} has num_outputs = {recipe.num_outputs} for {classes} classes. "
+                "Raise it, or leave it out"
+            )
+        if self.blueprint.needs_auxiliary and recipe.auxiliary is None:
+            raise InputError(
+                f"the recipe {recipe.name!r} has the objective {recipe.objective!r}, which trains on outliers, "
+                'and no [auxiliary]. Add one, as in auxiliary = { dataset = "letters" }'
+            )
+        if recipe.auxiliary is not None and not self.blueprint.needs_auxiliary:
+            raise InputError(
+                f"the recipe {recipe.name!r} has [auxiliary] data, which the objective {recipe.objective!r} does "
+                "not read. Leave them out, or choose an objective that needs them"
+            )
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        """The network that is trained."""
+        recipe = self.recipe
+        return Blueprint(
+            Part(recipe.model, recipe.model_params),
+            Part(recipe.objective, recipe.objective_params),
+            recipe.num_outputs or self.data.num_classes,
+            recipe.preprocessing.opened() if recipe.preprocessing else None,
+            self.catalogue,
+        )
+
+    @property
+    def outliers(self) -> tuple[str, ...]:
+        """The datasets that the model is trained to reject."""
+        return (self.recipe.auxiliary.dataset,) if self.recipe.auxiliary else ()
+
+    @cached_property
+    def auxiliary(self) -> Selection | None:
+        """The outliers of the recipe's [auxiliary]; InputError where images of ID are among them."""
+        table = self.recipe.auxiliary
+        if table is None:
+            return None
+        outliers = open_dataset(
+            "auxiliary",
+            table.dataset,
+            self.catalogue,
+            split=table.split,
+            classes=table.classes,
+            limit=table.limit,
+            revision=table.revision,
+            params=table.params,
+        )
+        if len(outliers) + len(self.data.train) <= CHECKED_FOR_OVERLAP:
+            shared = len(outliers.identities() & self.data.train.identities())
+            if shared:
+                raise InputError(
+                    f"[auxiliary] {table.dataset!r} shares {shared} images with ID train. Outliers must be none of ID"
+                )
+        return outliers
+
+    @cached_property
+    def digest(self) -> str:
+        """All that decides the trained weights."""
+        validation = self.data.validation
+        return digests.digest(
+            "training",
+            TRAINING_VERSION,
+            self.recipe.digest,
+            self.data.train.digest,
+            validation.digest if validation else "",
+            self.auxiliary.digest if self.auxiliary else "",
+            self.data.num_classes,
+            self.seed,
+            self.blueprint.source,
+            str(autocast_dtype(self.recipe.precision, self.device)),
+            {name: digests.file_digest(Path(__file__).with_name(f"{name}.py")) for name in _DECISIVE},
+            [".".join(version(library).split(".")[:2]) for library in ("torch", "torchvision", "timm")],
+        )
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the trained model's folder."""
+        return f"{self.recipe.name}-s{self.seed}-{self.digest[:16]}"
+
+    def run(
+        self,
+        *,
+        state: StateFile | None = None,
+        progress: bool = False,
+        on_epoch: Callable[[int, Model], None] | None = None,
+    ) -> Trained:
+        """Train, from the state file on where there is one; `on_epoch` as in `train`."""
+        recipe = self.recipe
+        model = self.blueprint.build(seed=self.seed, pretrained=recipe.pretrained)
+        require_usable(model, self.blueprint)
+        return train(
+            self.of_its_classes(model),
+            self.blueprint.loss(),
+            recipe,
+            self.data,
+            auxiliary=self.auxiliary,
+            seed=self.seed,
+            device=self.device,
+            state=state,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
+
+    def of_its_classes(self, model: Model) -> Model:
+        """Note the classes of the data in a model, which may have more outputs; an encoder keeps its 0."""
+        return replace(model, num_classes=self.data.num_classes) if model.num_classes else model
+
+    def config(self, trained: Trained) -> dict[str, object]:
+        """Describe the trained model for its config.json."""
+        facts = {
+            "recipe": self.recipe.name,
+            "recipe_digest": self.recipe.digest,
+            "data_digest": self.data.train.digest,
+            "training_digest": self.digest,
+            "outliers": list(self.outliers),
+            "device": self.device,
+            "precision": str(autocast_dtype(self.recipe.precision, self.device) or "float32"),
+            "seed": self.seed,
+            "epoch": trained.epoch,
+            "validation_accuracy": trained.validation_accuracy,
+            "history": trained.history,
+        }
+        return {**describe(self.blueprint, trained.model), **facts}
+
+
+def recipe_data(recipe: Recipe, catalogue: Catalogue) -> TrainingData:
+    """Open the recipe's own [data]; its test part is opened only to see that no image of it is trained on."""
+    if recipe.data is None:
+        raise InputError(
+            f"the recipe {recipe.name!r} trains on ID data, and none was given. Use it in a suite whose [id] has "
+            "train, name a suite (train --suite NAME), or give the recipe [data]"
+        )
+    return training_data(open_id(recipe.data, catalogue), recipe.data.dataset)
+
+
+def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
+    """Load the recipe's model for the request's data and seed from its store, or train it and keep it there.
+
+    The kept model's name digests all that made it: the recipe, the data, the seed, the code of the network, of
+    the objective and of the training loop, and the versions of torch and timm. Without a store nothing is kept.
+
+    Raises HarnessError for an unknown or invalid recipe, and for data that do not fit it.
+    """
+    catalogue = request.catalogue or Registry.load()
+    recipe = load_recipe(name_or_path, catalogue)
+    if request.data is None:  # its own [data] may be this suite's test data
+        raise InputError(
+            f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train. "
+            "Add train = { split = ... }"
+        )
+    training = Training(recipe, request.data, request.seed, catalogue, request.device)
+    if request.store is None:
+        return unkept_model(training, progress=request.progress)
+    return kept_model(training, request.store / training.folder_name, progress=request.progress)
+
+
+def kept_model(training: Training, folder: Path, *, progress: bool = False) -> Model:
+    """Load the folder's model, or train it into the folder first; a damaged one is trained again."""
+    if folder.exists():
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # so that it counts as used lately
+        try:
+            model = load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
+            _state_of(folder).remove()  # of a process that was killed once the model was there
+            return model
+        except UnreadableError:  # the disk's fault, perhaps for a moment, and no reason to throw a model away
+            raise
+        except HarnessError as error:
+            logger.warning("the stored model is damaged and is trained again: %s", error)
+            _discard(folder)
+    _train_into(folder, training, progress=progress)
+    return load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
+
+
+def unkept_model(training: Training, *, progress: bool = False) -> Model:
+    """Train a model without keeping it."""
+    trained = training.run(progress=progress)
+    config = training.config(trained)
+    return replace(
+        trained.model,
+        classifier=opened(trained.model.classifier, training.device, name=training.recipe.name),
+        facts={key: config[key] for key in FACTS},
+        outliers=training.outliers,
+    )
+
+
+def _train_into(folder: Path, training: Training, *, progress: bool) -> None:
+    state = _state_of(folder)
+    try:
+        trained = training.run(state=state, progress=progress)
+    except DivergedError as error:
+        message = f"{error}. {_keep_last_good(folder, training, error)}"
+        raise DivergedError(message, error.weights, error.epoch) from None
+    _write(folder, trained.model, training.config(trained))
+    state.remove()
+
+
+def _state_of(folder: Path) -> StateFile:
+    return StateFile(folder.with_name(f".{folder.name}.training") / _STATE)
+
+
+def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> str:
+    """Keep the weights of the last epoch that ended well beside where the model would have been."""
+    if error.weights is None:
+        return "No epoch had ended before, so nothing is kept"
+    kept = folder.with_name(f"{folder.name}-diverged")
+    model = training.of_its_classes(training.blueprint.build(seed=training.seed))
+    classifier = opened(model.classifier, "cpu", name=training.recipe.name)
+    classifier.load_state_dict(error.weights)
+    config = {**training.config(Trained(model, error.epoch, None, [])), "diverged": str(error)}
+    if kept.exists():
+        _discard(kept)
+    _write(kept, model, config)
+    return f"The last good weights, of epoch {error.epoch}, are kept in {kept}"
+
+
+def _write(folder: Path, model: Model, config: dict[str, object]) -> None:
+    temporary = _beside(folder)
+    temporary.mkdir(parents=True)
+    try:
+        save_checkpoint(temporary, opened(model.classifier, "cpu", name=folder.name), config)
+        _move_into_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into_place(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        # Another process stored the same training first; its digest says that it is as good as ours.
+        if not folder.is_dir():
+            raise
+        return
+    if os.name == "posix":
+        sync(folder.parent)
+
+
+def _discard(folder: Path) -> None:
+    # Renamed first, so that no other process meets it half removed.
+    aside = _beside(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")

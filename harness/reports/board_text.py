@@ -1,0 +1,257 @@
+"""Leaderboards as text: Markdown, CSV, JSON, LaTeX, and tables for the terminal. Shares are in per cent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.base.cache import write_atomically
+from harness.reports.leaderboard import Board, leaderboards
+from harness.reports.records import SEPARATE, SOURCE, read_records
+from harness.reports.runs import GROUPS
+from harness.reports.wording import (
+    ABSENT,
+    FPR_HEADERS,
+    difference,
+    is_missing,
+    json_of,
+    markdown,
+    percent,
+    title_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_MEANS = "group means"
+_WIDTH_OF_NAMES = 48  # characters of the columns that name a row
+_WIDTH_OF_SET = 33  # characters of a set's two columns
+
+
+def write_boards(folder: Path) -> None:
+    """Write leaderboard.csv, .md and .parquet beside a run's records; nothing where no scorer applied."""
+    if not any(record["kind"] == "score" for record in read_records(folder)):
+        return
+    boards = leaderboards([folder])
+    write_atomically(folder / "leaderboard.csv", as_csv(*boards))
+    write_atomically(folder / "leaderboard.md", as_markdown(*boards))
+    joined(boards).to_parquet(folder / "leaderboard.parquet", index=False)
+
+
+def joined(boards: Sequence[Board]) -> pd.DataFrame:
+    """Put the rows of several protocols into one frame, protocol after protocol."""
+    import pandas as pd
+
+    if len(boards) == 1:
+        return boards[0].frame
+    return pd.concat([board.frame for board in boards], ignore_index=True)
+
+
+def as_csv(*boards: Board) -> str:
+    """Write every column at full precision; – is an empty field."""
+    return joined(boards).to_csv(index=False, lineterminator="\n")
+
+
+def as_json(*boards: Board) -> str:
+    """Write the rows as objects at full precision, with what a board says of itself; several boards as a list."""
+    written = []
+    for board in boards:
+        head = {
+            "suite": board.suite,
+            "protocol": board.protocol,
+            "metric": board.metric,
+            "fpr95": FPR_HEADERS[board.fpr],
+            "notes": board.notes,
+        }
+        written.append(json_of(head, board.rows))
+    return written[0] if len(written) == 1 else "[\n" + ",\n".join(written) + "]\n"
+
+
+def as_markdown(*boards: Board) -> str:
+    """Write one table a protocol with every column, and below it what a reader must know."""
+    tables = [markdown(*_whole_table(board), legend(board)) for board in boards]
+    if len(tables) == 1:
+        return tables[0]
+    return "\n".join(f"## {board.protocol}\n\n{table}" for board, table in zip(boards, tables, strict=True))
+
+
+def as_latex(*boards: Board) -> str:
+    """Write a booktabs table a protocol with every column."""
+    return "\n".join(_latex_table(board) for board in boards)
+
+
+def _latex_table(board: Board) -> str:
+    headers, rows = _whole_table(board)
+    body = [" & ".join(_latex_escaped(cell) for cell in row) + r" \\" for row in [headers, *rows]]
+    columns = "ll" + "r" * (len(headers) - 2)
+    head, *rest = body
+    return "\n".join(
+        [
+            *(f"% {line}" for line in legend(board)),
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *rest,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def as_terminal(board: Board, *, width: int) -> RenderableType:
+    """Draw the group means with ranks, then every set in tables that fit the width, all in the board's order."""
+    from rich.console import Group
+    from rich.text import Text
+
+    groups = [name for name in GROUPS if name in board.sets.values()]
+    of_group = {group: [name for name, of in board.sets.items() if of == group] for group in groups}
+    per_table = max(1, (width - _WIDTH_OF_NAMES) // _WIDTH_OF_SET)
+    tables = [
+        _terminal_table(board, title, names[start : start + per_table], with_rank=title == _MEANS)
+        for title, names in ({_MEANS: groups} | of_group).items()
+        for start in range(0, len(names), per_table)
+    ]
+    return Group(*tables, Text("\n".join(legend(board))))
+
+
+def _heading(board: Board) -> str:
+    return board.suite if board.protocol == SEPARATE else f"{board.suite}, {board.protocol}"
+
+
+def legend(board: Board) -> list[str]:
+    """Say how the board is read."""
+    title = title_of(board.metric)
+    shown = title if board.metric == board.fpr else f"{title} and FPR95"
+    interval = ", AUROC with its 95 % interval" if board.metric == "auroc" else ""
+    by = "the mean of the near and far means" if board.group == "all" else f"the {board.group} mean"
+    lines = [
+        f"{shown} in per cent{interval}. {FPR_HEADERS[board.fpr]}.",
+        f"Order: {by}. csid, shifted ID, is shown and never ranked.",
+        "Rank: the range that paired tests of AUROC within a model leave, Holm-adjusted over all pairs.",
+        *_legend_of_mixtures(board),
+        f"{ABSENT}: not applicable, not measured, or not ranked for want of a cell.",
+    ]
+    accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
+    members = {group: [name for name, of in board.sets.items() if of == group] for group in GROUPS}
+    groups = [f"{group}: {', '.join(names)}." for group, names in members.items() if names]
+    models = [f"{model}: ID accuracy {accuracy}." for model, accuracy in accuracies.items()]
+    return lines + groups + models + board.notes
+
+
+def _legend_of_mixtures(board: Board) -> list[str]:
+    kind, _, shares = board.protocol.partition(" ")
+    if not shares:
+        return []
+    percent = dict(zip(("ID", "shifted ID", "OOD"), shares.split("/"), strict=True))
+    parts = ", ".join(f"{share} % {name}" for name, share in percent.items() if share != "0")
+    how = "each side by itself" if kind == SEPARATE else "shuffled together"
+    return [
+        f"Streams: {parts}, {how}; SET+SHIFT: OOD carries the shift of the ID beside it. Every adapter meets the same.",
+        "Intervals: Student's over streams of one model, or over models' seeds. Ranks: within an adapter, likewise. "
+        "ID accuracy: in the streams.",
+        f"Gain: difference of {title_of(board.metric)} to the same scorer where nothing adapts, paired by stream.",
+    ]
+
+
+def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
+    groups = [name for name in GROUPS if name in board.sets.values()]
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("model", _model),
+        ("scorer", _scorer),
+        ("rank", _rank),
+        ("ID accuracy", lambda row: _with_interval(row, "id_accuracy")),
+        *_gain_columns(board),
+    ]
+    for name in (*groups, *board.sets):
+        columns += _value_columns(board, name)
+    rows = [[cell(row) for _, cell in columns] for row in board.rows]
+    return [header for header, _ in columns], rows
+
+
+def _gain_columns(board: Board) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
+    """Return the column of gains over the unadapted model; none of a board on which nothing adapts."""
+    name = f"{board.group}_{board.metric}_gain"
+    if name not in board.frame or board.frame[name].isna().all():
+        return []
+    return [("gain", lambda row: _signed(row, name))]
+
+
+def _signed(row: dict[str, Any], name: str) -> str:
+    return difference(row[name], row[f"{name}_lo"], row[f"{name}_hi"], digits=1)
+
+
+def _value_columns(
+    board: Board, name: str, *, separator: str = " "
+) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
+    metric, fpr = f"{name}_{board.metric}", f"{name}_{board.fpr}"
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        (f"{name}{separator}{title_of(board.metric)}", lambda row: _with_interval(row, metric))
+    ]
+    if board.metric != board.fpr:
+        columns.append((f"{name}{separator}{title_of(board.fpr)}", lambda row: percent(row[fpr])))
+    return columns
+
+
+def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{_heading(board)}: {what}", title_justify="left", header_style="bold", padding=(0, 1)
+    )
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [("model", _model), ("scorer", _scorer)]
+    if with_rank:
+        columns += [("rank", _rank), *_gain_columns(board)]
+    for name in names:
+        columns += _value_columns(board, name, separator="\n")
+    for header, _ in columns:
+        names_row = header in ("model", "scorer")
+        table.add_column(header, no_wrap=not names_row, justify="left" if names_row else "right")
+    previous = None
+    for row in board.rows:
+        if previous is not None and row["model"] != previous:
+            table.add_section()
+        previous = row["model"]
+        table.add_row(*(cell(row) for _, cell in columns))
+    return table
+
+
+def _model(row: dict[str, Any]) -> str:
+    seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
+    adapter = "" if row["adapter"] == SOURCE else f" + {row['adapter']}"
+    return f"{row['model']}{adapter}{seeds}"
+
+
+def _scorer(row: dict[str, Any]) -> str:
+    alias = row["same_as"]
+    return row["scorer"] if is_missing(alias) else f"{row['scorer']} (= {alias})"
+
+
+def _rank(row: dict[str, Any]) -> str:
+    best, worst = row["rank_best"], row["rank_worst"]
+    if is_missing(best) or is_missing(worst):
+        return ABSENT
+    return f"{best}" if best == worst else f"{best}–{worst}"
+
+
+def _with_interval(row: dict[str, Any], column: str) -> str:
+    low, high = row.get(f"{column}_lo"), row.get(f"{column}_hi")
+    value = percent(row[column])
+    return value if is_missing(low) else f"{value} [{percent(low)}, {percent(high)}]"
+
+
+def _latex_escaped(text: str) -> str:
+    for plain, escaped in (
+        ("\\", r"\textbackslash{}"),
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("&", r"\&"),
+        ("–", "--"),
+    ):
+        text = text.replace(plain, escaped)
+    return text

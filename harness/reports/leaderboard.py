@@ -1,0 +1,323 @@
+"""From records to the leaderboard: one row a model, adapter, protocol and scorer, best first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import unknown_name
+from harness.reports.records import SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE, read_paired
+from harness.reports.runs import (
+    GROUPS,
+    Place,
+    Row,
+    Runs,
+    mean_of_group,
+    mean_over_sets,
+    place_of,
+    protocols_of,
+    read_runs,
+)
+from harness.statistics import inference, intervals
+from harness.statistics.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+RANKED = ("near", "far", "all")
+
+Triple = tuple[float, float, float]  # value, lower, upper; NaN where there is none
+_NONE: Triple = (math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard with what its reader must know to read it."""
+
+    frame: pd.DataFrame
+    suite: str
+    protocol: str  # with the per cent of ID, shifted ID and OOD in a stream, if it mixes them
+    metric: str  # the metric of the main columns, and of the order
+    group: str  # what is ordered by: near, far, csid, or all, the mean of near and far
+    fpr: str  # "fpr95_id" or "fpr95_ood"
+    sets: dict[str, str]  # set: group, in the suite's order
+    notes: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The frame's rows, by column."""
+        return [
+            {str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")
+        ]
+
+
+def leaderboards(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> list[Board]:
+    """Build the leaderboards of one or several runs of a suite, one a protocol: nothing ranks across protocols.
+
+    Raises RecordsError and UnknownNameError as leaderboard does.
+    """
+    protocols: list[str | None] = [*protocols_of(folders)]
+    return [
+        leaderboard(folders, metric=metric, group=group, protocol=protocol)
+        for protocol in protocols or [None]
+    ]
+
+
+def leaderboard(
+    folders: Sequence[Path], *, metric: str = "auroc", group: str = "all", protocol: str | None = None
+) -> Board:
+    """Build the leaderboard of one or several runs of a suite under one protocol; None: the only one there is.
+
+    AUROC has its 95 % interval: of one checkpoint by DeLong on the logit scale, of several seeds by Student's t
+    across them, and so of several streams of one checkpoint that adapts. Ranks are ranges within one model and
+    adapter, from Holm-adjusted paired tests over all pairs. Raises RecordsError as read_runs does, and
+    UnknownNameError for a metric, group or protocol that is not there.
+    """
+    runs = read_runs(folders, protocol)
+    _require_known(metric, group, runs)
+    blocks: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for block in (block for folder in folders for block in read_paired(folder)):
+        blocks.setdefault(_block_key(block), []).append(block)
+    tables = [_Table(runs, place, blocks) for place in runs.rows]
+    rows = [row for table in tables for row in table.rows(metric, group)]
+    notes = [note for table in tables for note in table.notes()]
+    return Board(
+        _ordered(rows, metric, group), runs.suite, runs.protocol, metric, group, runs.fpr, runs.sets, notes
+    )
+
+
+@dataclass
+class _Table:
+    """The rows of one model under one adapter and protocol, which are ranked together."""
+
+    runs: Runs
+    place: Place
+    blocks: Mapping[tuple[Any, ...], list[dict[str, Any]]]  # one a folder
+
+    def __post_init__(self) -> None:
+        self.scorers = self.runs.rows[self.place]
+        self.seeds = sorted({seed for row in self.scorers.values() for seed in row.seeds()})
+        self.aliases = _aliases(self.scorers)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the rows are of streams in which ID and OOD came together."""
+        return any("mixture" in record for row in self.scorers.values() for record in row.records())
+
+    def rows(self, metric: str, group: str) -> Iterator[dict[str, Any]]:
+        """Yield each scorer's columns."""
+        ranks, fpr = self._ranks(group), self.runs.fpr
+        for label, row in self.scorers.items():
+            best, worst = ranks.get(self.aliases.get(label, label), (None, None))
+            values = {
+                "suite": self.runs.suite,
+                **dict(zip(("model", "adapter", "protocol"), self.place, strict=True)),
+                "scorer": label,
+                "same_as": self.aliases.get(label),
+                "seeds": len(self.seeds),
+                "rank_best": best,
+                "rank_worst": worst,
+                **_columns("id_accuracy", _summarised([*self.runs.accuracies.get(self.place, {}).values()])),
+            }
+            for name in (*GROUPS, "all"):
+                values |= _columns(f"{name}_{metric}", self._group_value(row, name, metric))
+                values[f"{name}_{fpr}"] = self._group_value(row, name, fpr)[0]
+                if self.mixes:
+                    values |= _columns(f"{name}_{metric}_gain", self._gain(row, name, metric))
+            for name in self.runs.sets:
+                for shown in dict.fromkeys((metric, fpr)):
+                    values |= _columns(f"{name}_{shown}", self._set_value(row, name, shown))
+            yield values
+
+    def notes(self) -> list[str]:
+        """Say what the rows cannot: aliases, failures, too few seeds."""
+        model = self.place[0]
+        found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
+        for label, row in self.scorers.items():
+            failed = [r for r in row.records() if r["error"]]
+            if failed:
+                found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0]['error']}")
+        known = {r["ood"] for row in self.scorers.values() for r in row.records() if TRAINED_ON in r["flags"]}
+        if known:
+            names = ", ".join(name for name in self.runs.sets if name in known)
+            found.append(
+                f"{model}: trained to reject the datasets of {names}, so its numbers there are training's"
+            )
+        whole = [
+            label
+            for label, row in self.scorers.items()
+            if any(TRANSDUCTIVE in record["flags"] for record in row.records())
+        ]
+        if whole:
+            found.append(
+                f"{model}: {', '.join(whole)}: transductive, on ID and OOD mixed half and half, interval over streams; "
+                "not ranked with those that see one image at a time"
+            )
+        if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
+            found.append(f"{model}: its scorers were run in several folders; run them into one to rank them")
+        _, adapter, protocol = self.place
+        if self.mixes and protocol.startswith(SEPARATE) and adapter != SOURCE:
+            found.append(
+                f"{model} + {adapter}: ID and OOD came as streams of their own, so that what it takes from a "
+                "batch gave the answer away: a trap, not a result"
+            )
+        if 1 < len(self.seeds) < inference.FEWEST_SEEDS:
+            found.append(
+                f"{model}: {len(self.seeds)} seeds decide no rank; {inference.FEWEST_SEEDS} or more do"
+            )
+        return found
+
+    def _set_value(self, row: Row, name: str, metric: str) -> Triple:
+        measured = [r["metrics"].get(metric) for r in row.by_set.get(name, {}).values()]
+        return _NONE if len(measured) != len(self.seeds) or None in measured else _summarised(measured)
+
+    def _group_value(self, row: Row, group: str, metric: str) -> Triple:
+        """Average a metric over a group's sets; nothing where one of them is missing."""
+        if metric == "auroc" and len(self.seeds) == 1:
+            for block in self.blocks.get((*self.place, self.seeds[0], group), ()):
+                if row.scorer in block["scorers"]:
+                    return _block_value(block, row.scorer)
+        found = self._replicates(row, group, metric)
+        return (found[0], math.nan, math.nan) if len(found) == 1 else _over_seeds(found)
+
+    def _replicates(self, row: Row, group: str, metric: str) -> list[float]:
+        """Average a metric over a group's sets, model's seed by seed; of one model that adapts, stream by stream."""
+        if len(self.seeds) == 1:
+            (seed,) = self.seeds
+            by_set = {name: row.by_stream(name, seed, metric) for name in self.runs.sets}
+            if len({len(values) for values in by_set.values()} - {0}) == 1:
+                streams = range(max(map(len, by_set.values())))
+                return [
+                    mean_of_group(
+                        {n: v[i] if v else math.nan for n, v in by_set.items()}, self.runs.sets, group
+                    )
+                    for i in streams
+                ]
+        return [mean_over_sets(row, seed, self.runs.sets, group, metric) for seed in self.seeds]
+
+    def _gain(self, row: Row, group: str, metric: str) -> Triple:
+        """Subtract what the same scorer comes to where nothing adapts, on the same streams."""
+        model, _, protocol = self.place
+        source = self.runs.rows.get((model, SOURCE, protocol), {}).get(row.scorer)
+        if source is None or source is row:
+            return _NONE
+        of_both = [self._replicates(one, group, metric) for one in (row, source)]
+        differences = [a - b for a, b in zip(*of_both, strict=False)]
+        if (
+            len({len(values) for values in of_both}) > 1
+            or not differences
+            or any(map(math.isnan, differences))
+        ):
+            return _NONE
+        summary = intervals.seed_interval(differences, bounds=(-1.0, 1.0))
+        low, high = summary.interval or (math.nan, math.nan)
+        return summary.mean, low, high
+
+    def _ranks(self, group: str) -> dict[str, tuple[int, int]]:
+        """Rank the scorers that are complete, aliases counted once: {scorer: (best, worst)}."""
+        import numpy as np
+
+        if self.mixes:
+            return self._ranks_over_replicates(group)
+        found = [self.blocks.get((*self.place, seed, group), []) for seed in self.seeds]
+        if group not in RANKED or not found or any(len(of_seed) != 1 for of_seed in found):
+            return {}
+        present = [block for (block,) in found]
+        shared = set.intersection(*(set(block["scorers"]) for block in present))
+        labels = [label for label in present[0]["scorers"] if label in shared and label not in self.aliases]
+        aurocs = [[b["auroc"][b["scorers"].index(label)] for b in present] for label in labels]
+        values = np.array(aurocs)  # (S, R)
+        if len(present) == 1:
+            chosen = [present[0]["scorers"].index(label) for label in labels]
+            p_values = inference.paired_p_values(
+                values[:, 0], np.array(present[0]["covariance"])[np.ix_(chosen, chosen)]
+            )
+        else:
+            p_values = inference.paired_t_p_values(values)
+        best, worst = inference.rank_ranges(values.mean(axis=1), p_values)
+        return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(labels)}
+
+    def _ranks_over_replicates(self, group: str) -> dict[str, tuple[int, int]]:
+        """Rank by paired t tests over streams, or over models' seeds where there are several."""
+        import numpy as np
+
+        named = [label for label in self.scorers if label not in self.aliases]
+        found = {label: self._replicates(self.scorers[label], group, "auroc") for label in named}
+        whole = {
+            label: values for label, values in found.items() if values and not any(map(math.isnan, values))
+        }
+        most = max(map(len, whole.values()), default=0)
+        whole = {label: values for label, values in whole.items() if len(values) == most}
+        if group not in RANKED or not whole or most < 2:
+            return {}
+        values = np.array(list(whole.values()))  # (S, R)
+        best, worst = inference.rank_ranges(values.mean(axis=1), inference.paired_t_p_values(values))
+        return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(whole)}
+
+
+def _aliases(scorers: Mapping[str, Row]) -> dict[str, str]:
+    """Find scorers that gave the very scores of another: {later name: first name}."""
+    first: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    for label in sorted(scorers):
+        signature = scorers[label].signature()
+        known = label if signature is None else first.setdefault(signature, label)
+        if known != label:
+            aliases[label] = known
+    return aliases
+
+
+def _block_value(block: Mapping[str, Any], scorer: str) -> Triple:
+    place = block["scorers"].index(scorer)
+    auroc, variance = block["auroc"][place], block["covariance"][place][place]
+    return (auroc, *intervals.logit_interval(auroc, variance, block["n_id"], block["n_ood"]))
+
+
+def _over_seeds(values: list[float]) -> Triple:
+    if not values or any(math.isnan(value) for value in values):
+        return _NONE
+    summary = intervals.seed_interval(values)
+    low, high = summary.interval or (math.nan, math.nan)
+    return summary.mean, low, high
+
+
+def _summarised(measured: list[Any]) -> Triple:
+    return _triple(measured[0]) if len(measured) == 1 else _over_seeds([m["value"] for m in measured])
+
+
+def _triple(metric: Mapping[str, float | None]) -> Triple:
+    low, high = metric["lo"], metric["hi"]
+    return float(metric["value"] or 0.0), math.nan if low is None else low, math.nan if high is None else high
+
+
+def _columns(name: str, triple: Triple) -> dict[str, float]:
+    return {name: triple[0], f"{name}_lo": triple[1], f"{name}_hi": triple[2]}
+
+
+def _block_key(block: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*place_of(block), block["seed"], block["group"])
+
+
+def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFrame:
+    """Put the best first: models by their best row, and each model's rows together, since ranks are within it."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"}).copy()
+    value = frame[f"{group}_{metric}"] * (-1 if METRICS[metric].higher_is_better else 1)
+    best_of_model = value.groupby([frame["model"], frame["adapter"]]).transform("min")
+    keys = pd.DataFrame({"best": best_of_model, "value": value, **frame[["model", "adapter", "scorer"]]})
+    order = keys.sort_values(["best", "model", "adapter", "value", "scorer"], na_position="last").index
+    return frame.loc[order].reset_index(drop=True)
+
+
+def _require_known(metric: str, group: str, runs: Runs) -> None:
+    rows = [row for of_place in runs.rows.values() for row in of_place.values()]
+    metrics = {name for row in rows for r in row.records() for name in r["metrics"]}
+    if metric not in metrics and metrics:
+        raise unknown_name("metric", metric, metrics, valid_label="Measured")
+    if group not in (*GROUPS, "all"):
+        raise unknown_name("group", group, (*GROUPS, "all"), valid_label="Valid")

@@ -1,0 +1,244 @@
+"""Pictures of a run's scores: which records are shown, and the arrays that are drawn, from the folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import RecordsError, unknown_name
+from harness.data.opening import CSID
+from harness.reports.leaderboard import leaderboard
+from harness.reports.plots import drawing
+from harness.reports.records import SCORES, SEPARATE, SOURCE, Record, read_manifest, read_records, read_scores
+from harness.reports.runs import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+BINS = 40
+_NARROWEST = 1e-280  # a range whose bins still have a density that float64 can hold
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a run is shown; None and () leave it to the picture."""
+
+    model: str | None = None
+    seed: int | None = None
+    scorers: Sequence[str] = ()
+    sets: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score records of one model and seed."""
+
+    folder: Path
+    suite: str
+    model: str
+    seed: int
+    groups: Mapping[str, str]  # by set, in the suite's order
+    scorers: Sequence[str]  # the best on the board first
+    cells: Mapping[tuple[str, str], Record]  # by scorer and set
+
+    @property
+    def title(self) -> str:
+        """Whose scores these are."""
+        return f"{self.suite}: {self.model} (seed {self.seed})"
+
+    @property
+    def id_name(self) -> str:
+        """The ID dataset, without its folder."""
+        return PurePath(next(iter(self.cells.values()))["id"]).name
+
+    def has(self, scorer: str, name: str) -> bool:
+        """Say whether the scorer was measured on the set."""
+        return bool(self.cells.get((scorer, name), {}).get("scores"))
+
+    def record(self, scorer: str, name: str) -> Record:
+        """Return a measured cell's record; raise RecordsError where it failed or was not run."""
+        record = self.cells.get((scorer, name))
+        if record is None or not record["scores"]:
+            reason = record["error"] if record else "it was not run"
+            raise RecordsError(f"the scorer {scorer!r} has no scores on {name!r} with {self.model}: {reason}")
+        return record
+
+    def scores(self, scorer: str, name: str) -> tuple[Array, Array]:
+        """Read a measured cell's per-sample scores: (ID, OOD)."""
+        kept = self.record(scorer, name)["scores"]
+        return self._read(kept["id"]), self._read(kept["ood"])
+
+    def _read(self, name: str) -> Array:
+        scores = read_scores(self.folder, name)
+        if scores is None:
+            path = self.folder / SCORES / f"{name}.npy"
+            state = "are damaged" if path.exists() else "are gone, as of every board that was committed"
+            raise RecordsError(
+                f"the scores {str(path)!r} {state}. Run the suite into a new folder and plot that: "
+                f"ood-harness run {self.suite} --out NEW"
+            )
+        return scores
+
+
+def read_scored(folder: Path, choice: Choice) -> Scored:
+    """Read the records of the chosen model and seed.
+
+    Raises:
+        RecordsError: a folder without score records.
+        UnknownNameError: a model, seed, scorer or set that has none.
+
+    """
+    records = [r for r in read_records(folder) if r["kind"] == "score" and _is_unadapted(r)]
+    if not records:
+        raise RecordsError(f"{str(folder)!r} has records of adapted models only, which are not drawn")
+    board = leaderboard([folder], protocol=SEPARATE)
+    models = _in_order({r["model"] for r in records}, read_manifest(folder))
+    model = one_of("model", choice.model, models)
+    seed = one_of("seed", choice.seed, sorted({r["seeds"]["model"] for r in records if r["model"] == model}))
+    cells = {
+        (r["scorer"], r["ood"]): r for r in records if (r["model"], r["seeds"]["model"]) == (model, seed)
+    }
+    ranked = [row["scorer"] for row in board.rows if row["model"] == model and _is_unadapted(row)]
+    scorers = [scorer for scorer in ranked if any(scorer == of_cell for of_cell, _ in cells)]
+    for kind, names, valid in (("scorer", choice.scorers, scorers), ("set", choice.sets, board.sets)):
+        for name in names:
+            one_of(kind, name, list(valid))
+    return Scored(folder, board.suite, model, seed, board.sets, scorers, cells)
+
+
+def histograms(folder: Path, choice: Choice, *, log: bool = False) -> drawing.Histograms:
+    """Compute the densities of ID's and each set's scores, one panel a scorer.
+
+    By default the scorer that leads the board, on every near and far set that it was measured on.
+    """
+    scored = read_scored(folder, choice)
+    sets = chosen_sets(choice, scored.groups)
+    leading = [s for s in scored.scorers if any(scored.has(s, name) for name in sets)]
+    scorers = distinct(choice.scorers) or leading[:1] or scored.scorers[:1]
+    panels = []
+    for scorer in scorers:
+        measured = [name for name in sets if scored.has(scorer, name)]
+        panels.append(_histogram(scored, scorer, sets if choice.sets else measured or sets))
+    title = f"{scored.title}, {scorers[0]}" if len(scorers) == 1 else scored.title
+    names = scorers if len(scorers) > 1 else [""]
+    return drawing.Histograms(
+        title, scored.id_name, scored.groups, dict(zip(names, panels, strict=True)), log=log
+    )
+
+
+def _histogram(scored: Scored, scorer: str, sets: Sequence[str]) -> drawing.Histogram:
+    pairs = {name: scored.scores(scorer, name) for name in sets}
+    id_scores, _ = pairs[sets[0]]
+    edges = shared_edges([id_scores, *(ood_scores for _, ood_scores in pairs.values())])
+    return drawing.Histogram(
+        edges, density(id_scores, edges), {name: density(ood, edges) for name, (_, ood) in pairs.items()}
+    )
+
+
+def shared_edges(samples: Sequence[Array], bins: int = BINS) -> Array:
+    """Cut the range of all finite scores into bins of one width, (B + 1,)."""
+    import numpy as np
+
+    scores = np.concatenate(samples)
+    finite = scores[np.isfinite(scores)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    scale = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * scale, _NARROWEST):  # one value, which shall stand in the middle
+        low, high = low - max(0.5, 1e-6 * scale), high + max(0.5, 1e-6 * scale)
+    edges: Array = np.linspace(low, high, bins + 1)
+    return edges
+
+
+def density(scores: Array, edges: Array) -> Array:
+    """Return the share of scores in each bin over its width, (B,); infinite ones count in the outermost bins."""
+    import numpy as np
+
+    counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
+    shares: Array = counts / (len(scores) * np.diff(edges))
+    return shares
+
+
+def rocs(folder: Path, choice: Choice, *, log: bool = False) -> drawing.RocPanels:
+    """Compute ROC curves, one panel a set and one curve a scorer; scorers of equal scores share a curve.
+
+    By default every scorer that was measured, on the suite's first set.
+    """
+    scored = read_scored(folder, choice)
+    sets = distinct(choice.sets) or list(scored.groups)[:1]
+    panels = {}
+    for name in sets:
+        measured = [scorer for scorer in scored.scorers if scored.has(scorer, name)]
+        scorers = distinct(choice.scorers) or measured or scored.scorers[:1]
+        panels[f"{name} ({scored.groups[name]})"] = _curves(scored, scorers, name)
+    return drawing.RocPanels(scored.title, panels, log=log)
+
+
+def _curves(scored: Scored, scorers: Sequence[str], name: str) -> list[drawing.Curve]:
+    """Compute one curve for each distinct pair of scores, the largest AUROC first."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for scorer in scorers:
+        kept = scored.record(scorer, name)["scores"]
+        alike.setdefault((kept["id"], kept["ood"]), []).append(scorer)
+    curves = []
+    for labels in alike.values():
+        auroc = scored.record(labels[0], name)["metrics"]["auroc"]["value"]
+        points = roc_points(*scored.scores(labels[0], name))
+        curves.append(drawing.Curve(" = ".join(sorted(labels)), auroc, *points))
+    return sorted(curves, key=lambda curve: -curve.auroc)
+
+
+def roc_points(id_scores: Array, ood_scores: Array) -> tuple[Array, Array]:
+    """Return the shares of ID and of OOD at or above every threshold, (P,) each: OOD is the positive class.
+
+    One point for each distinct score, from the largest down, after the origin; so ties make a slope, and the area
+    below is the AUROC.
+    """
+    import numpy as np
+
+    thresholds = np.unique(np.concatenate([id_scores, ood_scores]))[::-1]
+
+    def flagged(scores: Array) -> Array:
+        below = np.searchsorted(np.sort(scores), thresholds, side="left")
+        shares: Array = np.concatenate([[0], len(scores) - below]) / len(scores)
+        return shares
+
+    return flagged(id_scores), flagged(ood_scores)
+
+
+# What is chosen -----------------------------------------------------------------------------------------------------
+
+
+def one_of(kind: str, given: str | int | None, valid: Sequence[Any]) -> Any:
+    """Return what was given where it is valid, the first valid one where nothing was given."""
+    if given is None:
+        return valid[0]
+    if given not in valid:
+        raise unknown_name(kind, str(given), map(str, valid), valid_label="In this run")
+    return given
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Drop what was named before."""
+    return list(dict.fromkeys(names))
+
+
+def chosen_sets(choice: Choice, groups: Mapping[str, str]) -> list[str]:
+    """Return the sets that were named; without any, the OOD sets, or all where there is shifted ID alone."""
+    ood = [name for name, group in groups.items() if group != CSID]
+    return distinct(choice.sets) or ood or list(groups)
+
+
+def _in_order(models: set[str], manifest: Mapping[str, Any]) -> list[str]:
+    """Put models into the suite's order; those that the last run did not know come after."""
+    known = [entry.rpartition(" (seed ")[0] for entry in manifest.get("models", {})]
+    return distinct([*(model for model in known if model in models), *sorted(models)])
+
+
+def _is_unadapted(record: Mapping[str, Any]) -> bool:
+    return place_of(record)[1:] == (SOURCE, SEPARATE)

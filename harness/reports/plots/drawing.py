@@ -1,0 +1,322 @@
+"""Draws pictures from arrays: histograms, ROC curves and scatters, the same bytes for the same input.
+
+matplotlib is used by its objects alone, under a style of its own, so that neither the reader's settings nor another
+picture in the same process changes a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.base.cache import sync
+from harness.base.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Inches = tuple[float, float]
+
+# What a file says of itself, without the time at which it was written.
+_METADATA: Mapping[str, dict[str, None]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+_STYLE: Mapping[Any, Any] = {
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "font.size": 8,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,  # a reader's programme can edit the text; journals refuse Type 3
+    "savefig.dpi": 200,
+    "svg.hashsalt": "ood-harness",
+    "text.parse_math": False,  # a name may hold a dollar sign
+}
+
+ID_COLOUR = "#0072b2"
+# Okabe and Ito's colours, which differ under every kind of colour blindness, without blue and the faint yellow; then
+# two of Tol's.
+_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#d55e00", "#000000", "#56b4e9", "#882255", "#999933")
+# Petroff's ten colours for points (arXiv:2107.02270), chosen for the same.
+_CLASS_COLOURS = (
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+_GROUP_LINES: Mapping[str, str] = {"near": "-", "far": "--", "csid": ":"}
+_LINES = ("-", "--", ":", "-.")
+_COLUMNS = 3  # panels side by side; more would be too small on paper
+_ABOVE = 0.3  # inches between the panels and the picture's title
+_PLAIN = "{x:g}"  # for logarithmic axes, since text is not read as mathematics
+_CHARACTER = 0.065  # inches, about, of a legend's letter
+_LABELLED_CLASSES = 20  # beyond, the classes' numbers would cover the points
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Densities of one scorer's scores over shared bins."""
+
+    edges: Array  # (B + 1,)
+    id_density: Array  # (B,)
+    densities: Mapping[str, Array]  # by set, (B,) each
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """One panel a scorer."""
+
+    title: str
+    id_name: str
+    groups: Mapping[str, str]  # by set
+    panels: Mapping[str, Histogram]  # by scorer
+    log: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One ROC curve, OOD as the positive class."""
+
+    label: str
+    auroc: float
+    id_flagged: Array  # (P,) share of ID at or above each threshold, rising from 0 to 1
+    ood_flagged: Array  # (P,) share of OOD at or above it
+
+
+@dataclass(frozen=True)
+class RocPanels:
+    """One panel a set, with one curve a scorer."""
+
+    title: str
+    panels: Mapping[str, Sequence[Curve]]  # by panel's title
+    log: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scatters:
+    """One panel an OOD set, over the same ID points: positions in the plane."""
+
+    title: str
+    id_points: Array  # (N, 2)
+    classes: NDArray[np.int64]  # (N,)
+    ood_points: Mapping[str, Array]  # by panel's title, (M, 2) each
+    axes: tuple[str, str] = ("", "")  # what the coordinates are; "" where they are nothing of their own
+
+
+Picture = Histograms | RocPanels | Scatters
+
+
+def require_writable(path: Path) -> None:
+    """Raise where the file's name says no format that can be drawn, or its folder is not there.
+
+    Raises:
+        UnknownNameError: another suffix than .png, .svg or .pdf.
+        InputError: no such folder.
+
+    """
+    if path.suffix.lower() not in _METADATA:
+        raise unknown_name("picture format", path.suffix or path.name, _METADATA, valid_label="Valid")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"the folder {str(path.parent)!r} of the picture is not there. Make it, or name another with -o"
+        )
+
+
+def write(picture: Picture, path: Path) -> None:
+    """Draw a picture into a .png, .svg or .pdf file: readers see the old or the new one, never a part."""
+    require_writable(path)
+    suffix = path.suffix.lower()
+    buffer = io.BytesIO()
+    with _own_style():
+        figure = _figure(picture)
+        above = _ABOVE if any(axes.get_title() for axes in figure.axes) else _ABOVE / 2
+        figure.text(0, 1 + above / figure.get_figheight(), picture.title, size=10)
+        figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix], bbox_inches="tight")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(buffer.getvalue())
+        sync(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"the picture {str(path)!r} cannot be written: {error.strerror}. Name another with -o"
+        ) from None
+
+
+@contextlib.contextmanager
+def _own_style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def _panels(count: int, *, columns: int, size: Inches, gap: Inches) -> tuple[Figure, list[Axes]]:
+    """Lay panels of one size out row by row, with room between them for what stands beside them.
+
+    The sizes are of the panels and not of the picture, so that they are the same whatever their legends need.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    columns = -(-count // rows)  # four panels are two by two
+    width, height = columns * (size[0] + gap[0]), rows * (size[1] + gap[1])
+    figure = Figure(figsize=(width, height))
+    panels = []
+    for number in range(count):
+        row, column = divmod(number, columns)
+        left, top = column * (size[0] + gap[0]), row * (size[1] + gap[1])
+        bottom = height - top - size[1]
+        panels.append(figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height)))
+    return figure, panels
+
+
+def _figure(picture: Picture) -> Figure:
+    if isinstance(picture, Histograms):
+        return _histograms(picture)
+    return _rocs(picture) if isinstance(picture, RocPanels) else _scatters(picture)
+
+
+def _histograms(picture: Histograms) -> Figure:
+    figure, panels = _panels(len(picture.panels), columns=_COLUMNS, size=(3.2, 2.2), gap=(0.75, 0.8))
+    names = list(dict.fromkeys(name for panel in picture.panels.values() for name in panel.densities))
+    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+    entries: dict[str, Any] = {}
+    for axes, (title, panel) in zip(panels, picture.panels.items(), strict=True):
+        entries[f"{picture.id_name} (ID)"] = axes.stairs(
+            panel.id_density, panel.edges, fill=True, color=ID_COLOUR, alpha=0.4, linewidth=0
+        )
+        for name, density in panel.densities.items():
+            group = picture.groups[name]
+            entries[f"{name} ({group})"] = axes.stairs(
+                density,
+                panel.edges,
+                baseline=None,
+                color=colours[name],
+                linestyle=_GROUP_LINES.get(group, "-."),
+            )
+        if picture.log:
+            axes.set_yscale("log", nonpositive="clip")
+            axes.yaxis.set_major_formatter(_PLAIN)
+        axes.set(title=title, xlabel="score, higher = more OOD", ylabel="density")
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlim(panel.edges[0], panel.edges[-1])
+    _legend_beside(_top_right(panels), list(entries.values()), list(entries))
+    return figure
+
+
+def _rocs(picture: RocPanels) -> Figure:
+    import numpy as np
+
+    labels = dict.fromkeys(curve.label for curves in picture.panels.values() for curve in curves)
+    gap = 1.4 + _CHARACTER * max(map(len, labels))
+    figure, panels = _panels(len(picture.panels), columns=2, size=(2.8, 2.8), gap=(gap, 0.8))
+    colours = (ID_COLOUR, *_COLOURS)
+    look = {label: divmod(number, len(colours)) for number, label in enumerate(labels)}
+    for axes, (title, curves) in zip(panels, picture.panels.items(), strict=True):
+        chance = np.linspace(0, 1, 201)  # straight, were it not for a logarithmic axis
+        axes.plot(chance, chance, color="#bbbbbb", linewidth=0.6)
+        lines = []
+        for curve in curves:
+            line, colour = look[curve.label]
+            lines += axes.plot(
+                curve.id_flagged,
+                curve.ood_flagged,
+                color=colours[colour],
+                linestyle=_LINES[line % len(_LINES)],
+            )
+        named = [f"{100 * curve.auroc:.1f}  {curve.label}" for curve in curves]
+        _legend_beside(axes, lines, named, title="AUROC, %")
+        axes.set(title=title, xlabel="share of ID flagged", ylabel="share of OOD flagged")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        if picture.log:
+            _log_share(axes, curves)
+    return figure
+
+
+def _log_share(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Spread the smallest shares of ID; a share of 0 has no place on such an axis."""
+    smallest = min(float(curve.id_flagged[curve.id_flagged > 0][0]) for curve in curves)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.set_xlim(min(smallest, 0.1), 1.0)
+
+
+def _scatters(picture: Scatters) -> Figure:
+    from matplotlib.lines import Line2D
+
+    gap = (0.35, 0.6) if any(picture.axes) else (0.15, 0.4)
+    figure, panels = _panels(len(picture.ood_points), columns=_COLUMNS, size=(2.4, 2.4), gap=gap)
+    for axes, (title, points) in zip(panels, picture.ood_points.items(), strict=True):
+        _draw_classes(axes, picture)
+        axes.scatter(points[:, 0], points[:, 1], s=6, color="black", marker="x", linewidths=0.5, alpha=0.7)
+        axes.set(title=title, xlabel=picture.axes[0], ylabel=picture.axes[1])
+        axes.tick_params(labelbottom=False, labelleft=False, length=0)
+    marks = [Line2D([], [], linestyle="", marker=mark, color="black", markersize=4) for mark in "ox"]
+    _legend_beside(_top_right(panels), marks, ["ID test, coloured\nby class", "OOD"])
+    return figure
+
+
+def _draw_classes(axes: Axes, picture: Scatters) -> None:
+    """Draw the ID points, and each class's number in their midst, where there are few enough to read."""
+    import numpy as np
+    from matplotlib.patheffects import withStroke
+
+    classes = np.unique(picture.classes).tolist()
+    for label, colour in zip(classes, _class_colours(len(classes)), strict=True):
+        points = picture.id_points[picture.classes == label]
+        axes.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.7, linewidths=0)
+        if len(classes) <= _LABELLED_CLASSES:
+            x, y = np.median(points, axis=0).tolist()
+            axes.annotate(
+                str(label),
+                (x, y),
+                xytext=(0, 5),
+                textcoords="offset points",
+                horizontalalignment="center",
+                weight="bold",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=5,
+            )
+
+
+def _top_right(panels: Sequence[Axes]) -> Axes:
+    return max(panels, key=lambda axes: (axes.get_position().y1, axes.get_position().x1))
+
+
+def _legend_beside(axes: Axes, lines: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
+    axes.legend(lines, labels, title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
+
+
+def _class_colours(count: int) -> Sequence[Any]:
+    import matplotlib as mpl
+    import numpy as np
+
+    if count <= len(_CLASS_COLOURS):
+        return _CLASS_COLOURS[:count]
+    colours: NDArray[np.float64] = mpl.colormaps["viridis"](np.linspace(0, 1, count))
+    return list(colours)

@@ -1,0 +1,232 @@
+"""A run's folder: its manifest, its journal of records, per-sample scores, and what ranks are made of.
+
+A record is one line, appended and synchronised, so that a crash loses at most the cell that it was measuring; the
+last line of a cell wins. Times are kept apart, so that a repeated run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from harness.base.cache import sync, write_atomically
+from harness.base.digests import array_digest
+from harness.base.errors import InputError, RecordsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Record = dict[str, Any]
+
+MANIFEST = "run.json"
+JOURNAL = "records.jsonl"
+TIMINGS = "timings.jsonl"
+PAIRED = "paired.json"
+SCORES = "scores"
+
+SOURCE = "source"  # the adapter that adapts nothing
+SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
+
+# Flags of a record.
+SATURATED = "saturated"  # so near 0 or 1 that the interval says little
+TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
+TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
+
+_ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "probe", "estimator", "ood")
+
+
+class RunFolder:
+    """The folder of one run, opened for writing. What it holds already is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            (path / SCORES).mkdir(parents=True, exist_ok=True)
+            with (path / JOURNAL).open("ab"):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"the run's folder {str(path)!r} cannot be written: {error.strerror}. Name another with --out"
+            ) from None
+        self.records = {record["cell_id"]: record for record in read_records(path)}
+        self._drop_torn_line()
+
+    def require_suite(self, name: str, digest: str) -> None:
+        """Raise where the folder holds records of another suite, which must not stand on one board."""
+        for record in self.records.values():
+            if (record["suite"], record["suite_digest"]) != (name, digest):
+                raise InputError(
+                    f"the folder {str(self.path)!r} holds records of suite {record['suite']} "
+                    f"({record['suite_digest'][:8]}), this run is {name} ({digest[:8]}). Name another with --out"
+                )
+
+    def is_done(self, cell_id: str, code_id: str) -> bool:
+        """Say whether the cell was measured without an error by the same code on the same input."""
+        record = self.records.get(cell_id)
+        return record is not None and record["error"] is None and record["code_id"] == code_id
+
+    def append(self, record: Record) -> None:
+        """Write a record to the journal; it is on the disk when this returns."""
+        with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+        self.records[record["cell_id"]] = record
+
+    def append_timings(self, timings: Iterable[Mapping[str, object]]) -> None:
+        """Add lines to the times of this run."""
+        with (self.path / TIMINGS).open("a", encoding="utf-8") as file:
+            file.writelines(_line(timing) for timing in timings)
+
+    def save_scores(self, scores: NDArray[np.float64]) -> str:
+        """Keep per-sample scores under the digest of their content, and return it."""
+        import numpy as np
+
+        name = array_digest(scores)
+        target = self.path / SCORES / f"{name}.npy"
+        if not target.exists():
+            buffer = io.BytesIO()
+            np.save(buffer, scores, allow_pickle=False)
+            temporary = target.with_name(f".{name}.{os.getpid()}")
+            temporary.write_bytes(buffer.getvalue())
+            temporary.replace(target)
+        return name
+
+    def load_scores(self, name: str) -> NDArray[np.float64] | None:
+        """Return kept scores, or None where they are gone or damaged."""
+        return read_scores(self.path, name)
+
+    def write_manifest(self, manifest: Mapping[str, object]) -> None:
+        """Write run.json."""
+        write_atomically(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+    def write_paired(self, blocks: list[dict[str, Any]]) -> None:
+        """Put blocks into paired.json, in place of those of the same model, seed, adapter, protocol and group."""
+        merged = {_block_place(block): block for block in (*read_paired(self.path), *blocks)}
+        lines = ",\n".join(json.dumps(merged[place]) for place in sorted(merged))
+        write_atomically(self.path / PAIRED, f"[\n{lines}\n]\n")
+
+    def finish(self) -> None:
+        """Rewrite the journal with one line a cell, sorted, so that equal runs have equal bytes."""
+        self.records = {
+            record["cell_id"]: record for record in read_records(self.path)
+        }  # another run's as well
+        ordered = sorted(self.records.values(), key=_sort_key)
+        write_atomically(self.path / JOURNAL, "".join(_line(record) for record in ordered))
+        sync(self.path)
+
+    def _drop_torn_line(self) -> None:
+        path = self.path / JOURNAL
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            write_atomically(path, whole.decode())
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Read a journal: the last line of each cell, in the order of the cells' first lines.
+
+    A last line without its end was torn by a crash and is passed over.
+
+    Raises:
+        RecordsError: no journal, or a damaged line within it.
+
+    """
+    path = folder / JOURNAL
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordsError(
+            f"{str(folder)!r} is no run's folder: {JOURNAL} cannot be read ({error})"
+        ) from None
+    records: dict[str, Record] = {}
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            record = json.loads(line)
+            records[record["cell_id"]] = record
+        except (ValueError, KeyError, TypeError):
+            raise RecordsError(
+                f"{path}: line {number} is damaged. Remove the line; its cell is run again"
+            ) from None
+    return list(records.values())
+
+
+def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
+    """Read the records of one kind in runs of one suite; of a cell that several hold, the last one's counts.
+
+    Raises RecordsError where there are none, with the key of a suite that `what` is, and for runs of different suites.
+    """
+    named = list(folders)
+    records = {record["cell_id"]: record for folder in named for record in read_records(folder)}
+    found = [record for record in records.values() if record["kind"] == kind]
+    if not found:
+        raise RecordsError(f"no {what} in {', '.join(map(str, named))}. Give the suite `{what}`, and run it")
+    require_one_suite(found, what)
+    return found
+
+
+def holds(folder: Path, kind: str) -> bool:
+    """Say whether a run's folder holds a record of a kind."""
+    return any(record["kind"] == kind for record in read_records(folder))
+
+
+def require_one_suite(records: Iterable[Record], what: str) -> None:
+    """Raise RecordsError for records of several suites or data, which no table may hold together."""
+    for key, kind in (("suite", "suites"), ("suite_digest", "suite digests")):
+        found = sorted({record[key] for record in records})
+        if len(found) > 1:
+            raise RecordsError(f"the {what} are of different {kind}: {', '.join(found)}. Give one at a time")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read run.json; {} where there is none. Raises RecordsError for a damaged one."""
+    path = folder / MANIFEST
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (OSError, ValueError):
+        raise RecordsError(f"{path} is damaged. Run the suite again: records are kept") from None
+
+
+def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
+    """Read kept per-sample scores by the digest of their content; None where they are gone or damaged."""
+    import numpy as np
+
+    try:
+        scores: NDArray[np.float64] = np.load(folder / SCORES / f"{name}.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return scores if array_digest(scores) == name else None
+
+
+def read_paired(folder: Path) -> list[dict[str, Any]]:
+    """Read the scorers' AUROC covariances, by model, adapter, protocol, seed and group; [] where there are none."""
+    path = folder / PAIRED
+    if not path.exists():
+        return []
+    try:
+        blocks: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RecordsError(
+            f"{path} is damaged. Remove it and run the suite again: nothing else is lost"
+        ) from None
+    return blocks
+
+
+def _block_place(block: Mapping[str, Any]) -> tuple[str, int, str, str, str]:
+    return block["model"], block["seed"], block["adapter"], block["protocol"], block["group"]
+
+
+def _sort_key(record: Record) -> tuple[Any, ...]:
+    return (*(str(record.get(key) or "") for key in _ORDER), record["seeds"]["model"], record["cell_id"])
+
+
+def _line(value: Mapping[str, object]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"

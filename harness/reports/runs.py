@@ -1,0 +1,210 @@
+"""What the records of one or several runs of a suite say, gathered by model, adapter and protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import RecordsError, unknown_name
+from harness.reports.records import SEPARATE, Record, read_manifest, read_records
+from harness.statistics.intervals import seed_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+GROUPS = ("near", "far", "csid")
+Place = tuple[str, str, str]  # model, adapter, protocol
+
+
+@dataclass
+class Row:
+    """What the records of all seeds say of one scorer at one place."""
+
+    scorer: str
+    by_set: dict[str, dict[int, Record]] = field(default_factory=dict)  # set: seed: record
+
+    def seeds(self) -> set[int]:
+        """Give the seeds of which it has a record, be it of a failure."""
+        return {seed for of_set in self.by_set.values() for seed in of_set}
+
+    def records(self) -> Iterator[Record]:
+        """Yield its records, set by set."""
+        for of_set in self.by_set.values():
+            yield from of_set.values()
+
+    def value(self, name: str, seed: int, metric: str) -> float:
+        """Give a metric of one set and seed; NaN where it was not measured."""
+        measured = self.by_set.get(name, {}).get(seed, {}).get("metrics", {}).get(metric)
+        return float(measured["value"]) if measured else math.nan
+
+    def by_stream(self, name: str, seed: int, metric: str) -> list[float]:
+        """Give a metric of one set and model's seed, stream by stream; [] where streams were not told apart."""
+        values: list[float] = self.by_set.get(name, {}).get(seed, {}).get("by_stream", {}).get(metric, [])
+        return values
+
+    def signature(self) -> str | None:
+        """Say what the per-sample scores are: equal for scorers that are one under two names, None for a gap."""
+        if not self.by_set or not all(record["scores"] for record in self.records()):
+            return None
+        scores = {
+            name: {seed: r["scores"] for seed, r in seeds.items()} for name, seeds in self.by_set.items()
+        }
+        return json.dumps(scores, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What the records of one or several runs of a suite say, gathered to be compared."""
+
+    suite: str
+    protocol: str  # with the shares of what it mixes, if it does
+    fpr: str  # "fpr95_id" or "fpr95_ood"
+    sets: dict[str, str]  # set: group, in the suite's order
+    rows: dict[Place, dict[str, Row]]  # by scorer; one that does not apply has a row without records
+    accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
+
+
+def protocols_of(folders: Sequence[Path]) -> list[str]:
+    """List the protocols under which runs have scores; first that in which nothing adapts."""
+    records = (record for folder in folders for record in read_records(folder))
+    found = {place_of(record)[2] for record in records if record["kind"] == "score"}
+    return sorted(found, key=lambda protocol: (protocol != SEPARATE, protocol))
+
+
+def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
+    """Read runs of one suite under one protocol; of a cell that several hold, the last one's record counts.
+
+    Raises RecordsError for folders without records, with records that must not be compared, and of several protocols
+    where none is named; UnknownNameError for a protocol that is not there.
+    """
+    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
+    scores = [record for record in records.values() if record["kind"] == "score"]
+    if not scores:
+        raise RecordsError(
+            f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
+        )
+    protocol = _chosen(protocol, sorted({place_of(record)[2] for record in scores}))
+    scores = [record for record in scores if place_of(record)[2] == protocol]
+    _require_comparable(scores)
+    manifests = [read_manifest(folder) for folder in folders]
+    return Runs(
+        suite=scores[0]["suite"],
+        protocol=protocol,
+        fpr=f"fpr95_{manifests[0].get('fpr', 'id')}",
+        sets=_sets_in_order(scores, manifests[0]),
+        rows=_by_place(scores, manifests, protocol),
+        accuracies=_accuracies(records.values(), protocol),
+    )
+
+
+def mean_over_sets(row: Row, seed: int, sets: Mapping[str, str], group: str, metric: str) -> float:
+    """Average one seed's metric over a group's sets; `all` is the mean of the near mean and the far mean.
+
+    NaN where a set's metric is missing, and where the group has no sets.
+    """
+    return mean_of_group({name: row.value(name, seed, metric) for name in sets}, sets, group)
+
+
+def mean_of_group(values: Mapping[str, float], sets: Mapping[str, str], group: str) -> float:
+    """Average values of sets over a group, as mean_over_sets does."""
+
+    def mean(name: str) -> float:
+        members = [values[member] for member, of in sets.items() if of == name]
+        return math.fsum(members) / len(members) if members else math.nan
+
+    if group != "all":
+        return mean(group)
+    means = [mean(name) for name in ("near", "far") if name in sets.values()]
+    return math.fsum(means) / len(means) if means else math.nan
+
+
+def place_of(record: Mapping[str, Any]) -> Place:
+    """Name where a record or block belongs: its model, adapter and protocol, with the shares of what it mixes."""
+    mixture = record.get("mixture")
+    protocol = f"{record['protocol']} {mixture['percent']}" if mixture else record["protocol"]
+    return record["model"], record["adapter"], protocol
+
+
+def _chosen(protocol: str | None, found: list[str]) -> str:
+    if protocol is None and len(found) > 1:
+        raise RecordsError(
+            f"the records are of different protocols: {', '.join(found)}. Give one at a time, with --protocol"
+        )
+    if protocol is not None and protocol not in found:
+        raise unknown_name("protocol", protocol, found, valid_label="Measured")
+    return protocol or found[0]
+
+
+def _accuracies(records: Iterable[Record], protocol: str) -> dict[Place, dict[int, dict[str, Any]]]:
+    """Gather accuracies on ID: of ID test, or of what ID there is in streams that mix, each stream a replicate."""
+    found: dict[Place, dict[int, dict[str, Any]]] = {}
+    errors: dict[Place, dict[int, dict[int, list[float]]]] = {}  # of the sets, by model's seed and stream
+    for r in records:
+        place, seed = place_of(r), r["seeds"]["model"]
+        if place[2] != protocol or r["error"]:
+            continue
+        if r["kind"] == "model" and r["ood"] is None:
+            found.setdefault(place, {})[seed] = r["metrics"]["accuracy"]
+        if r["kind"] == "adaptation":
+            of_stream = errors.setdefault(place, {}).setdefault(seed, {})
+            of_stream.setdefault(r["seeds"]["stream"], []).append(r["metrics"]["error"]["value"])
+    for place, by_seed in errors.items():
+        for seed, by_stream in by_seed.items():
+            summary = seed_interval([1 - math.fsum(values) / len(values) for values in by_stream.values()])
+            low, high = summary.interval or (None, None)
+            found.setdefault(place, {})[seed] = {"value": summary.mean, "lo": low, "hi": high}
+    return found
+
+
+def _by_place(
+    scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]], protocol: str
+) -> dict[Place, dict[str, Row]]:
+    """Gather the rows of each place; a scorer that does not apply there has a row without records."""
+    places: dict[Place, dict[str, Row]] = {}
+    for record in scores:
+        row = places.setdefault(place_of(record), {}).setdefault(record["scorer"], Row(record["scorer"]))
+        row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
+    for manifest in manifests:
+        listed = [a for a in manifest.get("not_applicable", []) if "scorer" in a]
+        for absent in (a for a in listed if place_of(a)[2] == protocol):
+            places.setdefault(place_of(absent), {}).setdefault(absent["scorer"], Row(absent["scorer"]))
+    return places
+
+
+def _sets_in_order(scores: Sequence[Record], manifest: Mapping[str, Any]) -> dict[str, str]:
+    groups = {record["ood"]: record["group"] for record in scores}
+    known = [name for name in manifest.get("sets", []) if name in groups]
+    order = [*known, *sorted(set(groups) - set(known))]
+    return {name: groups[name] for group in GROUPS for name in order if groups[name] == group}
+
+
+def _cut(record: Record) -> list[Any] | None:
+    mixture = record.get("mixture")
+    return [mixture["size"], mixture["batch_size"]] if mixture else None
+
+
+def _require_comparable(scores: Sequence[Record]) -> None:
+    """Refuse to put on one board what was not measured alike, and say which."""
+    for key, what in (("suite", "suites"), ("suite_digest", "suite digests")):
+        found = sorted({record[key] for record in scores})
+        if len(found) > 1:
+            raise RecordsError(f"the records are of different {what}: {', '.join(found)}. Give one at a time")
+    streams = {
+        json.dumps([_cut(record), record["seeds"].get("stream")]) for record in scores if "mixture" in record
+    }
+    if len(streams) > 1:
+        raise RecordsError(
+            "the records are of streams of different sizes, batches or seeds. Give runs of the same [adaptation]"
+        )
+    for side in ("id", "ood"):
+        data: dict[str, str] = {}
+        for record in scores:
+            name, digest = record[side], record["data"][side]
+            if digest is not None and data.setdefault(name, digest) != digest:
+                raise RecordsError(
+                    f"records of {name!r} are of different data: {data[name][:8]} and {digest[:8]}. "
+                    "Give runs over the same data"
+                )

@@ -1,1 +1,0 @@
-"""Trains models by recipes: any architecture under any objective, on a suite's ID data, resumable and repeatable."""
