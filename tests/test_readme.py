@@ -95,7 +95,7 @@ def whole_board() -> dict[tuple[str, str], list[str]]:
 
 def test_the_board_in_the_overview_is_that_of_the_digits_suite() -> None:
     board, registry = whole_board(), Registry.load()
-    models = {model.recipe for model in load_suite("digits", registry).models}
+    models = {model.name.rpartition(":")[2] for model in load_suite("digits", registry).models}
     assert set(board) == {(model, scorer) for model in models for scorer in registry.names("scorer")}
     text = block("text", "digits: group means", OVERVIEW)
     for name in ("digits-5-9", "letters", "patches-china", "patches-flower", "uniform", "gaussian"):
