@@ -30,10 +30,11 @@ from harness.contract.features import FeatureSet
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
+from harness.engine.loading import load_model
 from harness.engine.manifest import device_name
 from harness.engine.plan import Plan
-from harness.engine.runner import RunOptions, load_model, prepare, run_plan
 from harness.engine.scoring import Clock, Failure, fit_scorer, score_features
+from harness.evaluations.runner import RunOptions, prepare, run_plan
 from harness.models.extract import extract
 from harness.models.loaded import LoadedModel, resolve_device
 

@@ -21,7 +21,7 @@ from harness.reports.formats import Format, draw, show
 if TYPE_CHECKING:
     from harness.contract.registry import Registry
     from harness.engine.plan import Plan
-    from harness.engine.runner import RunResult
+    from harness.evaluations.runner import RunResult
     from harness.reports.leaderboard import Board
 
 FAILED, USAGE = 1, 2
@@ -73,7 +73,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
 ) -> None:
     """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
-    from harness.engine.runner import RunOptions, prepare, run_plan
+    from harness.evaluations.runner import RunOptions, prepare, run_plan
 
     plan, registry = prepare(suite, limit=limit, plugins=plugin or [])
     if dry_run:

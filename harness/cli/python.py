@@ -83,8 +83,8 @@ def run(
         HarnessError: a name, suite or folder that is not right, before anything is run.
 
     """
-    from harness.engine.runner import RunOptions, prepare, run_plan
     from harness.evaluations.probes.table import probe_table
+    from harness.evaluations.runner import RunOptions, prepare, run_plan
     from harness.reports.board_text import joined
     from harness.reports.leaderboard import leaderboards
 

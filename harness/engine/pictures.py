@@ -12,9 +12,9 @@ from harness.base.errors import HarnessError, InputError, PluginError, RecordsEr
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
+from harness.engine.loading import load_model
 from harness.engine.plan import make_plan
 from harness.engine.recorder import ID
-from harness.engine.runner import load_model
 from harness.engine.scoring import describe
 from harness.engine.suite import parse_suite
 from harness.models.extract import Counts, extract

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
-from harness.base.errors import InputError
 from harness.contract.registry import Registry
-from harness.contract.specs import ModelRequest
 from harness.data.mixtures import Mixer
 from harness.data.opening import CSID, IdData, open_id, open_set
 from harness.data.streams import Stream
 from harness.engine import manifest
 from harness.engine.fits import Fits, Means
+from harness.engine.loading import load_model
 from harness.engine.plan import Plan, PlannedModel, make_plan
 from harness.engine.recorder import ID, Recorder
 from harness.engine.scoring import Clock, Failure, describe
@@ -86,41 +85,6 @@ def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = (
 def run_plan(plan: Plan, registry: Registry, options: RunOptions) -> RunResult:
     """Run every cell of a plan that its folder does not hold yet, and write the leaderboard."""
     return _Run(plan, registry, options).execute()
-
-
-def load_model(
-    model: PlannedModel,
-    id_data: IdData,
-    registry: Registry,
-    *,
-    device: str,
-    dtype: str,
-    store: Path,
-    progress: bool = False,
-) -> LoadedModel:
-    """Build a planned model, or train it where it is trained on first use, and put it on its device.
-
-    Raises:
-        InputError: a model of other classes than the suite's. A stranger's model may raise anything else.
-
-    """
-    request = ModelRequest(
-        name=model.name,
-        argument=model.name.partition(":")[2],
-        seed=model.seed,
-        data=id_data.training,
-        device=device,
-        store=store,
-        progress=progress,
-        catalogue=registry,
-    )
-    built = model.offered.spec.build(request, **model.params)
-    if built.num_classes not in (0, id_data.num_classes):  # 0: an encoder fits any
-        raise InputError(
-            f"the model {model.label!r} knows {built.num_classes} classes, the suite's ID data has "
-            f"{id_data.num_classes}. Give a model of the suite's classes, or set [id] classes"
-        )
-    return LoadedModel(built, device, dtype, model.offered.source)
 
 
 class _Run:
