@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toys import TOY_PLUGIN, as_toml
 
-from harness.cli import main as cli
+from harness import cli
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_the_cache_is_shown_and_pruned(
         ("import harness", {"torch", "timm", "datasets", "sklearn", "pandas"}),
         ("from harness.cli import main; main()", {"torch", "timm", "datasets", "sklearn", "pandas"}),
         (
-            "from harness.registry import Registry; assert Registry.load().names('scorer')",
+            "from harness.contract.registry import Registry; assert Registry.load().names('scorer')",
             {"torch", "timm", "sklearn"},
         ),
         (
@@ -173,7 +173,7 @@ def test_the_leaderboard_of_a_finished_run_needs_no_torch(
 ) -> None:
     call("run", suite_file, "--plugin", TOY_PLUGIN, monkeypatch=monkeypatch)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom harness.leaderboard import leaderboard\n"
+        "import sys\nfrom pathlib import Path\nfrom harness.reports.leaderboard import leaderboard\n"
         "board = leaderboard([Path('results/toy')])\n"
         "print(len(board.frame), 'torch' in sys.modules)\n"
     )

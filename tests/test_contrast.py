@@ -16,8 +16,8 @@ import pytest
 from scipy.stats import ttest_rel
 from toys import run_suite
 
+from harness import cli
 from harness.base.errors import InputError, RecordsError, UnknownNameError
-from harness.cli import main as cli
 from harness.reports import contrast_text
 from harness.reports.contrast import Contrast, contrast
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.base.digests import source_digest
+from harness.base.code import source_digest
 from harness.base.errors import UnknownNameError
 from harness.base.signatures import checked_parameters
 

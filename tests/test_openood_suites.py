@@ -16,8 +16,9 @@ from PIL import Image
 
 from harness.contract.registry import Registry
 from harness.engine.plan import make_plan
+from harness.engine.runner import RunOptions
 from harness.engine.suite import parse_suite
-from harness.evaluations.runner import RunOptions, run_plan
+from harness.evaluations.run import run_plan
 from harness.reports.records import read_records
 
 SUITES = Path(__file__).parents[1] / "benchmarks/suites"

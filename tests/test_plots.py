@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 from toys import TOY_PLUGIN, as_toml, run_suite
 
+from harness import cli
 from harness.base.errors import InputError, RecordsError, UnknownNameError
-from harness.cli import main as cli
 from harness.engine.pictures import KINDS, FeatureOptions, draw, project, scatters
 from harness.models.extract import Counts
 from harness.reports.plots import drawing
@@ -344,7 +344,7 @@ def test_another_process_draws_the_same_bytes(suffix: str, ran: Path, tmp_path: 
     command = [
         sys.executable,
         "-m",
-        "harness.cli.main",
+        "harness.cli",
         "plot",
         "roc",
         str(ran),

@@ -18,8 +18,9 @@ from harness.base.errors import DatasetError
 from harness.contract.registry import Registry
 from harness.data.opening import open_id
 from harness.engine.plan import make_plan
-from harness.engine.runner import RunOptions, run_plan
+from harness.engine.runner import RunOptions
 from harness.engine.suite import load_suite
+from harness.evaluations.run import run_plan
 from harness.reports.records import read_records
 
 ROOT = Path(__file__).parents[1]

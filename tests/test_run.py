@@ -14,6 +14,7 @@ from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 
 import harness
 from harness.base.errors import DatasetError, InputError
+from harness.engine.recorder import Recorder
 from harness.reports.records import read_records
 
 
@@ -143,22 +144,20 @@ def test_a_crash_loses_no_finished_cell(
     toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_suite(toy_suite, tmp_path / "whole")
-    from harness.evaluations.scores import unit
-
-    original = unit.Unit._record
+    original = Recorder.write
     calls = 0
 
-    def crash_at_the_fifth(self: unit.Unit, *arguments: Any) -> None:
+    def crash_at_the_fifth(self: Recorder, *arguments: Any, **more: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 5:
             raise KeyboardInterrupt
-        original(self, *arguments)
+        original(self, *arguments, **more)
 
-    monkeypatch.setattr(unit.Unit, "_record", crash_at_the_fifth)
+    monkeypatch.setattr(Recorder, "write", crash_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         run_suite(toy_suite, tmp_path / "out")
-    monkeypatch.setattr(unit.Unit, "_record", original)
+    monkeypatch.setattr(Recorder, "write", original)
     with (tmp_path / "out/records.jsonl").open("a") as journal:
         journal.write('{"cell_id": "torn')
     resumed = run_suite(toy_suite, tmp_path / "out")

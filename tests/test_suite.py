@@ -10,7 +10,7 @@ from toys import TOY_PLUGIN
 
 from harness.base.errors import HarnessError, InputError, UnknownNameError
 from harness.contract.registry import Registry
-from harness.data.opening import set_entries
+from harness.data.opening import SetEntry, set_entries
 from harness.engine.plan import make_plan
 from harness.engine.suite import Suite, load_suite, parse_suite
 
@@ -22,6 +22,11 @@ def registry() -> Registry:
 
 def parsed(content: dict[str, Any]) -> Suite:
     return parse_suite(content, source="toy.toml")
+
+
+def sets_of(content: dict[str, Any]) -> list[SetEntry]:
+    suite = parsed(content)
+    return set_entries(suite.ood, suite.shift)
 
 
 def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any]) -> None:
@@ -132,7 +137,7 @@ def test_a_star_means_every_installed_scorer(toy_suite: dict[str, Any], registry
 
 def test_a_shift_is_one_set_a_corruption_and_severity(toy_suite: dict[str, Any]) -> None:
     toy_suite["shift"] = [{"corrupt": ["contrast", "pixelate"], "severity": [1, 5]}]
-    shifted = [(e.name, e.group, e.dataset) for e in set_entries(parsed(toy_suite)) if e.shifts_id]
+    shifted = [(e.name, e.group, e.dataset) for e in sets_of(toy_suite) if e.shifts_id]
     assert shifted == [
         ("contrast-1", "csid", "corrupt:contrast"),
         ("contrast-5", "csid", "corrupt:contrast"),
@@ -151,7 +156,7 @@ def test_a_shift_of_a_datasets_corruptions_hands_them_on_as_parameters(toy_suite
             "limit": 7,
         }
     ]
-    shifted = [e for e in set_entries(parsed(toy_suite)) if e.group == "csid"]
+    shifted = [e for e in sets_of(toy_suite) if e.group == "csid"]
     assert [(e.name, e.severity, dict(e.params)) for e in shifted] == [
         (f"{kind}-{severity}", severity, {"other": 2, "corruption": kind, "severity": severity})
         for kind in ("fog", "snow")
@@ -164,7 +169,7 @@ def test_a_shift_of_files_without_severities_is_named_by_the_corruption(toy_suit
     toy_suite["shift"] = [
         {"dataset": "published:mnist_c", "corrupt": ["fog", "stripe"], "split": "train", "revision": "a"}
     ]
-    shifted = [e for e in set_entries(parsed(toy_suite)) if e.group == "csid"]
+    shifted = [e for e in sets_of(toy_suite) if e.group == "csid"]
     assert [(e.name, e.severity, dict(e.params)) for e in shifted] == [
         ("fog", None, {"corruption": "fog"}),
         ("stripe", None, {"corruption": "stripe"}),
@@ -176,7 +181,7 @@ def test_fresh_and_published_corruptions_of_one_name_are_refused(toy_suite: dict
     fresh = {"corrupt": ["fog"], "severity": [3]}
     toy_suite["shift"] = [fresh, fresh | {"dataset": "published:CIFAR-10-C"}]
     with pytest.raises(InputError, match="two sets are named 'fog-3'"):
-        set_entries(parsed(toy_suite))
+        sets_of(toy_suite)
 
 
 def test_published_corruptions_do_not_come_over_ood(toy_suite: dict[str, Any], registry: Registry) -> None:
@@ -191,7 +196,7 @@ def test_published_corruptions_do_not_come_over_ood(toy_suite: dict[str, Any], r
 
 def test_a_set_for_tuning_is_not_tested_on(toy_suite: dict[str, Any]) -> None:
     toy_suite["ood"][0]["role"] = "validation"
-    assert [e.name for e in set_entries(parsed(toy_suite))] == ["close", "closer"]
+    assert [e.name for e in sets_of(toy_suite)] == ["close", "closer"]
 
 
 def test_the_digest_follows_the_data_and_not_the_competitors(toy_suite: dict[str, Any]) -> None:

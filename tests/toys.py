@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.contract.registry import Registry
 from harness.engine.plan import make_plan
+from harness.engine.runner import RunOptions, RunResult
 from harness.engine.suite import parse_suite
-from harness.evaluations.runner import RunOptions, RunResult, run_plan
+from harness.evaluations.run import run_plan
 
 TESTS = Path(__file__).parent
 TOY_PLUGIN = TESTS / "toy_plugin.py"

@@ -30,12 +30,16 @@ from harness.contract.features import FeatureSet
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
+from harness.engine.clock import Clock
+from harness.engine.guard import Failure
 from harness.engine.loading import load_model
 from harness.engine.manifest import device_name
 from harness.engine.plan import Plan
-from harness.engine.scoring import Clock, Failure, fit_scorer, score_features
-from harness.evaluations.runner import RunOptions, prepare, run_plan
-from harness.models.extract import extract
+from harness.engine.runner import RunOptions, prepare
+from harness.engine.workbench import Workbench
+from harness.evaluations.run import run_plan
+from harness.evaluations.scores.features import score_features
+from harness.models.extract import Counts, extract
 from harness.models.loaded import LoadedModel, resolve_device
 
 EXTRACTION_BOUND, BOARD_BOUND = 1.10, 1.30
@@ -148,14 +152,16 @@ def seconds(work: Callable[[], object]) -> float:
 
 def quadratic(plan: Plan, model: LoadedModel, streams: list[Stream]) -> set[str]:
     """Name the scorers whose time to score one set grows with the training data that they were fitted on."""
-    train, test = (extract(model, stream, Cache(default_root())).features for stream in streams[:2])
+    cache, size = Cache(default_root()), plan.suite.batch_size
+    bench = Workbench("model", model, {}, size, cache, Counts(), Clock())
+    train, test = (bench.features(stream.name, stream) for stream in streams[:2])
     queries = FeatureSet.of(test.sample(2000, seed=0))
     halves = [FeatureSet.of(train.sample(len(train) // share, seed=0)) for share in (2, 1)]
     found = set()
     for planned in plan.scorers:
         times = []
         for half in halves:
-            fitted = fit_scorer(planned, model, half, None, Clock())
+            fitted = bench.fit(planned, {"train": half})
             if isinstance(fitted, Failure):
                 break
             scorers = {planned.label: (planned, fitted)}

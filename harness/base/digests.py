@@ -5,20 +5,12 @@ docs/cache.md holds the table of what invalidates what; tests/test_digests.py tu
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-import importlib.util
-import inspect
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.deferred import Deferred
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from torch import nn
@@ -146,82 +138,6 @@ def adaptation_code_id(
     return digest(
         "adaptation", SCORING_VERSION, list(streams), fit, adapter, params, protocol, after, source, version
     )
-
-
-def file_digest(path: Path) -> str:
-    """Hash a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def source_digest(builder: Callable[..., Any]) -> str:
-    """Hash the code behind a builder: its module and every module of the same package that this one imports.
-
-    The imports are read, not run, so that an edited file counts even before it is loaded. Code of other
-    distributions counts by its version instead.
-    """
-    target = builder
-    while isinstance(target, functools.partial | Deferred):
-        target = target.target if isinstance(target, Deferred) else target.func
-    module = inspect.getmodule(target) or inspect.getmodule(type(target))
-    origin = getattr(module, "__file__", None)
-    if module is None or origin is None:
-        return digest("no source", repr(target))
-    files = _package_files(module.__name__, Path(origin))
-    # The module's own name is left out: a plugin file may be loaded under another.
-    return digest(
-        {name if name != module.__name__ else "": file_digest(path) for name, path in files.items()}
-    )
-
-
-def _package_files(module: str, path: Path) -> dict[str, Path]:
-    """Follow imports from a module within its top-level package: {module name: file}."""
-    found = {module: path}
-    waiting = [module]
-    top = module.partition(".")[0]
-    while waiting:
-        current = waiting.pop()
-        if found[current].suffix != ".py":
-            continue
-        for name in _imported_names(current, found[current]):
-            if name.partition(".")[0] == top and name not in found:
-                file = _module_file(name)
-                if file is not None:
-                    found[name] = file
-                    waiting.append(name)
-    return found
-
-
-def _imported_names(module: str, path: Path) -> set[str]:
-    names: set[str] = set()
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")
-                parents = parents[: len(parents) - node.level + 1]
-                base = ".".join([*parents, base] if base else parents)
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def _module_file(name: str) -> Path | None:
-    """Find a module's file by its package's folders. `find_spec` would import the packages on the way."""
-    top, *rest = name.split(".")
-    spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.has_location and spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        path = Path(folder, *rest)
-        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
 
 
 def _torch_uint8() -> Any:

@@ -21,7 +21,7 @@ from harness.reports.formats import Format, draw, show
 if TYPE_CHECKING:
     from harness.contract.registry import Registry
     from harness.engine.plan import Plan
-    from harness.evaluations.runner import RunResult
+    from harness.engine.runner import RunResult
     from harness.reports.leaderboard import Board
 
 FAILED, USAGE = 1, 2
@@ -73,7 +73,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
 ) -> None:
     """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
-    from harness.evaluations.runner import RunOptions, prepare, run_plan
+    from harness.engine.runner import RunOptions, prepare
+    from harness.evaluations.run import run_plan
 
     plan, registry = prepare(suite, limit=limit, plugins=plugin or [])
     if dry_run:
@@ -247,26 +248,12 @@ def main() -> None:
 
 
 def _finish(result: RunResult) -> None:
-    from harness.evaluations.adaptation import text as adaptation_text
-    from harness.evaluations.adaptation.table import adaptation_table
-    from harness.evaluations.estimation import text as estimation_text
-    from harness.evaluations.estimation.table import estimate_table
-    from harness.evaluations.probes import text as probes_text
-    from harness.evaluations.probes.table import probe_table
-    from harness.reports.leaderboard import leaderboards
-    from harness.reports.records import read_records
+    from harness.evaluations.run import reports
 
     measured = result.measured - result.failed
-    records = read_records(result.folder)
-    if any(r["kind"] == "score" and not r["error"] for r in records):
-        for board in leaderboards([result.folder]):
-            _print_board(board)
-    if any(r["kind"] == "probe" for r in records):
-        draw(probes_text.as_terminal(probe_table([result.folder])))
-    if any(r["kind"] == "adaptation" for r in records):
-        draw(adaptation_text.as_terminal(adaptation_table([result.folder])))
-    if any(r["kind"] == "estimate" for r in records):
-        draw(estimation_text.as_terminal(estimate_table([result.folder])))
+    for report in reports():
+        for drawing in report.draw(result.folder, width=_width()):
+            draw(drawing)
     _say(
         f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
         f"{result.counts.decoded} images decoded, {result.counts.forwarded} forwarded"
@@ -278,12 +265,17 @@ def _finish(result: RunResult) -> None:
 
 
 def _print_board(board: Board) -> None:
-    from rich.console import Console
-
     from harness.reports.board_text import as_terminal
 
+    draw(as_terminal(board, width=_width()))
+
+
+def _width() -> int:
+    """Return the terminal's width; a log's, if it is no terminal."""
+    from rich.console import Console
+
     console = Console()
-    draw(as_terminal(board, width=console.width if console.is_terminal else _LOG_WIDTH))
+    return console.width if console.is_terminal else _LOG_WIDTH
 
 
 def _print_plugins(rows: list[dict[str, Any]]) -> None:

@@ -74,7 +74,7 @@ def run(
 ) -> pd.DataFrame:
     """Run a suite, by name or path, and return its leaderboard; the run's folder holds everything else.
 
-    Of a suite that has probes and no scorers, the table of the probes is returned.
+    A suite without scorers returns its first table: of probes, else of adapters, else of estimators.
 
     Cells that `out` (default: results/SUITE) holds already are not run again. Cells that fail are missing values in
     the frame and records with their error in the folder.
@@ -83,10 +83,8 @@ def run(
         HarnessError: a name, suite or folder that is not right, before anything is run.
 
     """
-    from harness.evaluations.probes.table import probe_table
-    from harness.evaluations.runner import RunOptions, prepare, run_plan
-    from harness.reports.board_text import joined
-    from harness.reports.leaderboard import leaderboards
+    from harness.engine.runner import RunOptions, prepare
+    from harness.evaluations.run import reports, run_plan
 
     plan, registry = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
     options = RunOptions(
@@ -96,6 +94,10 @@ def run(
         progress=progress,
     )
     folder = run_plan(plan, registry, options).folder
-    if plan.probes and not plan.scorers:
-        return probe_table([folder]).frame
-    return joined(leaderboards([folder]))
+    frames = (report.frame(folder) for report in reports())
+    found = next((frame for frame in frames if frame is not None), None)
+    if found is None:
+        raise InputError(
+            f"nothing of the suite applies to its models: {folder / 'run.json'} lists what is missing"
+        )
+    return found

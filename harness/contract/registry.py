@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from harness.base.digests import digest, source_digest
+from harness.base.code import source_digest
+from harness.base.digests import digest
 from harness.base.errors import HarnessError, InputError, PluginError, unknown_name
 from harness.contract import hooks as hookspecs
 from harness.contract.specs import (

@@ -12,16 +12,15 @@ from harness.base.errors import HarnessError, InputError, PluginError, RecordsEr
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
+from harness.engine.guard import describe
 from harness.engine.loading import load_model
 from harness.engine.plan import make_plan
-from harness.engine.recorder import ID
-from harness.engine.scoring import describe
 from harness.engine.suite import parse_suite
 from harness.models.extract import Counts, extract
 from harness.models.loaded import resolve_device
 from harness.reports.plots import drawing
 from harness.reports.plots.curves import Choice, chosen_sets, histograms, one_of, rocs
-from harness.reports.records import MANIFEST, read_manifest
+from harness.reports.records import ID, MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

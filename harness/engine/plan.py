@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Planned:
+class Planned:
     """What a plugin offers, with its hyperparameters."""
 
     label: str
@@ -35,20 +35,8 @@ class _Planned:
         return frozenset(self.offered.spec.needs)
 
 
-class PlannedScorer(_Planned):
-    """A scorer with its hyperparameters."""
-
-
-class PlannedProbe(_Planned):
-    """A probe with its hyperparameters."""
-
-
-class PlannedEstimator(_Planned):
-    """An estimator of accuracy with its hyperparameters."""
-
-
 @dataclass(frozen=True)
-class PlannedAdapter(_Planned):
+class PlannedAdapter(Planned):
     """An adapter with its hyperparameters, under one protocol."""
 
     protocol: str
@@ -66,27 +54,17 @@ class PlannedModel:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One pairing: a model, a scorer and a set."""
-
-    model: PlannedModel
-    scorer: PlannedScorer
-    entry: SetEntry
-    cell_id: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything that a run will try."""
 
     suite: Suite
     models: tuple[PlannedModel, ...]
-    scorers: tuple[PlannedScorer, ...]
+    scorers: tuple[Planned, ...]
     sets: tuple[SetEntry, ...]
     limit: int | None = None
-    probes: tuple[PlannedProbe, ...] = ()
+    probes: tuple[Planned, ...] = ()
     adapters: tuple[PlannedAdapter, ...] = ()
-    estimators: tuple[PlannedEstimator, ...] = ()
+    estimators: tuple[Planned, ...] = ()
     calibration: tuple[SetEntry, ...] = ()  # shifts of ID validation, for the estimators' curves
 
     @property
@@ -94,20 +72,16 @@ class Plan:
         """The run's folder below results/; a limited run has one of its own."""
         return self.suite.name if self.limit is None else f"{self.suite.name}-limit-{self.limit}"
 
-    def cells(self, model: PlannedModel) -> Iterator[Cell]:
-        """Yield the cells of one model, set by set."""
-        for entry in self.sets:
-            for scorer in self.scorers:
-                yield Cell(model, scorer, entry, self.cell_id(model, scorer.label, entry.name))
+    @property
+    def workers(self) -> tuple[Planned, ...]:
+        """Everything that plugins offer and this plan runs."""
+        return (*self.scorers, *self.probes, *self.adapters, *self.estimators)
 
-    def cell_id(self, model: PlannedModel, scorer: str, ood: str) -> str:
-        """Name the cell of a model, a scorer and a set."""
-        return self._place(model, what=scorer, name=ood)
-
-    def adaptation_id(self, model: PlannedModel, adapter: PlannedAdapter, stream_seed: int, name: str) -> str:
-        """Name the place of what an adapter does on a set, in the stream of a seed."""
-        what = f"stream {stream_seed}"
-        return self._place(model, adapter=adapter.label, protocol=adapter.protocol, what=what, name=name)
+    @property
+    def names_of_sets(self) -> list[str]:
+        """The sets by name, and the mixtures of them that adapters meet."""
+        mixtures = [mixture.name for adapter in self.open_adapters for mixture in self.mixtures(adapter)]
+        return list(dict.fromkeys([entry.name for entry in self.sets] + mixtures))
 
     @property
     def open_adapters(self) -> tuple[PlannedAdapter, ...]:
@@ -132,22 +106,10 @@ class Plan:
                 for shift in shifts if of_parts[1] else [None]:
                     yield Mixture(of_parts, ood, shift)
 
-    def mixture_id(self, model: PlannedModel, adapter: PlannedAdapter, mixture: Mixture, what: str) -> str:
-        """Name the place of what a scorer gives on a mixture, or of what its streams made of the adapter."""
-        protocol = f"{adapter.protocol} {mixture.percent}"
-        return self._place(model, adapter=adapter.label, protocol=protocol, what=what, name=mixture.name)
-
-    def estimate_id(self, model: PlannedModel, estimator: PlannedEstimator, name: str) -> str:
-        """Name the place of an estimator's number on a set."""
-        return self.cell_id(model, f"estimator {estimator.label}", name)
-
-    def probe_id(self, model: PlannedModel, probe: PlannedProbe, name: str) -> str:
-        """Name the place of a probe's number on a set."""
-        return self.cell_id(model, f"probe {probe.label}", name)
-
-    def _place(
-        self, model: PlannedModel, *, what: str, name: str, adapter: str = SOURCE, protocol: str = SEPARATE
+    def cell_id(
+        self, model: PlannedModel, *, what: str, on: str, adapter: str = SOURCE, protocol: str = SEPARATE
     ) -> str:
+        """Name the place of a number: `what` is measured of a model, on a set, under an adapter and protocol."""
         return digests.cell_id(
             suite=self.suite.name,
             model=model.label,
@@ -156,7 +118,7 @@ class Plan:
             protocol=protocol,
             scorer=what,
             id_name=self.suite.id.dataset,
-            ood=name,
+            ood=on,
         )
 
 
@@ -175,13 +137,13 @@ def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> 
         checked_parameters(offered.spec.build, params, owner=f"dataset {dataset}", given=1)
     models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
     scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry, registry)]
-    probes = [PlannedProbe(*_taken("probe", entry, registry)) for entry in suite.probes]
+    probes = [Planned(*_taken("probe", entry, registry)) for entry in suite.probes]
     adapters = [
         PlannedAdapter(*_taken("adapter", entry, registry), protocol)
         for entry in suite.adapters
         for protocol in entry.protocol
     ]
-    estimators = [PlannedEstimator(*_taken("estimator", entry, registry)) for entry in suite.estimators]
+    estimators = [Planned(*_taken("estimator", entry, registry)) for entry in suite.estimators]
     _require_shifts(suite, sets)
     for kind, labels in {
         "adapters": [f"{adapter.label} ({adapter.protocol})" for adapter in adapters],
@@ -232,15 +194,15 @@ def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
     return PlannedModel(_with_params(label, entry.params), offered, entry.name, seed, entry.params)
 
 
-def _scorers(entry: PluginEntry, registry: Registry) -> Iterator[PlannedScorer]:
+def _scorers(entry: PluginEntry, registry: Registry) -> Iterator[Planned]:
     if entry.name == ALL_SCORERS:
         for installed in registry.names("scorer"):
             try:
-                yield PlannedScorer(installed, registry.get("scorer", installed), {})
+                yield Planned(installed, registry.get("scorer", installed), {})
             except PluginError:
                 continue  # two plugins offer it: the registry has reported it among its problems
         return
-    yield PlannedScorer(*_taken("scorer", entry, registry))
+    yield Planned(*_taken("scorer", entry, registry))
 
 
 def _taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:

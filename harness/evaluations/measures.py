@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from harness.base.digests import array_digest, digest
 from harness.base.errors import HarnessError
 from harness.data.opening import CSID, SetEntry
-from harness.engine.scoring import Failure
+from harness.engine.evaluation import Measured
+from harness.engine.guard import Failure
+from harness.reports.records import SATURATED
 from harness.statistics import inference, intervals, metrics
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 MetricValue = dict[str, float | None]
 RANKED_GROUPS = ("near", "far")
 BY_STREAM = ("auroc", "fpr95_id", "fpr95_ood")
+SATURATED_FROM = 0.999
 ALL = "all"  # the mean of the near mean and the far mean
 
 
@@ -66,22 +69,38 @@ def stream_metrics(
     return found, {name: [values[name] for values in measured] for name in BY_STREAM}
 
 
-def of_streams(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Turn the scores of several streams into what a record holds of them, or into the first error."""
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    if failures:
-        return {"error": failures[0].message}
-    pairs = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+def of_streams(outcomes: Sequence[Outcome]) -> Measured | Failure:
+    """Turn the scores of several streams into what a record says of them, or into the first failure."""
+    pairs = []
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            return outcome
+        pairs.append(outcome)
     try:
         found, by_stream = stream_metrics(pairs)
     except HarnessError as error:
-        return {"error": str(error)}
+        return Failure(str(error))
     sides = {
         side: digest([array_digest(pair[place].cpu().numpy()) for pair in pairs])
         for place, side in enumerate(("id", "ood"))
     }
-    counts = {"n_id": len(pairs[0][0]), "n_ood": len(pairs[0][1])}
-    return {"metrics": found, "by_stream": by_stream, "scores": sides, **counts}
+    return Measured(
+        {
+            "metrics": found,
+            "by_stream": by_stream,
+            "scores": sides,
+            "n_id": len(pairs[0][0]),
+            "n_ood": len(pairs[0][1]),
+            "flags": flags(found),
+        }
+    )
+
+
+def flags(found: Mapping[str, MetricValue]) -> list[str]:
+    """Flag an AUROC so near 0 or 1 that its interval says little."""
+    auroc = found["auroc"]["value"]
+    assert auroc is not None
+    return [SATURATED] if max(auroc, 1 - auroc) >= SATURATED_FROM else []
 
 
 def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:

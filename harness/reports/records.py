@@ -30,6 +30,14 @@ TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
 
+# Kinds of records.
+SCORE = "score"
+MODEL = "model"
+PROBE = "probe"
+ADAPTATION = "adaptation"
+ESTIMATE = "estimate"
+
+ID = "id"  # the ID test stream, among the names of sets
 SOURCE = "source"  # the adapter that adapts nothing
 SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
 
@@ -55,6 +63,7 @@ class RunFolder:
                 f"the run's folder {str(path)!r} cannot be written: {error.strerror}. Name another with --out"
             ) from None
         self.records = {record["cell_id"]: record for record in read_records(path)}
+        self._forgotten: set[str] = set()
         self._drop_torn_line()
 
     def require_suite(self, name: str, digest: str) -> None:
@@ -78,6 +87,12 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         self.records[record["cell_id"]] = record
+
+    def forget_error(self, cell_id: str) -> None:
+        """Leave a cell's error out of the sorted journal: the cell turned out not to apply."""
+        if cell_id in self.records and self.records[cell_id]["error"] is not None:
+            self._forgotten.add(cell_id)
+            del self.records[cell_id]
 
     def append_timings(self, timings: Iterable[Mapping[str, object]]) -> None:
         """Add lines to the times of this run."""
@@ -114,9 +129,12 @@ class RunFolder:
 
     def finish(self) -> None:
         """Rewrite the journal with one line a cell, sorted, so that equal runs have equal bytes."""
+        read = read_records(self.path)  # another run's as well
         self.records = {
-            record["cell_id"]: record for record in read_records(self.path)
-        }  # another run's as well
+            record["cell_id"]: record
+            for record in read
+            if record["error"] is None or record["cell_id"] not in self._forgotten
+        }
         ordered = sorted(self.records.values(), key=_sort_key)
         write_atomically(self.path / JOURNAL, "".join(_line(record) for record in ordered))
         sync(self.path)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from harness_plugins.models.timm_models import build_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from harness import Selection
 
@@ -242,6 +243,40 @@ def test_recipe_data_and_seed_each_change_the_digest_and_the_description_does_no
     ]
     assert len(set(digests)) == len(digests)
     assert digest(base.model_copy(update={"description": "Other.", "seeds": [7]})) == digests[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "counts"),
+    [
+        (lambda code: f"# A comment.\n{code}", False),
+        (lambda code: code.replace('"""', '"""In other words: ', 1), False),
+        (lambda code: f"{code}\n\nfrom __future__ import annotations\n", False),
+        (lambda code: code.replace(") -> None:", ") -> object:"), False),
+        (lambda code: f"{code}\nEDITED = 1\n", True),
+        (lambda code: f"{code}\nimport antigravity\n", True),
+    ],
+    ids=["comment", "docstring", "an import that stands twice", "annotation", "constant", "import"],
+)
+@pytest.mark.parametrize("module", store._DECISIVE)
+def test_an_edit_of_the_training_code_counts_if_it_does_something(
+    edit: Callable[[str], str],
+    counts: bool,
+    module: str,
+    tiny: harness.TrainingData,
+    recipe: Path,
+    catalogue: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = load_recipe(str(recipe), Registry.load(blocked=()))
+    original = Training(loaded, tiny, 0, catalogue).digest
+    folder = shutil.copytree(Path(store.__file__).parent, tmp_path / "code")
+    monkeypatch.setattr(store, "__file__", str(folder / "store.py"))
+    assert Training(loaded, tiny, 0, catalogue).digest == original
+
+    path = folder / f"{module}.py"
+    path.write_text(edit(path.read_text()))
+    assert (Training(loaded, tiny, 0, catalogue).digest != original) == counts
 
 
 def test_auxiliary_data_change_the_digest(

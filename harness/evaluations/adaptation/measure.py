@@ -1,35 +1,43 @@
-"""Runs the adapters of one model under their protocols, and records what they did on every shifted set."""
+"""Runs the adapters of one model under their protocols, on streams of shifted ID."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.base import digests
+from harness.base.errors import InputError
 from harness.base.progress import progress_bar
 from harness.data.opening import CSID
 from harness.data.streams import Stream
-from harness.engine.recorder import ID
-from harness.engine.scoring import describe
+from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.guard import Failure, describe
+from harness.evaluations.adaptation.prepared import Prepared, batch_size, fit_digests
+from harness.evaluations.adaptation.report import AdaptationReport
 from harness.evaluations.adaptation.tally import error_of, tallied
+from harness.reports.records import ADAPTATION, ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from harness.contract.selection import Selection
-    from harness.engine.plan import PlannedAdapter, PlannedModel
-    from harness.engine.recorder import Recorder
-    from harness.engine.scoring import Clock
+    from harness.engine.evaluation import Job
+    from harness.engine.plan import Plan, PlannedAdapter, PlannedModel
     from harness.evaluations.adaptation.passage import Passage
-    from harness.evaluations.adaptation.prepared import Prepared
     from harness.evaluations.adaptation.tally import Tally
-    from harness.models.loaded import LoadedModel
 
 logger = logging.getLogger("ood_harness")
 
 CONTINUAL, MIXED, CORRELATED = "continual", "mixed", "correlated"
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptationCell(Cell):
+    """A model, an adapter under a protocol, the seed of a stream, and a shifted set."""
+
+    worker: PlannedAdapter
+    seed: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,161 +54,164 @@ class Course:
         return [name for names in self.names for name in names]
 
 
+class Adaptation:
+    """Test-time adapters on shifted ID."""
+
+    name = ADAPTATION
+    is_counted = True
+    report = AdaptationReport()
+
+    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[AdaptationCell]:
+        """Yield every adapter that meets shifted ID alone, on every shifted set, for every seed of the streams."""
+        shifted = [entry.name for entry in plan.sets if entry.group == CSID]
+        for adapter in plan.closed_adapters:
+            place = {"adapter": adapter.label, "protocol": adapter.protocol}
+            for seed in plan.suite.adaptation.closed_seeds:
+                for name in shifted:
+                    what = f"stream {seed}"
+                    cell_id = plan.cell_id(model, what=what, on=name, **place)
+                    head = {"kind": ADAPTATION, "group": CSID, **place}
+                    yield AdaptationCell(model, adapter, name, cell_id, head, seed, seed=seed)
+
+    def begin(self, job: Job) -> Adapting:
+        """Begin with one model."""
+        return Adapting(job)
+
+
 @dataclass(frozen=True, eq=False)
 class Adapting:
-    """The adapters on a model, and which of their numbers the folder lacks."""
+    """The adapters of one model."""
 
-    model: PlannedModel
-    loaded: LoadedModel
-    recorder: Recorder
-    clock: Clock
-    prepared: Prepared
-    progress: bool = False
+    job: Job
 
-    @property
-    def cells(self) -> int:
-        """How many numbers there are to be."""
-        return len(self._shifted) * len(self._applicable) * len(self._table.closed_seeds)
+    def missing(self, cell: AdaptationCell) -> NotApplicable | None:
+        """Return what the adapter needs and neither the model nor the data offer."""
+        return not_applicable(self._prepared, cell.worker)
 
-    def not_applicable(self) -> list[dict[str, object]]:
-        """List the adapters whose needs exceed what the model and the data offer, with what is missing."""
-        place = {"model": self.model.label, "seed": self.model.seed}
-        return [
-            {**place, "adapter": a.label, "protocol": a.protocol, "missing": self.prepared.missing(a)}
-            for a in self.recorder.plan.closed_adapters
-            if self.prepared.missing(a)
-        ]
+    def key(self, cell: AdaptationCell) -> str:
+        """Digest all that the cell's passage depends on."""
+        return self._key(self._course_of(cell))
 
-    def run(self) -> None:
-        """Make every passage of which a number is missing."""
-        courses = list(self._courses())
+    def measure(self, cells: Sequence[AdaptationCell]) -> Iterator[tuple[AdaptationCell, Measured | Failure]]:
+        """Make every passage of which a number is missing, each once."""
+        pending: dict[Course, list[AdaptationCell]] = {}
+        for cell in cells:
+            pending.setdefault(self._course_of(cell), []).append(cell)
+        model, bench = self.job.model, self.job.bench
         with progress_bar(
-            total=len(courses),
-            description=f"adapt {self.model.label} (seed {self.model.seed})",
+            total=len(pending),
+            description=f"adapt {model.label} (seed {model.seed})",
             unit="passage",
-            enabled=self.progress and bool(courses),
+            enabled=bench.progress and bool(pending),
         ) as bar:
-            for course in courses:
-                code_id = self._code_id(course)
-                if pending := [name for name in course.sets if not self._is_done(course, name, code_id)]:
-                    self._make(course, code_id, pending)
+            for course, of_course in pending.items():
+                yield from self._made(course, {cell.on: cell for cell in of_course})
                 bar.update()
 
-    # What there is to do ----------------------------------------------------------------------------------------
-
-    @cached_property
-    def _applicable(self) -> list[PlannedAdapter]:
-        return [
-            adapter for adapter in self.recorder.plan.closed_adapters if not self.prepared.missing(adapter)
-        ]
-
-    @property
-    def _table(self) -> Any:
-        return self.recorder.plan.suite.adaptation
-
-    @cached_property
-    def _shifted(self) -> dict[str, Selection | None]:
-        """The shifted sets by name; None for one that cannot be opened."""
-        found: dict[str, Selection | None] = {}
-        for entry in self.recorder.plan.sets:
-            if entry.group == CSID:
-                stream = self.recorder.streams[entry.name]
-                found[entry.name] = stream.parts[0] if isinstance(stream, Stream) else None
-        return found
-
-    def _courses(self) -> Iterator[Course]:
-        """List the passages: one a set, one a severity where a model goes on, or one over all where they are mixed."""
-        for adapter in self._applicable:
-            for seed in self._table.closed_seeds:
-                names = tuple(self._shifted)
-                if adapter.protocol == CONTINUAL:
-                    for sequence in self._sequences():
-                        yield Course(adapter, seed, tuple((name,) for name in sequence))
-                elif adapter.protocol == MIXED:
-                    yield Course(adapter, seed, (names,))
-                else:
-                    yield from (Course(adapter, seed, ((name,),)) for name in names)
-
-    def _sequences(self) -> list[list[str]]:
-        """List the shifted sets by severity, those that are datasets of their own together, in the suite's order."""
-        found: dict[int | None, list[str]] = {}
-        for entry in self.recorder.plan.sets:
-            if entry.group == CSID:
-                found.setdefault(entry.severity, []).append(entry.name)
-        return list(found.values())
-
-    def _is_done(self, course: Course, name: str, code_id: str) -> bool:
-        plan = self.recorder.plan
-        cell_id = plan.adaptation_id(self.model, course.adapter, course.seed, name)
-        return self.recorder.folder.is_done(cell_id, code_id)
+    def finish(self, cells: Sequence[AdaptationCell]) -> None:
+        """Do nothing more."""
 
     # Passages ---------------------------------------------------------------------------------------------------
 
-    def _make(self, course: Course, code_id: str, pending: list[str]) -> None:
+    @property
+    def _prepared(self) -> Prepared:
+        return self.job.bench.shared(Prepared)
+
+    def _course_of(self, cell: AdaptationCell) -> Course:
+        return self._courses[cell.worker.label, cell.worker.protocol, cell.seed, cell.on]
+
+    @cached_property
+    def _courses(self) -> Mapping[tuple[str, str, int, str], Course]:
+        """The passages, by adapter, protocol, seed and set."""
+        return {
+            (course.adapter.label, course.adapter.protocol, course.seed, name): course
+            for adapter in self.job.plan.closed_adapters
+            for seed in self.job.plan.suite.adaptation.closed_seeds
+            for course in self._courses_of(adapter, seed)
+            for name in course.sets
+        }
+
+    def _courses_of(self, adapter: PlannedAdapter, seed: int) -> Iterator[Course]:
+        """List an adapter's passages: one per set, per severity if a model goes on, or over all if they are mixed."""
+        by_severity: dict[int | None, list[str]] = {}
+        for entry in self.job.plan.sets:
+            if entry.group == CSID:
+                by_severity.setdefault(entry.severity, []).append(entry.name)
+        names = tuple(entry.name for entry in self.job.plan.sets if entry.group == CSID)
+        if adapter.protocol == CONTINUAL:
+            for sequence in by_severity.values():
+                yield Course(adapter, seed, tuple((name,) for name in sequence))
+        elif adapter.protocol == MIXED:
+            yield Course(adapter, seed, (names,))
+        else:
+            yield from (Course(adapter, seed, ((name,),)) for name in names)
+
+    def _made(
+        self, course: Course, waiting: dict[str, AdaptationCell]
+    ) -> Iterator[tuple[AdaptationCell, Measured | Failure]]:
         label = f"{course.adapter.label} ({course.adapter.protocol})"
+        bench = self.job.bench
         try:
-            with self.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}"):
-                passage = self.prepared.passage(course.adapter)
+            with bench.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}"):
+                passage = self._prepared.passage(course.adapter, self.job.plan.suite)
                 streams = self._streams(course)
-                outputs = self.loaded.model.num_classes
-                for stream, tallies in tallied(passage.run(streams), num_outputs=outputs):
+                steps = passage.run(streams)
+                for stream, tallies in tallied(steps, num_outputs=bench.loaded.model.num_classes):
                     names = course.names[streams.index(stream)]
                     forgetting = self._id_error(passage) if stream is streams[-1] else None
                     for part, tally in sorted(tallies.items()):
-                        if (name := names[part]) in pending:
-                            self._record(course, code_id, name, metrics=_with(forgetting, tally))
-                            pending.remove(name)
+                        if cell := waiting.pop(names[part], None):
+                            yield cell, Measured({"metrics": _with(forgetting, tally)})
         except Exception as error:  # a stranger's adapter may raise anything
-            logger.warning("%s, adapter %s: %s", self.model.label, label, describe(error))
-            for name in pending:
-                self._record(course, code_id, name, error=describe(error))
+            logger.warning("%s, adapter %s: %s", self.job.model.label, label, describe(error))
+            for cell in waiting.values():
+                yield cell, Failure(describe(error))
 
     def _streams(self, course: Course) -> list[Stream]:
-        """Open the streams of a passage. Raises InputError where a set could not be opened."""
-        size, seed = self.prepared.batch_size, course.seed
+        """Open the streams of a passage. Raises InputError if a set could not be opened."""
+        suite, seed = self.job.plan.suite, course.seed
+        size, concentration = batch_size(suite), suite.adaptation.concentration
         found = []
         for names in course.names:
-            parts = [self._shifted[name] for name in names]
-            opened = [part for part in parts if part is not None]
-            if len(opened) < len(parts):
-                broken: Any = self.recorder.streams[names[parts.index(None)]]
-                raise ValueError(broken.message)
+            broken = [f for name in names if isinstance(f := self.job.sets.streams[name], Failure)]
+            if broken:
+                raise InputError(broken[0].message)
+            parts = [self.job.sets.selection(name) for name in names]
             if course.adapter.protocol == CORRELATED:
-                concentration = self._table.concentration
-                found.append(
-                    Stream.correlated(opened[0], batch_size=size, concentration=concentration, seed=seed)
-                )
+                stream = Stream.correlated(parts[0], batch_size=size, concentration=concentration, seed=seed)
             else:
-                found.append(Stream.mixed(opened, batch_size=size, seed=seed))
+                stream = Stream.mixed(parts, batch_size=size, seed=seed)
+            found.append(stream)
         return found
 
     def _id_error(self, passage: Passage) -> float:
         """Forward ID test, shuffled so that batch statistics are not those of one class, through what is left."""
-        test = self.recorder.id_data.test
-        return error_of(passage, Stream.mixed([test], batch_size=self.prepared.batch_size, seed=0))
+        size = batch_size(self.job.plan.suite)
+        return error_of(passage, Stream.mixed([self.job.sets.id_data.test], batch_size=size, seed=0))
 
-    def _record(self, course: Course, code_id: str, name: str, **measured: Any) -> None:
-        self.recorder.adaptation(self.model, course.adapter, course.seed, name, code_id, **measured)
-
-    def _code_id(self, course: Course) -> str:
-        """Digest all that a passage depends on; "" where a set cannot be opened."""
-        if any(self._shifted[name] is None for name in course.sets):
-            return ""
-        adapter = course.adapter
-        streams = [*self._streams(course), self.recorder.streams[ID]]
+    def _key(self, course: Course) -> str:
+        adapter, loaded = course.adapter, self.job.bench.loaded
+        streams = [*self._streams(course), self.job.sets.stream(ID)]
         return digests.adaptation_code_id(
-            streams=[self.loaded.features_key(s, layers=False) for s in streams if isinstance(s, Stream)],
-            fit=self.prepared.fit(adapter),
+            streams=[loaded.features_key(stream, layers=False) for stream in streams],
+            fit=fit_digests(self.job, adapter),
             adapter=adapter.offered.spec.name,
             params=adapter.params,
             protocol=adapter.protocol,
-            after=self._table.after,
+            after=self.job.plan.suite.adaptation.after,
             source=adapter.offered.source,
             version=adapter.offered.version,
         )
 
 
+def not_applicable(prepared: Prepared, adapter: PlannedAdapter) -> NotApplicable | None:
+    """Return what an adapter needs and neither the model nor the data offer; None if it applies."""
+    missing = prepared.missing(adapter)
+    place = {"adapter": adapter.label, "protocol": adapter.protocol}
+    return NotApplicable(place, missing) if missing else None
+
+
 def _with(id_error: float | None, tally: Tally) -> dict[str, dict[str, float | None]]:
-    """Add the error on ID after the passage to a tally's metrics, where it is known."""
+    """Add the error on ID after the passage to a tally's metrics, if it is known."""
     forgetting = {} if id_error is None else {"id_error": {"value": id_error, "lo": None, "hi": None}}
     return tally.metrics() | forgetting

@@ -1,10 +1,10 @@
-"""Builds adapters for passages; what one wants to see of the clean images beforehand, it is shown once a model."""
+"""Builds adapters for passages. One that must see clean ID images first sees them once per model."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data.streams import Stream
 from harness.evaluations.adaptation.passage import Passage
@@ -15,58 +15,57 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from harness.contract.protocols import Adapter
+    from harness.contract.protocols import Adapter, PreparedAdapter
+    from harness.engine.evaluation import Job
     from harness.engine.plan import PlannedAdapter
-    from harness.engine.recorder import Recorder
-    from harness.models.decoded import Decoder
+    from harness.engine.suite import Suite
+    from harness.engine.workbench import Workbench
 
 TRAIN = "train"  # the need of an adapter that is prepared
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The adapters of a model."""
+    """The adapters of one model."""
 
-    decoder: Decoder
-    recorder: Recorder
+    bench: Workbench
     _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label: what has seen the clean images
 
-    @property
-    def batch_size(self) -> int:
-        """How many images an adapter meets at a time."""
-        suite = self.recorder.plan.suite
-        return suite.adaptation.batch_size or suite.batch_size
-
-    def adapter(self, planned: PlannedAdapter) -> Adapter:
-        """Build an adapter for one passage, as a copy of what has seen the clean images."""
-        if TRAIN not in planned.needs:
-            return planned.offered.spec.build(**planned.params)  # type: ignore[no-any-return]
-        if planned.label not in self._prepared:
-            classifier: Any = copy.deepcopy(self.decoder.model.model.classifier)
-            built = planned.offered.spec.build(**planned.params)
-            self._prepared[planned.label] = built.prepare(classifier.eval(), self._clean())
-        return copy.deepcopy(self._prepared[planned.label])
-
-    def passage(self, planned: PlannedAdapter) -> Passage:
+    def passage(self, planned: PlannedAdapter, suite: Suite) -> Passage:
         """Begin a passage of an adapter, from the model as it was trained."""
-        after = self.recorder.plan.suite.adaptation.after
-        return Passage(self.adapter(planned), self.decoder, after=after)
+        adapter = self._adapter(planned, batch_size(suite))
+        return Passage(adapter, self.bench.decoder, after=suite.adaptation.after)
 
     def missing(self, planned: PlannedAdapter) -> list[str]:
-        """List what neither the model nor the data offer."""
-        needs = {"logits", *planned.needs}
-        return sorted(needs - self.decoder.model.offers - self.recorder.id_data.offers)
+        """List what an adapter needs and neither the model nor the data offer."""
+        return self.bench.missing(frozenset({"logits", *planned.needs}))
 
-    def fit(self, planned: PlannedAdapter) -> dict[str, str]:
-        """Digest what an adapter sees beforehand."""
-        train = self.recorder.id_data.train
-        return {TRAIN: train.digest} if train is not None and TRAIN in planned.needs else {}
+    def _adapter(self, planned: PlannedAdapter, size: int) -> Adapter:
+        """Build an adapter for one passage, as a copy of the one that has seen the clean images."""
+        if TRAIN not in planned.needs:
+            plain: Adapter = planned.offered.spec.build(**planned.params)
+            return plain
+        if planned.label not in self._prepared:
+            classifier = copy.deepcopy(self.bench.loaded.module).eval()
+            built: PreparedAdapter = planned.offered.spec.build(**planned.params)
+            self._prepared[planned.label] = built.prepare(classifier, self._clean(size))  # type: ignore[arg-type]
+        return copy.deepcopy(self._prepared[planned.label])
 
-    def _clean(self) -> Iterator[Tensor]:
+    def _clean(self, size: int) -> Iterator[Tensor]:
         """Decode ID training images in a random order, as many as the adapter takes."""
-        train = self.recorder.id_data.train
-        if train is None:
+        model = self.bench.loaded
+        if TRAIN not in self.bench.parts:
             return
-        stream = Stream.mixed([train], batch_size=self.batch_size, seed=0)
-        for batch in decoded_batches(self.decoder.model, stream):  # of which the adapter may take a few alone
-            yield self.decoder.model.model.preprocessing.normalise(batch.to(self.decoder.model.device))
+        stream = Stream.mixed([self.bench.parts[TRAIN]], batch_size=size, seed=0)
+        for batch in decoded_batches(model, stream):  # of which the adapter may take a few only
+            yield model.model.preprocessing.normalise(batch.to(model.device))
+
+
+def batch_size(suite: Suite) -> int:
+    """Return how many images an adapter meets at a time."""
+    return suite.adaptation.batch_size or suite.batch_size
+
+
+def fit_digests(job: Job, planned: PlannedAdapter) -> dict[str, str]:
+    """Digest what an adapter sees before its first stream."""
+    return job.sets.id_data.digests_of(planned.needs & {TRAIN})

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Callable  # noqa: TC003  # a field's type
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,213 +13,200 @@ from harness.base.errors import InputError
 from harness.base.progress import progress_bar
 from harness.contract.features import Estimate
 from harness.contract.specs import FEATURE_FIELDS, PEER
-from harness.data.opening import CALIBRATION, CLEAN, CSID, calibration_sets
+from harness.data.opening import CALIBRATION, CLEAN, CSID, open_shifted
 from harness.data.streams import Stream
-from harness.engine.recorder import ID
-from harness.engine.scoring import Failure, describe, fit_estimator
-from harness.evaluations import measures as evaluation
+from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.guard import Failure, describe
+from harness.evaluations import measures
+from harness.evaluations.estimation.report import EstimationReport
 from harness.models.loaded import libraries
 from harness.models.unlabelled import unlabelled
+from harness.reports.records import ESTIMATE, ID
 
 if TYPE_CHECKING:
-    from harness.contract.protocols import Catalogue, Estimator
-    from harness.engine.fits import Fits
-    from harness.engine.plan import PlannedEstimator, PlannedModel
-    from harness.models.decoded import Decoder
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from harness.contract.protocols import Estimator
+    from harness.contract.selection import Selection
+    from harness.data.opening import SetEntry
+    from harness.engine.evaluation import Job
+    from harness.engine.plan import Plan, Planned, PlannedModel
 
 logger = logging.getLogger("ood_harness")
+
+VALIDATION = "validation"
+FITTED_WITH = frozenset({"labels"})  # that estimators are given beside what they declare, of validation data
 
 
 @dataclass(frozen=True)
 class Target:
-    """A labelled set on which estimators are run, as if it had no labels."""
+    """A labelled set on which estimators run, as if it had no labels."""
 
     name: str
     group: str  # id, csid or calibration
     kind: str  # of its shift
-    stream: Stream
+    shift: SetEntry | None = None  # of validation data
+
+
+@dataclass(frozen=True, eq=False)
+class EstimateCell(Cell):
+    """A model, an estimator and a target."""
+
+    worker: Planned
+    target: Target = field(kw_only=True)
+
+
+class Estimation:
+    """Estimates of a model's accuracy on unlabelled sets."""
+
+    name = ESTIMATE
+    is_counted = True
+    report = EstimationReport()
+
+    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[EstimateCell]:
+        """Yield every estimator on every target."""
+        for estimator in plan.estimators:
+            for target in targets(plan):
+                head = {
+                    "kind": ESTIMATE,
+                    "estimator": estimator.label,
+                    "needs": sorted(estimator.needs),
+                    "ood": None if target.name == ID else target.name,
+                    "group": target.group,
+                    "shift": target.kind,
+                }
+                cell_id = plan.cell_id(model, what=f"estimator {estimator.label}", on=target.name)
+                yield EstimateCell(model, estimator, ID, cell_id, head, target=target)
+
+    def begin(self, job: Job) -> Estimating:
+        """Begin with one model."""
+        return Estimating(job)
+
+
+def targets(plan: Plan) -> list[Target]:
+    """List ID test, shifted ID, and validation data as they are and under each shift that is set aside for curves."""
+    found = [Target(ID, ID, CLEAN)]
+    found += [Target(entry.name, CSID, entry.kind) for entry in plan.sets if entry.group == CSID]
+    if plan.suite.id.validation is not None:
+        found.append(Target(VALIDATION, CALIBRATION, CLEAN))
+        found += [
+            Target(f"{VALIDATION}+{entry.name}", CALIBRATION, entry.kind, entry) for entry in plan.calibration
+        ]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Estimating:
-    """The estimators that apply to a model, and which of their numbers the folder lacks."""
+    """The estimators of one model."""
 
-    model: PlannedModel
-    fits: Fits
-    decoder: Decoder
-    catalogue: Catalogue
-    peer: Callable[[], Fits | None]  # another training of the model
-    _fitted: dict[str, Estimator | Failure] = field(default_factory=dict)
+    job: Job
+    _streams: dict[str, Stream] = field(default_factory=dict)  # by target
     _accuracies: dict[str, dict[str, float | None]] = field(default_factory=dict)  # by target
 
-    @property
-    def cells(self) -> int:
-        """How many records there are to be."""
-        return len(self._applicable) * (len(self._targets) + len(self._closed)) if self._applicable else 0
+    def missing(self, cell: EstimateCell) -> NotApplicable | None:
+        """Return what the estimator needs and neither the model nor the data offer."""
+        missing = missing_needs(self.job, cell.worker)
+        return NotApplicable({"estimator": cell.worker.label}, missing) if missing else None
 
-    def not_applicable(self) -> list[dict[str, object]]:
-        """List the estimators whose needs exceed what the model and the data offer, with what is missing."""
-        place = {"model": self.model.label, "seed": self.model.seed}
-        return [
-            {**place, "estimator": e.label, "missing": self._missing(e)}
-            for e in self._plan.estimators
-            if self._missing(e)
-        ]
-
-    def run(self) -> None:
-        """Estimate what the folder lacks, and record each number or its error."""
-        for estimator, (name, failure) in itertools.product(self._applicable, self._closed.items()):
-            self.fits.means.recorder.estimate(
-                self.model, estimator, name, None, "", group=CSID, kind_of_shift=name, error=failure.message
-            )
-        work = [
-            (estimator, target, code_id)
-            for estimator, target in itertools.product(self._applicable, self._targets)
-            if not self._is_done(estimator, target, code_id := self._code_id(estimator, target))
-        ]
-        with progress_bar(
-            total=len(work),
-            description=f"estimate {self.model.label} (seed {self.model.seed})",
-            unit="set",
-            enabled=self.fits.means.progress and bool(work),
-        ) as bar:
-            for estimator, target, code_id in work:
-                self._record(estimator, target, code_id, self._estimated(estimator, target))
-                bar.update()
-
-    # What there is to do ----------------------------------------------------------------------------------------
-
-    @property
-    def _plan(self) -> Any:
-        return self.fits.means.recorder.plan
-
-    @cached_property
-    def _applicable(self) -> list[PlannedEstimator]:
-        return [estimator for estimator in self._plan.estimators if not self._missing(estimator)]
-
-    def _missing(self, estimator: PlannedEstimator) -> list[str]:
-        offered = {PEER} if PEER in estimator.needs and self.peer() is not None else set()
-        return sorted({"logits", *estimator.needs} - offered - self.fits.offers)
-
-    @cached_property
-    def _targets(self) -> list[Target]:
-        """List ID test, shifted ID, and validation data as they are and under each shift that is for calibration."""
-        recorder, size = self.fits.means.recorder, self._plan.suite.estimation.size
-        found = []
-        kinds = {entry.name: entry.kind for entry in self._plan.sets if entry.group == CSID}
-        for name in (ID, *kinds):
-            stream = recorder.streams[name]
-            if isinstance(stream, Stream):
-                limited = Stream.of(stream.parts[0].limited(size), batch_size=stream.batch_size)
-                found.append(Target(name, ID if name == ID else CSID, kinds.get(name, CLEAN), limited))
-        return found + self._calibration(size)
-
-    @cached_property
-    def _closed(self) -> dict[str, Failure]:
-        """The shifted sets that could not be opened."""
-        streams, sets = self.fits.means.recorder.streams, self._plan.sets
-        shifted = {entry.name: streams[entry.name] for entry in sets if entry.group == CSID}
-        return {name: stream for name, stream in shifted.items() if isinstance(stream, Failure)}
-
-    def _calibration(self, size: int | None) -> list[Target]:
-        validation = self.fits.means.recorder.id_data.validation
-        if validation is None:
-            return []
-        sets = calibration_sets(validation.limited(size), self._plan.calibration, self.catalogue)
-        batch_size = self._plan.suite.batch_size
-        return [
-            Target(
-                "validation" if kind == CLEAN else f"validation+{chosen.name}",
-                CALIBRATION,
-                kind,
-                Stream.of(chosen, batch_size=batch_size),
-            )
-            for kind, chosen in sets
-        ]
-
-    def _is_done(self, estimator: PlannedEstimator, target: Target, code_id: str) -> bool:
-        cell_id = self._plan.estimate_id(self.model, estimator, target.name)
-        return self.fits.means.recorder.folder.is_done(cell_id, code_id)
-
-    def _code_id(self, estimator: PlannedEstimator, target: Target) -> str:
-        data, offered = self.fits.means.recorder.id_data, estimator.offered
-        peer = self.peer() if PEER in estimator.needs else None
+    def key(self, cell: EstimateCell) -> str:
+        """Digest all that the estimate depends on."""
+        estimator, offered = cell.worker, cell.worker.offered
+        peer = self.job.peer() if PEER in estimator.needs else None
         return digests.estimate_code_id(
-            features=self.fits.loaded.features_key(target.stream, layers=False),
-            fit=data.digests_of(estimator.needs),
+            features=self.job.bench.loaded.features_key(self._stream(cell.target), layers=False),
+            fit=self.job.sets.id_data.digests_of(estimator.needs),
             peer=peer.loaded.digest if peer is not None else None,
             estimator=offered.spec.name,
             params=estimator.params,
-            seed=self._plan.suite.estimation.seed,
+            seed=self.job.plan.suite.estimation.seed,
             source=offered.source,
             version=offered.version,
             libraries=libraries(),
         )
 
-    # Estimates --------------------------------------------------------------------------------------------------
+    def measure(self, cells: Sequence[EstimateCell]) -> Iterator[tuple[EstimateCell, Measured | Failure]]:
+        """Ask every estimator about every target that is missing."""
+        model, bench = self.job.model, self.job.bench
+        with progress_bar(
+            total=len(cells),
+            description=f"estimate {model.label} (seed {model.seed})",
+            unit="set",
+            enabled=bench.progress and bool(cells),
+        ) as bar:
+            for cell in cells:
+                yield cell, self._measured(cell)
+                bar.update()
 
-    def _estimated(self, estimator: PlannedEstimator, target: Target) -> Estimate | Failure:
+    def finish(self, cells: Sequence[EstimateCell]) -> None:
+        """Do nothing more."""
+
+    def _measured(self, cell: EstimateCell) -> Measured | Failure:
+        data: dict[str, Any] = {"n_ood": None, "data": {"id": self.job.sets.id_data.test.digest, "ood": None}}
         try:
-            fitted = self._fit(estimator)
-            if isinstance(fitted, Failure):
-                return fitted
-            fields = (estimator.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
-            whole = self.fits.extract(target.name, target.stream, {}).features
-            peer = self.peer() if PEER in estimator.needs else None
-            others = peer.extract(target.name, target.stream, {}).features.only(fields) if peer else None
-            seed = self._plan.suite.estimation.seed
-            given = unlabelled(self.decoder, target.stream, whole.only(fields), seed=seed, peer=others)
-            clock = self.fits.means.clock
-            with clock.measure_with_memory("estimate", scorer=estimator.label, on=target.name):
-                return _checked(fitted.estimate(given))
-        except Exception as error:  # a stranger's estimator may raise anything
-            return Failure(describe(error))
+            stream = self._stream(cell.target)
+            data["n_ood"], data["data"]["ood"] = len(stream), stream.parts[0].digest
+            found = self._estimated(cell, stream)
+            if isinstance(found, Failure):
+                return Failure(found.message, data)
+            metrics = {"score": _metric(found.score, found), "accuracy": self._accuracy(cell.target, stream)}
+            if found.accuracy is not None:
+                metrics["estimate"] = _metric(found.accuracy, found)
+            return Measured({**data, "metrics": metrics, "facts": dict(found.facts)})
+        except Exception as error:  # a stranger's estimator or dataset may raise anything
+            place = cell.model.label, cell.worker.label, cell.target.name
+            logger.warning("%s, estimator %s on %s: %s", *place, describe(error))
+            return Failure(describe(error), data)
 
-    def _fit(self, estimator: PlannedEstimator) -> Estimator | Failure:
-        if estimator.label not in self._fitted:
-            self._fitted[estimator.label] = fit_estimator(
-                estimator, self.fits.loaded, self.fits.validation(), self.fits.means.clock
-            )
-        return self._fitted[estimator.label]
+    def _estimated(self, cell: EstimateCell, stream: Stream) -> Estimate | Failure:
+        estimator, bench, name = cell.worker, self.job.bench, cell.target.name
+        fitted: Estimator | Failure = bench.fitted(estimator, also=FITTED_WITH)
+        if isinstance(fitted, Failure):
+            return fitted
+        fields = (estimator.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
+        peer = self.job.peer() if PEER in estimator.needs else None
+        others = peer.features(name, stream).only(fields) if peer is not None else None
+        seed = self.job.plan.suite.estimation.seed
+        features = bench.features(name, stream).only(fields)
+        given = unlabelled(bench.decoder, stream, features, seed=seed, peer=others)
+        with bench.clock.measure_with_memory("estimate", scorer=estimator.label, on=name):
+            return checked(fitted.estimate(given))
 
-    def _record(
-        self, estimator: PlannedEstimator, target: Target, code_id: str, outcome: Estimate | Failure
-    ) -> None:
-        recorder = self.fits.means.recorder
-        place = {"kind_of_shift": target.kind, "group": target.group}
-        if isinstance(outcome, Failure):
-            message = outcome.message
-            logger.warning(
-                "%s, estimator %s on %s: %s", self.model.label, estimator.label, target.name, message
-            )
-            recorder.estimate(
-                self.model, estimator, target.name, target.stream, code_id, error=message, **place
-            )
-            return
-        metrics = {
-            "score": _metric(outcome.score, outcome.lo, outcome.hi),
-            "accuracy": self._accuracy(target),
-        }
-        if outcome.accuracy is not None:
-            metrics["estimate"] = _metric(outcome.accuracy, outcome.lo, outcome.hi)
-        recorder.estimate(
-            self.model, estimator, target.name, target.stream, code_id,
-            metrics=metrics, facts=dict(outcome.facts), **place,
-        )  # fmt: skip
+    def _stream(self, target: Target) -> Stream:
+        """Open a target, once. Raises HarnessError if its set could not be opened."""
+        if target.name not in self._streams:
+            chosen = self._selection(target)
+            self._streams[target.name] = Stream.of(chosen, batch_size=self.job.plan.suite.batch_size)
+        return self._streams[target.name]
 
-    def _accuracy(self, target: Target) -> dict[str, float | None]:
-        """Compute the model's true accuracy on a set, once for all estimators."""
+    def _selection(self, target: Target) -> Selection:
+        size = self.job.plan.suite.estimation.size
+        if target.group != CALIBRATION:
+            return self.job.sets.selection(target.name).limited(size)
+        validation = self.job.sets.id_data.validation
+        assert validation is not None  # there are targets of validation data only if the suite names them
+        limited = validation.limited(size)
+        return limited if target.shift is None else open_shifted(target.shift, limited, self.job.catalogue)
+
+    def _accuracy(self, target: Target, stream: Stream) -> dict[str, float | None]:
+        """Compute the model's true accuracy on a target, once for all estimators."""
         if target.name not in self._accuracies:
-            features = self.fits.extract(target.name, target.stream, {}).features
-            self._accuracies[target.name] = evaluation.model_metrics(features)["accuracy"]
+            features = self.job.bench.features(target.name, stream)
+            self._accuracies[target.name] = measures.model_metrics(features)["accuracy"]
         return self._accuracies[target.name]
 
 
-def _metric(value: float, low: float | None, high: float | None) -> dict[str, float | None]:
-    return {"value": value, "lo": low, "hi": high}
+def missing_needs(job: Job, estimator: Planned) -> list[str]:
+    """List what an estimator needs and neither the model, the data nor another training of the model offer."""
+    given = {PEER} if PEER in estimator.needs and job.peer() is not None else set()
+    return job.bench.missing(frozenset({"logits", *estimator.needs}) - given)
 
 
-def _checked(found: object) -> Estimate:
+def _metric(value: float, found: Estimate) -> dict[str, float | None]:
+    return {"value": value, "lo": found.lo, "hi": found.hi}
+
+
+def checked(found: object) -> Estimate:
+    """Refuse what is no estimate: InputError."""
     if not isinstance(found, Estimate):
         raise InputError(f"gave a {type(found).__name__}. Return harness.Estimate(score)")
     if not np.isfinite(found.score) or (found.accuracy is not None and not 0 <= found.accuracy <= 1):

@@ -19,14 +19,16 @@ from harness.contract.registry import Registry
 from harness.contract.specs import FEATURE_FIELDS, ModelRequest
 from harness.data.opening import CORRUPT, calibration_entries, calibration_sets, open_dataset, open_id
 from harness.data.streams import Stream
-from harness.engine.plan import PlannedEstimator
-from harness.engine.scoring import Clock, Failure, describe, fit_estimator
+from harness.engine.clock import Clock
+from harness.engine.guard import Failure, describe
+from harness.engine.plan import Planned
 from harness.engine.suite import EstimationTable, load_suite
+from harness.engine.workbench import Workbench
 from harness.evaluations import measures as evaluation
 from harness.evaluations.estimation.curve import Curve, Point
 from harness.evaluations.estimation.guesses import Guess, Guesses
-from harness.models.decoded import Decoder
-from harness.models.extract import Counts, extract
+from harness.evaluations.estimation.measure import FITTED_WITH, VALIDATION
+from harness.models.extract import Counts
 from harness.models.loaded import LoadedModel, resolve_device
 from harness.models.training.recipe import load_recipe
 from harness.models.unlabelled import unlabelled
@@ -201,15 +203,14 @@ class _Session:
         return list(broken.values()), kept
 
     @cached_property
-    def _estimators(self) -> list[PlannedEstimator]:
+    def _estimators(self) -> list[Planned]:
         names = self.options.estimators or self.registry.names("estimator")
-        return [PlannedEstimator(name, self.registry.get("estimator", name), {}) for name in names]
+        return [Planned(name, self.registry.get("estimator", name), {}) for name in names]
 
-    def _applies(self, planned: PlannedEstimator) -> bool:
-        offers = self._loaded.offers | ({"validation"} if self._validation is not None else set())
-        missing = sorted({"logits", *planned.needs} - offers)
+    def _applies(self, planned: Planned) -> bool:
+        missing = self._bench.missing(frozenset({"logits", *planned.needs}))
         if missing and planned.label in self.options.estimators:
-            fix = ". Give labelled ID data with --calibration" if "validation" in missing else ""
+            fix = ". Give labelled ID data with --calibration" if VALIDATION in missing else ""
             raise InputError(
                 f"the estimator {planned.label!r} needs {', '.join(missing)}, which is not there{fix}"
             )
@@ -217,9 +218,9 @@ class _Session:
 
     # Estimates --------------------------------------------------------------------------------------------------
 
-    def _rows(self, planned: PlannedEstimator, target: Selection) -> list[Guess]:
+    def _rows(self, planned: Planned, target: Selection) -> list[Guess]:
         """Say what an estimator says by itself, and what its curve does."""
-        seen = "clean ID" if "validation" in planned.needs else UNSEEN
+        seen = "clean ID" if VALIDATION in planned.needs else UNSEEN
         try:
             fitted = self._fitted(planned)
             found = self._estimate(planned, fitted, target)
@@ -243,32 +244,39 @@ class _Session:
             )
         return rows
 
-    def _fitted(self, planned: PlannedEstimator) -> Estimator:
-        validation = self._features(self._validation) if self._validation is not None else None
-        fitted = fit_estimator(planned, self._loaded, validation, Clock(self._loaded.device))
+    def _fitted(self, planned: Planned) -> Estimator:
+        fitted: Estimator | Failure = self._bench.fitted(planned, also=FITTED_WITH)
         if isinstance(fitted, Failure):
             raise InputError(fitted.message)
         return fitted
 
-    def _estimate(self, planned: PlannedEstimator, fitted: Estimator, selection: Selection) -> Estimate:
+    def _estimate(self, planned: Planned, fitted: Estimator, selection: Selection) -> Estimate:
         fields = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
         features = self._features(selection).only(fields)
         stream = Stream.of(selection, batch_size=BATCH_SIZE)
-        found = fitted.estimate(unlabelled(self._decoder, stream, features, seed=0))
+        found = fitted.estimate(unlabelled(self._bench.decoder, stream, features, seed=0))
         self._bar.update()
         return found
 
     @cached_property
-    def _decoder(self) -> Decoder:
-        return Decoder(self._loaded, Counts())
+    def _bench(self) -> Workbench:
+        return Workbench(
+            self.model,
+            self._loaded,
+            {} if self._validation is None else {VALIDATION: self._validation},
+            BATCH_SIZE,
+            self._cache,
+            Counts(),
+            Clock(self._loaded.device),
+            progress=self.options.progress,
+        )
 
     def _features(self, selection: Selection) -> FeatureSet:
-        stream = Stream.of(selection, batch_size=BATCH_SIZE)
-        return extract(self._loaded, stream, self._cache, progress=self.options.progress).features
+        return self._bench.features(selection.name, Stream.of(selection, batch_size=BATCH_SIZE))
 
     # Curves -----------------------------------------------------------------------------------------------------
 
-    def _kept_curve(self, planned: PlannedEstimator, size: int) -> Curve | None:
+    def _kept_curve(self, planned: Planned, size: int) -> Curve | None:
         """Load the curve that was kept for this model and estimator. Raises _RefusedError for another's."""
         key = self._key(planned, size)
         path = self._curve_path(planned, key)
@@ -277,7 +285,7 @@ class _Session:
         except InputError as error:
             raise _RefusedError(str(error)) from None
 
-    def _new_curve(self, planned: PlannedEstimator, fitted: Estimator, size: int) -> Curve | None:
+    def _new_curve(self, planned: Planned, fitted: Estimator, size: int) -> Curve | None:
         """Fit a curve on labelled ID data, and keep it; None where there are none, or where it would be flat."""
         if self._validation is None:
             return None
@@ -296,12 +304,12 @@ class _Session:
         curve.save(path)
         return curve
 
-    def _curve_path(self, planned: PlannedEstimator, key: dict[str, Any]) -> Path:
+    def _curve_path(self, planned: Planned, key: dict[str, Any]) -> Path:
         if self.options.curves is not None:
             return self.options.curves / f"{planned.label}.json"
         return self._cache.root / "curves" / f"{planned.label}-{digests.digest(key)}.json"
 
-    def _key(self, planned: PlannedEstimator, size: int) -> dict[str, Any]:
+    def _key(self, planned: Planned, size: int) -> dict[str, Any]:
         """Name what a curve stands for."""
         model = self._loaded.model
         return {

@@ -5,147 +5,111 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.base import digests
 from harness.base.errors import InputError
-from harness.contract.features import FitData, Measurement
+from harness.contract.features import Measurement
 from harness.contract.specs import FEATURE_FIELDS
 from harness.data.opening import CSID
-from harness.data.streams import Stream
-from harness.engine.recorder import ID
-from harness.engine.scoring import Failure, describe
+from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.guard import Failure, describe
+from harness.evaluations.probes.report import ProbeReport
 from harness.models.loaded import libraries
-from harness.reports.records import SEPARATE, SOURCE
+from harness.reports.records import ID, PROBE, SEPARATE, SOURCE
 from harness.statistics.intervals import normal_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from harness.contract.features import FeatureSet
     from harness.contract.protocols import Probe
-    from harness.engine.plan import PlannedModel, PlannedProbe
-    from harness.engine.recorder import Recorder
-    from harness.engine.scoring import Clock
-    from harness.models.loaded import LoadedModel
+    from harness.engine.evaluation import Job
+    from harness.engine.plan import Plan, Planned, PlannedModel
 
 logger = logging.getLogger("ood_harness")
 
 
 @dataclass(frozen=True, eq=False)
+class ProbeCell(Cell):
+    """A model, a probe and a set."""
+
+    worker: Planned
+
+
+class Probes:
+    """One number for the features of a whole set."""
+
+    name = PROBE
+    is_counted = True
+    report = ProbeReport()
+
+    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ProbeCell]:
+        """Yield every probe on every set; a probe that needs labels on the sets that have ID's labels."""
+        groups = {ID: ID} | {entry.name: entry.group for entry in plan.sets}
+        for name, group in groups.items():
+            for probe in plan.probes:
+                if group in (ID, CSID) or "labels" not in probe.needs:
+                    cell_id = plan.cell_id(model, what=f"{PROBE} {probe.label}", on=name)
+                    head = {"kind": PROBE, "probe": probe.label, "group": group}
+                    yield ProbeCell(model, probe, name, cell_id, head)
+
+    def begin(self, job: Job) -> Probing:
+        """Begin with one model."""
+        return Probing(job)
+
+
+@dataclass(frozen=True, eq=False)
 class Probing:
-    """The probes that apply to a model, and which of their numbers the folder lacks."""
+    """The probes of one model."""
 
-    model: PlannedModel
-    loaded: LoadedModel
-    recorder: Recorder
-    clock: Clock
-    train: Callable[[], FeatureSet | Failure | None]  # the training features
+    job: Job
 
-    @property
-    def cells(self) -> int:
-        """How many numbers there are to be."""
-        return sum(len(self.on(name)) for name in self.recorder.streams)
+    def missing(self, cell: ProbeCell) -> NotApplicable | None:
+        """Return what the probe needs and neither the model nor the data offer."""
+        missing = self.job.bench.missing(cell.worker.needs)
+        place = {"adapter": SOURCE, "protocol": SEPARATE, "probe": cell.worker.label}
+        return NotApplicable(place, missing) if missing else None
 
-    def not_applicable(self) -> list[dict[str, object]]:
-        """List the probes whose needs exceed what the model and the data offer, with what is missing."""
-        place = {"model": self.model.label, "seed": self.model.seed, "adapter": SOURCE, "protocol": SEPARATE}
-        return [
-            {**place, "probe": probe.label, "missing": self._missing(probe)}
-            for probe in self.recorder.plan.probes
-            if self._missing(probe)
-        ]
-
-    def on(self, name: str) -> list[PlannedProbe]:
-        """List the probes of a set: one that needs labels is for the sets whose labels are ID's."""
-        groups = {entry.name: entry.group for entry in self.recorder.plan.sets}
-        is_labelled = name == ID or groups[name] == CSID
-        return [p for p in self._applicable if is_labelled or "labels" not in p.needs]
-
-    def pending(self, name: str) -> list[PlannedProbe]:
-        """List the probes of a set whose numbers are not there yet."""
-        folder, plan = self.recorder.folder, self.recorder.plan
-        return [
-            probe
-            for probe in self.on(name)
-            if not folder.is_done(plan.probe_id(self.model, probe, name), self._code_id(probe, name))
-        ]
-
-    def run(self, name: str, features: FeatureSet | Failure) -> None:
-        """Measure a set's pending probes, and record each number or its error."""
-        for probe in self.pending(name):
-            outcome = features if isinstance(features, Failure) else self._measured(probe, name, features)
-            if isinstance(outcome, Failure):
-                logger.warning("%s, probe %s on %s: %s", self.model.label, probe.label, name, outcome.message)
-                self.recorder.probe(
-                    self.model, probe, name, self._code_id(probe, name), error=outcome.message
-                )
-                continue
-            low, high = normal_interval(outcome.value, outcome.standard_error)
-            metric = {"value": outcome.value, "lo": low, "hi": high}
-            self.recorder.probe(
-                self.model, probe, name, self._code_id(probe, name), metrics={probe.offered.spec.name: metric}
-            )
-
-    def _measured(self, probe: PlannedProbe, name: str, features: FeatureSet) -> Measurement | Failure:
-        import torch
-
-        fitted = self._fitted[probe.label]
-        if isinstance(fitted, Failure):
-            return fitted
-        try:
-            with torch.no_grad(), self.clock.measure("probe", scorer=probe.label, on=name):
-                found = fitted.measure(features.only(probe.needs & FEATURE_FIELDS))
-            return _checked(found)
-        except Exception as error:  # a stranger's probe may raise anything
-            return Failure(describe(error))
-
-    @cached_property
-    def _applicable(self) -> list[PlannedProbe]:
-        return [probe for probe in self.recorder.plan.probes if not self._missing(probe)]
-
-    @cached_property
-    def _fitted(self) -> dict[str, Probe | Failure]:
-        needs_train = any("train" in probe.needs for probe in self._applicable)
-        train = self.train() if needs_train else None
-        return {probe.label: self._fit(probe, train) for probe in self._applicable}
-
-    def _fit(self, probe: PlannedProbe, train: FeatureSet | Failure | None) -> Probe | Failure:
-        wants_train = "train" in probe.needs
-        if wants_train and isinstance(train, Failure):
-            return Failure(f"ID train: {train.message}")
-        try:
-            built: Any = probe.offered.spec.build(**probe.params)
-            if not hasattr(built, "fit"):
-                return built  # type: ignore[no-any-return]
-            given = train if wants_train and not isinstance(train, Failure) else None
-            with self.clock.measure("fit", scorer=probe.label):
-                fitted: Probe = built.fit(
-                    FitData(train=given.only(probe.needs & FEATURE_FIELDS) if given is not None else None)
-                )
-            return fitted
-        except Exception as error:  # a stranger's probe may raise anything
-            return Failure(f"fit: {describe(error)}")
-
-    def _missing(self, probe: PlannedProbe) -> list[str]:
-        return sorted(probe.needs - self.loaded.offers - self.recorder.id_data.offers)
-
-    def _code_id(self, probe: PlannedProbe, name: str) -> str:
-        """Digest all that the number depends on; "" where the set cannot be opened."""
-        stream, data = self.recorder.streams[name], self.recorder.id_data
-        if not isinstance(stream, Stream):
-            return ""
-        fit = {"train": data.train.digest} if "train" in probe.needs and data.train is not None else {}
+    def key(self, cell: ProbeCell) -> str:
+        """Digest all that the number depends on."""
+        probe, stream = cell.worker, self.job.sets.stream(cell.on)
         return digests.probe_code_id(
-            features=self.loaded.features_key(stream, layers="layers" in probe.needs),
-            fit=fit,
+            features=self.job.bench.loaded.features_key(stream, layers="layers" in probe.needs),
+            fit=self.job.sets.id_data.digests_of(probe.needs),
             probe=probe.offered.spec.name,
             params=probe.params,
             source=probe.offered.source,
             version=probe.offered.version,
             libraries=libraries(),
         )
+
+    def measure(self, cells: Sequence[ProbeCell]) -> Iterator[tuple[ProbeCell, Measured | Failure]]:
+        """Measure cell by cell; a set's features are extracted once."""
+        for cell in cells:
+            try:
+                found: Measured | Failure = self._measured(cell)
+            except Exception as error:  # a stranger's probe or dataset may raise anything
+                found = Failure(describe(error))
+            if isinstance(found, Failure):
+                place = cell.model.label, cell.worker.label, cell.on
+                logger.warning("%s, probe %s on %s: %s", *place, found.message)
+            yield cell, found
+
+    def finish(self, cells: Sequence[ProbeCell]) -> None:
+        """Do nothing more."""
+
+    def _measured(self, cell: ProbeCell) -> Measured | Failure:
+        import torch
+
+        probe, bench = cell.worker, self.job.bench
+        features = bench.features(cell.on, self.job.sets.stream(cell.on))
+        fitted: Probe | Failure = bench.fitted(probe)
+        if isinstance(fitted, Failure):
+            return fitted
+        with torch.no_grad(), bench.clock.measure("probe", scorer=probe.label, on=cell.on):
+            found = _checked(fitted.measure(features.only(probe.needs & FEATURE_FIELDS)))
+        low, high = normal_interval(found.value, found.standard_error)
+        return Measured({"metrics": {probe.offered.spec.name: {"value": found.value, "lo": low, "hi": high}}})
 
 
 def _checked(found: object) -> Measurement:

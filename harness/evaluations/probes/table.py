@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.engine.recorder import ID
-from harness.reports.records import read_records, records_of
+from harness.reports.records import ID, read_records, records_of
 from harness.statistics.intervals import rank_correlation_interval
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base import digests
+from harness.base import code, digests
 from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
 from harness.contract.registry import Registry
@@ -137,7 +137,7 @@ class Training:
             self.seed,
             self.blueprint.source,
             str(autocast_dtype(self.recipe.precision, self.device)),
-            {name: digests.file_digest(Path(__file__).with_name(f"{name}.py")) for name in _DECISIVE},
+            {name: code.code_digest(Path(__file__).with_name(f"{name}.py")) for name in _DECISIVE},
             [".".join(version(library).split(".")[:2]) for library in ("torch", "torchvision", "timm")],
         )
 

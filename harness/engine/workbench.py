@@ -1,0 +1,150 @@
+"""Shared tools for working on one model: cached extraction, one fitting, decoded images, counters and a clock."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.contract.features import FitData
+from harness.contract.specs import FEATURE_FIELDS
+from harness.data.streams import Stream
+from harness.engine.guard import Failure, describe, raised
+from harness.models.decoded import Decoder
+from harness.models.extract import Extraction, extract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harness.base.cache import Cache
+    from harness.contract.features import FeatureSet
+    from harness.contract.protocols import ImageScorer
+    from harness.contract.selection import Selection
+    from harness.engine.clock import Clock
+    from harness.engine.plan import Planned
+    from harness.models.extract import Counts
+    from harness.models.loaded import LoadedModel
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ood_harness")
+
+_IDENTITY = frozenset({"ids"})
+_PARTS = frozenset({"train", "validation"})
+
+
+@dataclass(eq=False)
+class Workbench:
+    """One loaded model with the tools that every evaluation of it shares.
+
+    A stream is extracted once and a plugin's object fitted once, whatever the number of evaluations that ask for it.
+    What failed once fails again with the same message, and is not tried again.
+    """
+
+    name: str  # of the model, in messages
+    loaded: LoadedModel
+    parts: Mapping[str, Selection]  # of ID data, for fitting: "train" and "validation", if there are any
+    batch_size: int
+    cache: Cache
+    counts: Counts
+    clock: Clock
+    extracts_layers: bool = False
+    progress: bool = False
+    _features: dict[str, FeatureSet | Failure] = field(default_factory=dict)  # by the stream's digest
+    _fitted: dict[tuple[str, str], Any] = field(default_factory=dict)  # by spec type and label
+    _shared: dict[object, Any] = field(default_factory=dict)
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What the model and the ID data offer to plugins."""
+        return self.loaded.offers | {"labels", *self.parts}
+
+    def missing(self, needs: frozenset[str]) -> list[str]:
+        """List the needs that neither the model nor the data offer."""
+        return sorted(needs - self.offers)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Decoded images of streams, for what forwards them itself."""
+        return Decoder(self.loaded, self.counts)
+
+    def features(self, on: str, stream: Stream) -> FeatureSet:
+        """Return a stream's features, extracted once. Raises HarnessError if that failed."""
+        return self.extract(on, stream, {}).features
+
+    def extract(self, on: str, stream: Stream, readers: Mapping[str, ImageScorer]) -> Extraction:
+        """Extract a stream once, with the scorers that read images in the same pass, and note the time."""
+        found = self._features.get(stream.digest)
+        if isinstance(found, Failure):
+            raise raised(found)
+        if found is not None and not readers:
+            return Extraction(found)
+        try:
+            with self.clock.measure("extract", on=on):
+                extraction = extract(
+                    self.loaded,
+                    stream,
+                    self.cache,
+                    layers=self.extracts_layers,
+                    image_scorers=readers,
+                    counts=self.counts,
+                    progress=self.progress,
+                )
+        except Exception as error:  # a stranger's dataset or model may raise anything
+            self._features[stream.digest] = Failure(describe(error))
+            raise
+        self._features[stream.digest] = extraction.features
+        return extraction
+
+    def part(self, name: str) -> FeatureSet | Failure | None:
+        """Return the features of a part of the ID data; None if there is no such part."""
+        if name not in self.parts:
+            return None
+        try:
+            return self.features(name, Stream.of(self.parts[name], batch_size=self.batch_size))
+        except Exception as error:  # a stranger's dataset or model may raise anything
+            return Failure(describe(error))
+
+    def fitted(self, planned: Planned, *, also: frozenset[str] = frozenset()) -> Any:
+        """Return a plugin's object, built and fitted once, or a Failure. `also` are fields beside the declared ones."""
+        key = type(planned.offered.spec).__name__, planned.label
+        if key not in self._fitted:
+            outcome = self.fit(planned, {name: self.part(name) for name in _PARTS & planned.needs}, also=also)
+            if isinstance(outcome, Failure):
+                logger.warning("%s, %s: %s", self.name, planned.label, outcome.message)
+            self._fitted[key] = outcome
+        return self._fitted[key]
+
+    def fit(
+        self,
+        planned: Planned,
+        parts: Mapping[str, FeatureSet | Failure | None],
+        *,
+        also: frozenset[str] = frozenset(),
+    ) -> Any:
+        """Build a plugin's object and fit it on the given parts: on the fields that its spec declares, and no other."""
+        needs = planned.needs
+        fields = (needs & FEATURE_FIELDS) | _IDENTITY | also
+        try:
+            with self.clock.measure("fit", scorer=planned.label):
+                built = planned.offered.spec.build(**planned.params)
+                if not hasattr(built, "fit"):
+                    return built
+                given: dict[str, FeatureSet] = {}
+                for name, features in parts.items():
+                    if isinstance(features, Failure):
+                        return Failure(f"ID {name}: {features.message}")
+                    if features is not None:
+                        given[name] = features.only(fields)
+                head = self.loaded.head if needs & {"head", "linear"} else None
+                return built.fit(FitData(**given, head=head))
+        except Exception as error:  # a stranger's plugin may raise anything
+            return Failure(f"fit: {describe(error)}")
+
+    def shared(self, make: Callable[[Workbench], T]) -> T:
+        """Return what `make` makes of this workbench; evaluations that ask for the same share one."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        found: T = self._shared[make]
+        return found

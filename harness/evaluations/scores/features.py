@@ -1,0 +1,90 @@
+"""Runs scorers over features, chunk by chunk, each isolated from the others' failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.base.errors import InputError
+from harness.contract.specs import FEATURE_FIELDS
+from harness.engine.guard import Failure, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from harness.contract.features import Features, FeatureSet
+    from harness.contract.protocols import Scorer
+    from harness.engine.clock import Clock
+    from harness.engine.plan import Planned
+
+_NEVER_SCORED_ON = frozenset({"labels"})  # labels are for fitting
+_IDENTITY = frozenset({"ids"})
+
+
+def score_features(
+    scorers: Mapping[str, tuple[Planned, Scorer]], features: FeatureSet, clock: Clock, *, on: str
+) -> dict[str, Tensor | Failure]:
+    """Score a set with every scorer, chunk by chunk: each chunk is read and moved once for all of them.
+
+    Returns:
+        By scorer, float64 scores (N,) on the features' device, or what went wrong.
+
+    """
+    import torch
+
+    scores: dict[str, list[Tensor]] = {label: [] for label in scorers}
+    failures: dict[str, Failure] = {}
+    with torch.no_grad():  # inference mode keeps no versions, by which a change in place is noticed
+        for read in features.chunks():
+            chunk = read
+            for label, (planned, scorer) in scorers.items():
+                if label in failures:
+                    continue
+                before = _versions(chunk)
+                try:
+                    with clock.measure("score", scorer=label, on=on):
+                        scores[label].append(_score_chunk(planned, scorer, chunk))
+                except Exception as error:  # a stranger's scorer may raise anything
+                    failures[label] = Failure(describe(error))
+                if _versions(chunk) != before:
+                    failures[label] = Failure(
+                        "changed its features in place, which others read too. Copy them first"
+                    )
+                    chunk = features.take(read.ids.cpu().numpy())
+    whole = {label: torch.cat(parts) for label, parts in scores.items() if label not in failures}
+    return {**failures, **{label: checked_scores(value) for label, value in whole.items()}}
+
+
+def checked_scores(scores: Tensor) -> Tensor | Failure:
+    """Refuse NaN, which has no rank; infinities have one."""
+    import torch
+
+    count = int(torch.isnan(scores).sum())
+    return (
+        Failure(f"NaN for {count} of {len(scores)} samples. A score must be a number or ±inf")
+        if count
+        else scores
+    )
+
+
+def _versions(chunk: Features) -> list[int]:
+    """Count how often each of the chunk's tensors was written to."""
+    layers = chunk.layers.values() if "layers" in chunk.fields else ()
+    tensors = [getattr(chunk, name) for name in sorted(chunk.fields - {"layers"})]
+    return [tensor._version for tensor in (*tensors, *layers)]
+
+
+def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
+    allowed = ((planned.needs & FEATURE_FIELDS) - _NEVER_SCORED_ON) | _IDENTITY
+    import torch
+
+    scores = scorer.score(chunk.only(allowed))
+    if not isinstance(scores, torch.Tensor):
+        raise InputError(f"scores are a {type(scores).__name__}. Give a tensor, one score a sample")
+    shape = tuple(scores.shape)
+    if shape != (len(chunk),):
+        raise InputError(
+            f"scores have shape {shape} where ({len(chunk)},) is expected. Give one score a sample"
+        )
+    return scores.double()

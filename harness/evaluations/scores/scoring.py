@@ -1,0 +1,266 @@
+"""Scores of every sample of a set, one set at a time: model × scorer × set."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.base import digests
+from harness.base.errors import HarnessError
+from harness.contract.specs import STREAM
+from harness.data.streams import Stream
+from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.guard import Failure, describe
+from harness.evaluations import measures
+from harness.evaluations.scores.features import checked_scores, score_features
+from harness.evaluations.scores.report import Boards
+from harness.models.loaded import libraries
+from harness.reports.records import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON, read_paired
+from harness.reports.runs import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from harness.data.opening import SetEntry
+    from harness.engine.evaluation import Job
+    from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.models.extract import Extraction
+
+    Outcomes = dict[str, Tensor | Failure]  # by scorer
+
+logger = logging.getLogger("ood_harness")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCell(Cell):
+    """A model, a scorer and a set."""
+
+    worker: Planned
+    entry: SetEntry = field(kw_only=True)
+
+
+class Scores:
+    """Scorers that look at one sample at a time."""
+
+    name = SCORE
+    is_counted = True
+    report = Boards()
+
+    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ScoreCell]:
+        """Yield every scorer on every set."""
+        for entry in plan.sets:
+            for scorer in plan.scorers:
+                if STREAM not in scorer.needs:
+                    yield ScoreCell(
+                        model,
+                        scorer,
+                        entry.name,
+                        plan.cell_id(model, what=scorer.label, on=entry.name),
+                        {"kind": SCORE, "scorer": scorer.label, "group": entry.group},
+                        entry=entry,
+                    )
+
+    def begin(self, job: Job) -> Scoring:
+        """Begin with one model."""
+        return Scoring(job)
+
+
+def not_applicable(job: Job, scorer: Planned) -> NotApplicable | None:
+    """Return what a scorer needs and neither the model nor the data offer; None if it applies."""
+    missing = job.bench.missing(scorer.needs)
+    place = {"adapter": SOURCE, "protocol": SEPARATE, "scorer": scorer.label}
+    return NotApplicable(place, missing) if missing else None
+
+
+def code_id(job: Job, scorer: Planned, id_features: str, ood_features: str, **fit: str) -> str:
+    """Digest all that the numbers of a scorer depend on."""
+    offered = scorer.offered
+    return digests.code_id(
+        id_features=id_features,
+        ood_features=ood_features,
+        fit=job.sets.id_data.digests_of(scorer.needs) | fit,
+        scorer=offered.spec.name,
+        params=scorer.params,
+        source=offered.source,
+        version=offered.version,
+        libraries=libraries(),
+    )
+
+
+class Scoring:
+    """The scorers of one model. They share features, fits and ID scores."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.bench = job, job.bench
+        self._id_scores: Outcomes = {}
+        self._scores: dict[str, Outcomes] = {entry.name: {} for entry in job.plan.sets}
+        self._has_visited = False
+
+    @cached_property
+    def scorers(self) -> dict[str, Planned]:
+        """The applicable scorers by label."""
+        planned = self.job.plan.scorers
+        return {s.label: s for s in planned if STREAM not in s.needs and not self.bench.missing(s.needs)}
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], ScoreCell]:
+        """The applicable cells by set and scorer."""
+        cells = Scores().cells(self.job.plan, self.job.model)
+        return {(c.on, c.worker.label): c for c in cells if c.worker.label in self.scorers}
+
+    def missing(self, cell: ScoreCell) -> NotApplicable | None:
+        """Return why the scorer does not apply to the model."""
+        return not_applicable(self.job, cell.worker)
+
+    def key(self, cell: ScoreCell) -> str:
+        """Digest all that the cell's numbers depend on; "" if its set cannot be opened."""
+        layers = "layers" in cell.worker.needs
+        ood_features = self._features_key(cell.on, layers=layers)
+        if not ood_features:
+            return ""
+        return code_id(self.job, cell.worker, self._features_key(ID, layers=layers), ood_features)
+
+    def measure(self, cells: Sequence[ScoreCell]) -> Iterator[tuple[ScoreCell, Measured | Failure]]:
+        """Score ID test and then set by set; each is extracted once for all scorers."""
+        if cells:
+            yield from self._visit_all({(cell.on, cell.worker.label) for cell in cells})
+
+    def finish(self, cells: Sequence[ScoreCell]) -> None:
+        """Write the covariances between scorers, which ranks are made of."""
+        kept = [b for b in read_paired(self.job.folder.path) if b["cells"] == self._cells_digest]
+        if not self._has_visited and (kept or not cells):
+            return
+        if not self._has_visited:
+            for _ in self._visit_all(set()):
+                pass
+        self.job.folder.write_paired(self._paired_blocks())
+
+    # Scoring ----------------------------------------------------------------------------------------------------
+
+    def _visit_all(self, pending: set[tuple[str, str]]) -> Iterator[tuple[ScoreCell, Measured | Failure]]:
+        self._has_visited = True
+        work = self._work(pending)
+        self._id_scores |= self._visit(ID, work[ID])
+        for entry in self.job.plan.sets:
+            self._scores[entry.name] |= self._visit(entry.name, work[entry.name])
+            for label in sorted(label for of_set, label in pending if of_set == entry.name):
+                yield self.cells[entry.name, label], self._measured(entry, label)
+
+    def _work(self, pending: set[tuple[str, str]]) -> dict[str, list[str]]:
+        """List the scorers to run on each set: those of pending cells, and those whose kept scores are gone."""
+        work: dict[str, list[str]] = {entry.name: [] for entry in self.job.plan.sets}
+        for (name, label), cell in self.cells.items():
+            kept = None if (name, label) in pending else self.job.folder.records[cell.cell_id]["scores"]
+            if kept is not None and label not in self._id_scores:
+                self._restore(self._id_scores, label, kept["id"])
+            if kept is None or not self._restore(self._scores[name], label, kept["ood"]):
+                work[name].append(label)
+        return {ID: [label for label in self.scorers if label not in self._id_scores], **work}
+
+    def _restore(self, scores: Outcomes, label: str, name: str) -> bool:
+        import torch
+
+        array = self.job.folder.load_scores(name)
+        if array is not None:
+            scores[label] = torch.from_numpy(array).to(self.bench.loaded.device)
+        return array is not None
+
+    def _visit(self, name: str, labels: list[str]) -> Outcomes:
+        """Extract one set and score it with the given scorers; those that read images run within the same pass."""
+        if not labels:
+            return {}
+        stream = self.job.sets.streams[name]
+        if isinstance(stream, Failure):
+            return dict.fromkeys(labels, stream)
+        fitted: dict[str, Any] = {label: self.bench.fitted(self.scorers[label]) for label in labels}
+        outcomes: Outcomes = {label: f for label, f in fitted.items() if isinstance(f, Failure)}
+        ready = {label: scorer for label, scorer in fitted.items() if label not in outcomes}
+        readers = {label: s for label, s in ready.items() if hasattr(s, "score_images")}
+        try:
+            extraction = self.bench.extract(name, stream, readers)
+        except Exception as error:  # a stranger's dataset or model may raise anything
+            logger.warning("%s, set %s: %s", self.job.model.label, name, describe(error))
+            return dict.fromkeys(labels, Failure(describe(error)))
+        scored = {label: self._image_scores(extraction, name, label) for label in readers}
+        others = {label: (self.scorers[label], s) for label, s in ready.items() if label not in readers}
+        scored |= score_features(others, extraction.features, self.bench.clock, on=name)
+        for label, outcome in scored.items():
+            if isinstance(outcome, Failure):
+                logger.warning("%s, scorer %s on %s: %s", self.job.model.label, label, name, outcome.message)
+        return outcomes | scored
+
+    def _image_scores(self, extraction: Extraction, name: str, label: str) -> Tensor | Failure:
+        import torch
+
+        result = extraction.image_scores[label]
+        self.bench.clock.count(label, on=name, forwards=result.forwards, backwards=result.backwards)
+        if result.scores is None:
+            return Failure(result.error or "gave no scores")
+        return checked_scores(torch.from_numpy(result.scores).to(self.bench.loaded.device))
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    def _measured(self, entry: SetEntry, label: str) -> Measured | Failure:
+        id_scores, ood_scores = self._id_scores[label], self._scores[entry.name][label]
+        for scores in (id_scores, ood_scores):
+            if isinstance(scores, Failure):
+                return scores
+        assert not isinstance(id_scores, Failure) and not isinstance(ood_scores, Failure)
+        try:
+            with self.bench.clock.measure("metrics", scorer=label, on=entry.name):
+                metrics = measures.cell_metrics(id_scores, ood_scores)
+        except HarnessError as error:  # too few samples for an interval
+            return Failure(str(error))
+        is_known = entry.dataset in self.bench.loaded.model.outliers
+        return Measured(
+            {
+                "metrics": metrics,
+                "scores": {"id": self._save(id_scores), "ood": self._save(ood_scores)},
+                "flags": measures.flags(metrics) + ([TRAINED_ON] if is_known else []),
+            }
+        )
+
+    def _save(self, scores: Tensor) -> str:
+        return self.job.folder.save_scores(scores.cpu().numpy())
+
+    def _paired_blocks(self) -> list[dict[str, Any]]:
+        self._join_earlier_scorers()
+        with self.bench.clock.measure("ranks"):
+            blocks = measures.paired_blocks(
+                _numbers(self._id_scores),
+                {name: _numbers(outcomes) for name, outcomes in self._scores.items()},
+                self.job.plan.sets,
+            )
+        model = self.job.model
+        place = {"model": model.label, "seed": model.seed, "adapter": SOURCE, "protocol": SEPARATE}
+        return [{**place, "cells": self._cells_digest, **block} for block in blocks]
+
+    def _join_earlier_scorers(self) -> None:
+        """Restore the scores of scorers that ran into this folder before, so that all are ranked together."""
+        mine = SCORE, (self.job.model.label, SOURCE, SEPARATE), self.job.model.seed
+        for record in list(self.job.folder.records.values()):
+            label, name = record["scorer"], record["ood"]
+            is_mine = (record["kind"], place_of(record), record["seeds"]["model"]) == mine
+            if is_mine and label not in self.scorers and record["scores"] and name in self._scores:
+                if label not in self._id_scores:
+                    self._restore(self._id_scores, label, record["scores"]["id"])
+                self._restore(self._scores[name], label, record["scores"]["ood"])
+
+    # Keys -------------------------------------------------------------------------------------------------------
+
+    def _features_key(self, name: str, *, layers: bool) -> str:
+        stream = self.job.sets.streams[name]
+        return self.bench.loaded.features_key(stream, layers=layers) if isinstance(stream, Stream) else ""
+
+    @cached_property
+    def _cells_digest(self) -> str:
+        keys = sorted(self.key(cell) for cell in self.cells.values())
+        return digests.digest(self.job.model.label, self.job.model.seed, keys)
+
+
+def _numbers(outcomes: Mapping[str, Tensor | Failure]) -> dict[str, Tensor]:
+    return {label: outcome for label, outcome in outcomes.items() if not isinstance(outcome, Failure)}

@@ -1,0 +1,139 @@
+"""One life for every kind: what fails is a record, and what heals leaves no trace of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from every_kind import every_kind
+from toys import TOY_PLUGIN, as_toml, run_suite
+
+import harness
+from harness.base.errors import DatasetError
+from harness.engine import runner, sets
+from harness.evaluations import KINDS
+from harness.reports.records import read_records
+
+KINDS_OF_RECORDS = {"score", "model", "probe", "adaptation", "estimate"}
+
+
+def journal(folder: Path) -> bytes:
+    return (folder / "records.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("healthy")
+    run_suite(every_kind(), folder / "out", cache=folder / "cache")
+    return folder
+
+
+def test_the_suite_has_records_of_every_kind(healthy: Path) -> None:
+    records = read_records(healthy / "out")
+    assert {r["kind"] for r in records} == KINDS_OF_RECORDS
+    assert any("mixture" in r and r["scorer"] == "from_train (refit)" for r in records)
+    assert any("transductive" in r["flags"] for r in records)
+    assert len({kind.name for kind in KINDS}) == len(KINDS) == 7
+
+
+def test_a_model_that_fails_and_then_heals_leaves_no_error_behind(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("the disk is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "load_model", refuse)
+        failed = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    errors = read_records(tmp_path / "out")
+    assert failed.failed == failed.cells == len(errors)
+    assert {r["kind"] for r in errors} == KINDS_OF_RECORDS - {"model"}
+    assert {r["error"] for r in errors} == {"model: OSError: the disk is away"}
+
+    run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    assert journal(tmp_path / "out") == journal(healthy / "out")
+
+
+@pytest.mark.parametrize("broken", ["close", "fog-1"])
+def test_a_set_that_fails_and_then_heals_leaves_no_error_behind(
+    broken: str, healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sets.open_set
+
+    def refuse(entry: Any, *rest: Any) -> Any:
+        if entry.name == broken:
+            raise DatasetError("the drive has died")
+        return original(entry, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sets, "open_set", refuse)
+        failed = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    whole = {r["cell_id"]: r for r in read_records(healthy / "out")}
+    found = {r["cell_id"]: r for r in read_records(tmp_path / "out")}
+    on_it = {place for place, r in found.items() if r["error"] and "the drive has died" in r["error"]}
+    assert not failed.succeeded
+    missing = {place for place in whole.keys() - found.keys() if whole[place]["kind"] != "model"}
+    assert missing == set()  # what was not measured says so
+    kinds = {found[place]["kind"] for place in on_it}
+    assert kinds >= ({"adaptation", "estimate", "probe"} if broken == "fog-1" else {"score", "probe"})
+
+    run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    assert journal(tmp_path / "out") == journal(healthy / "out")
+
+
+def test_a_number_is_kept_while_its_model_is_away(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("the disk is away")
+
+    run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    monkeypatch.setattr(runner, "load_model", refuse)
+    again = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    assert again.failed == again.cells
+    kept = {r["cell_id"]: r for r in read_records(tmp_path / "out")}
+    for record in read_records(healthy / "out"):
+        assert record["error"] or kept[record["cell_id"]] == record
+
+
+def test_a_second_run_measures_only_what_failed(healthy: Path) -> None:
+    failed = sum(bool(r["error"]) for r in read_records(healthy / "out"))
+    before = journal(healthy / "out")
+    again = run_suite(every_kind(), healthy / "out", cache=healthy / "cache")
+    assert again.measured == again.failed == failed > 0
+    assert journal(healthy / "out") == before
+
+
+def test_a_shift_of_validation_data_that_cannot_be_made_fails_its_estimates_alone(tmp_path: Path) -> None:
+    suite = every_kind() | {"estimation": {"corrupt": ["contrast"], "severity": [2, 9]}}
+    result = run_suite(suite, tmp_path / "out")
+    estimates = [r for r in read_records(tmp_path / "out") if r["kind"] == "estimate"]
+    failed = {r["ood"] for r in estimates if r["error"]}
+    assert not result.succeeded
+    assert failed == {"validation+contrast-9"}
+    assert all("severity" in r["error"] for r in estimates if r["error"])
+    assert any(r["ood"] == "validation+contrast-2" and r["metrics"] for r in estimates)
+
+
+@pytest.mark.parametrize(
+    ("kept", "column"), [("adapters", "error"), ("estimators", "accuracy"), ("probes", "value")]
+)
+def test_a_suite_without_scorers_returns_its_table(kept: str, column: str, tmp_path: Path) -> None:
+    suite = every_kind() | {"scorers": [], "ood": []}
+    del suite["adaptation"]
+    for key in {"adapters", "estimators", "probes"} - {kept}:
+        del suite[key]
+    suite["adapters" if kept == "adapters" else kept] = {
+        "adapters": [{"name": "slide", "protocol": "episodic"}],
+        "estimators": ["confident"],
+        "probes": ["mean"],
+    }[kept]
+    models, shift = suite.pop("models"), suite.pop("shift")
+    text = as_toml(suite)
+    text += "".join(f"\n[[models]]\n{as_toml(entry)}" for entry in models)
+    text += "".join(f"\n[[shift]]\n{as_toml(entry)}" for entry in shift)
+    (tmp_path / "toy.toml").write_text(text)
+    frame = harness.run(str(tmp_path / "toy.toml"), out=tmp_path / "out", plugins=[TOY_PLUGIN], device="cpu")
+    assert len(frame) > 0
+    assert frame[column].notna().all()

@@ -1,0 +1,42 @@
+"""A toy suite of every kind of evaluation: scores, streams, probes, adapters, mixtures and estimators."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from toys import TOY_SUITE
+
+EIGHT = {"side": 8}
+
+
+def every_kind() -> dict[str, Any]:
+    """Return a suite with something of every kind, that which fails and that which does not apply among it."""
+    suite = copy.deepcopy(TOY_SUITE)
+    suite["id"]["params"] = dict(EIGHT)
+    for entry in suite["ood"]:
+        entry["params"] |= EIGHT
+    suite["models"] = [
+        {"name": "network", "params": {"size": 8}, "seeds": [0, 1]},
+        {"name": "network", "label": "distance", "params": {"size": 8, "head": "distance"}},
+    ]
+    suite["scorers"] = ["level", "margin", "from_train", "needs_linear", "gradient", "whole", "nan"]
+    suite["probes"] = ["mean", "from_training", "labels", {"name": "unruly", "how": "raises"}]
+    suite["shift"] = [{"corrupt": ["brightness", "fog"], "severity": [1, 3]}]
+    suite["adapters"] = [
+        {"name": "source", "protocol": ["mixed", "separate", "episodic", "continual", "correlated"]},
+        {"name": "slide", "protocol": ["mixed", "continual"]},
+        {"name": "brighten", "protocol": ["mixed", "episodic"]},
+        {"name": "norm", "protocol": ["episodic", "mixed"]},
+        {"name": "cautious", "protocol": "episodic"},
+    ]
+    suite["adaptation"] = {
+        "seeds": [0, 1, 2],
+        "batch_size": 8,
+        "shares": [[0.5, 0, 0.5], [0, 0.9, 0.1]],
+        "refit": 20,
+        "shifts": ["fog-1"],
+    }
+    suite["estimators"] = ["confident", "halves", "peering"]
+    suite["estimation"] = {"corrupt": ["contrast", "snow"], "severity": [2, 5]}
+    return suite
