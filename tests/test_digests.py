@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import TOY_PLUGIN
 
-from harness.base import code, digests
+from harness.base import code as code_digests
+from harness.base import digests
 from harness.base.cache import Cache
 from harness.contract.registry import Registry
 from harness.contract.specs import ModelRequest
@@ -193,12 +194,12 @@ def test_an_edit_in_an_imported_module_of_the_package_counts_and_one_elsewhere_d
 
     build = edited_package.entry.build
     sys.modules.pop("edited_package.helper")
-    before = code.source_digest(build)
+    before = code_digests.source_digest(build)
     assert "edited_package.helper" not in sys.modules  # the imports are read, not run
     (package / "unrelated.py").write_text("VALUE = 2\n")
-    assert code.source_digest(build) == before
+    assert code_digests.source_digest(build) == before
     (package / "deeper.py").write_text("VALUE = 2\n")
-    assert code.source_digest(build) != before
+    assert code_digests.source_digest(build) != before
     for name in [name for name in sys.modules if name.startswith("edited_package")]:
         del sys.modules[name]
 
@@ -344,7 +345,7 @@ def edited(code: str, *changes: str) -> str:
 def of_code(folder: Path, code: str) -> str:
     path = folder / "code.py"
     path.write_text(code)
-    return code.code_digest(path)
+    return code_digests.code_digest(path)
 
 
 @pytest.mark.parametrize("name", TYPOGRAPHY)
@@ -376,10 +377,10 @@ def test_the_place_of_a_star_import_counts(tmp_path: Path) -> None:
 def test_what_is_not_python_counts_by_its_bytes(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"code{suffix}"
     path.write_text("def (:  # a comment")
-    before = code.code_digest(path)
-    assert before == code.file_digest(path)
+    before = code_digests.code_digest(path)
+    assert before == code_digests.file_digest(path)
     path.write_text("def (:  # another comment")
-    assert code.code_digest(path) != before
+    assert code_digests.code_digest(path) != before
 
 
 def test_code_may_be_deep(tmp_path: Path) -> None:
@@ -404,13 +405,13 @@ def test_a_module_imported_for_type_checkers_does_not_count(
     import typed_package.entry  # type: ignore[import-not-found]
 
     build = typed_package.entry.build
-    before = code.source_digest(build)
+    before = code_digests.source_digest(build)
     (package / "types.py").write_text("VALUE = 2\n")
-    assert code.source_digest(build) == before
+    assert code_digests.source_digest(build) == before
     (package / "used.py").write_text("VALUE = 1  # one\n")
-    assert code.source_digest(build) == before
+    assert code_digests.source_digest(build) == before
     (package / "used.py").write_text("VALUE = 2\n")
-    assert code.source_digest(build) != before
+    assert code_digests.source_digest(build) != before
     for name in [name for name in sys.modules if name.startswith("typed_package")]:
         del sys.modules[name]
 

@@ -409,7 +409,7 @@ def test_ece_refuses_infinite_confidence_and_no_bins():
 
 def test_importing_metrics_and_statistics_imports_no_torch():
     program = (
-        "import sys, harness.metrics, harness.intervals\n"
+        "import sys, harness.statistics.intervals\n"
         "from harness.statistics import holm, paired_p_values, rank_ranges\n"
         "rank_ranges([0.7, 0.8], paired_p_values([0.7, 0.8], [[1e-4, 0], [0, 1e-4]]))\n"
         "harness.statistics.intervals.logit_interval(0.7, 1e-4, 100, 100)\n"
