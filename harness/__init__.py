@@ -45,6 +45,7 @@ from harness.contract.specs import AdapterSpec as AdapterSpec
 from harness.contract.specs import DatasetRequest as DatasetRequest
 from harness.contract.specs import DatasetSpec as DatasetSpec
 from harness.contract.specs import EstimatorSpec as EstimatorSpec
+from harness.contract.specs import EvaluationSpec as EvaluationSpec
 from harness.contract.specs import Model as Model
 from harness.contract.specs import ModelRequest as ModelRequest
 from harness.contract.specs import ModelSpec as ModelSpec
@@ -62,12 +63,25 @@ if TYPE_CHECKING:
     from harness.cli.python import train as train
     from harness.contract.registry import Registry as Registry
     from harness.contract.selection import Selection as Selection
+    from harness.engine.evaluation import Cell as Cell
+    from harness.engine.evaluation import Evaluation as Evaluation
+    from harness.engine.evaluation import Job as Job
+    from harness.engine.evaluation import Measured as Measured
+    from harness.engine.evaluation import NotApplicable as NotApplicable
+    from harness.engine.evaluation import Sitting as Sitting
+    from harness.engine.guard import Failure as Failure
+    from harness.engine.suite import Section as Section
     from harness.models.training.checkpoint import load_checkpoint as load_checkpoint
     from harness.models.training.checkpoint import opened as opened
     from harness.models.training.store import build_recipe as build_recipe
     from harness.statistics import metrics as metrics
 
 _LAZY = {
+    **dict.fromkeys(
+        ("Cell", "Evaluation", "Job", "Measured", "NotApplicable", "Sitting"), "harness.engine.evaluation"
+    ),
+    "Failure": "harness.engine.guard",
+    "Section": "harness.engine.suite",
     "Registry": "harness.contract.registry",
     "Selection": "harness.contract.selection",
     "build_recipe": "harness.models.training.store",

@@ -25,11 +25,10 @@ from harness.contract.specs import ModelRequest
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
 from harness.engine.evaluation import Job
-from harness.engine.plan import make_plan
 from harness.engine.runner import Run, RunOptions
-from harness.engine.suite import parse_suite
 from harness.engine.workbench import Workbench
 from harness.evaluations import KINDS
+from harness.evaluations.run import plan_suite
 from harness.evaluations.scores.scoring import Scoring
 from harness.models import loaded as loaded_models
 from harness.models.loaded import LoadedModel
@@ -52,8 +51,8 @@ def keys(inputs: Inputs, folder: Path) -> dict[str, str]:
     plugin = folder / "toy_plugin.py"
     plugin.write_text(TOY_PLUGIN.read_text() + inputs.plugin_text)
     registry = Registry.load([plugin])
-    plan = make_plan(parse_suite(inputs.suite, source="toy.toml"), registry)
-    run = Run(plan, registry, RunOptions(out=folder / "out", device="cpu"), KINDS)
+    plan = plan_suite(inputs.suite, registry, source="toy.toml")
+    run = Run(plan, RunOptions(out=folder / "out", device="cpu"), KINDS)
     (planned,) = plan.models
     built = planned.offered.spec.build(ModelRequest(name="network", seed=planned.seed), **planned.params)
     with torch.no_grad():
@@ -66,7 +65,7 @@ def keys(inputs: Inputs, folder: Path) -> dict[str, str]:
     bench = Workbench(
         planned.label, loaded, {"train": train}, size, Cache(folder / "cache"), run.counts, Clock()
     )
-    scoring = Scoring(Job(plan, planned, bench, run.sets, registry, run.folder))
+    scoring = Scoring(Job(plan, planned, bench, run.sets, run.folder))
     return {
         "id": scoring._features_key("id", layers=False),
         "ood": scoring._features_key("close", layers=False),

@@ -22,9 +22,10 @@ from harness.cli.python import run as run_from_python
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
 from harness.data.mixtures import Mixer, Mixture
-from harness.data.opening import open_id, set_entries
-from harness.engine.suite import parse_suite
+from harness.data.opening import open_id
+from harness.evaluations.adaptation.section import settings
 from harness.evaluations.adaptation.table import adaptation_table
+from harness.evaluations.run import plan_suite
 from harness.reports import board_text as render
 from harness.reports.contrast import contrast
 from harness.reports.leaderboard import leaderboard, leaderboards
@@ -59,9 +60,10 @@ def scores_of(folder: Path) -> dict[tuple[str, str, str, str], dict[str, Any]]:
 
 def mixer(suite: dict[str, Any], size: int = 2000) -> tuple[Mixer, Selection, Mixture]:
     """Open what a mixture of the set `close` under the suite's shift is made of."""
-    registry, parsed = Registry.load([TOY_PLUGIN]), parse_suite(suite, source="toy.toml")
-    id_data = open_id(parsed.id, registry)
-    entries = {entry.name: entry for entry in set_entries(parsed.ood, parsed.shift)}
+    registry = Registry.load([TOY_PLUGIN])
+    plan = plan_suite(suite, registry, source="toy.toml")
+    id_data = open_id(plan.suite.id, registry)
+    entries = {entry.name: entry for entry in plan.sets}
     outliers = Selection.all_of("close", toy_module().Levels(40, 3, 5, 15, 8))
     mixture = Mixture((0.0, 0.5, 0.5), entries["close"], entries["brightness-1"])
     return Mixer(id_data.test, registry, 8, size), outliers, mixture
@@ -529,6 +531,7 @@ def test_a_suite_without_ood_mixes_its_shifts_alone(mixing: dict[str, Any], tmp_
 
 
 def test_a_limited_run_has_short_streams(mixing: dict[str, Any], tmp_path: Path) -> None:
-    suite = parse_suite(mixing | {"adaptation": {"size": 50}}, source="toy.toml")
-    assert suite.limited(20).adaptation.size == 20
-    assert suite.limited(None).adaptation.size == 50
+    registry = Registry.load([TOY_PLUGIN])
+    suite = plan_suite(mixing | {"adaptation": {"size": 50}}, registry, source="toy.toml").suite
+    assert settings(suite.limited(20)).size == 20
+    assert settings(suite.limited(None)).size == 50

@@ -15,10 +15,8 @@ import pytest
 from PIL import Image
 
 from harness.contract.registry import Registry
-from harness.engine.plan import make_plan
 from harness.engine.runner import RunOptions
-from harness.engine.suite import parse_suite
-from harness.evaluations.run import run_plan
+from harness.evaluations.run import plan_suite, run_plan
 from harness.reports.records import read_records
 
 SUITES = Path(__file__).parents[1] / "benchmarks/suites"
@@ -78,8 +76,8 @@ def test_a_suite_written_for_the_hub_runs_on_folders_of_its_layout(
     monkeypatch.setenv("OOD_HARNESS_DATA", str(tmp_path / "data"))
     build_with(monkeypatch, classes=CLASSES[name])
     registry = Registry.load()
-    plan = make_plan(parse_suite(content, source=name), registry)
-    result = run_plan(plan, registry, RunOptions(out=tmp_path / "out", device="cpu"))
+    plan = plan_suite(content, registry, source=name)
+    result = run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
 
     records = [record for record in read_records(tmp_path / "out") if record["kind"] == "score"]
     assert content["verified"] is False

@@ -21,7 +21,7 @@ from toys import TOY_PLUGIN, as_toml, run_suite
 
 from harness import cli
 from harness.base.errors import InputError, RecordsError, UnknownNameError
-from harness.engine.pictures import KINDS, FeatureOptions, draw, project, scatters
+from harness.evaluations.pictures import KINDS, FeatureOptions, draw, project, scatters
 from harness.models.extract import Counts
 from harness.reports.plots import drawing
 from harness.reports.plots.curves import BINS, Choice, density, histograms, roc_points, rocs, shared_edges

@@ -15,17 +15,22 @@ from safetensors.torch import save_file
 
 import harness
 from harness.base.errors import DatasetError
+from harness.base.toml import read_toml
 from harness.contract.registry import Registry
 from harness.data.opening import open_id
-from harness.engine.plan import make_plan
+from harness.engine.plan import Plan
 from harness.engine.runner import RunOptions
-from harness.engine.suite import load_suite
-from harness.evaluations.run import run_plan
+from harness.evaluations.run import plan_suite, run_plan
 from harness.reports.records import read_records
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 OVERVIEW = ROOT / "docs/overview.md"
+
+
+def plan_of(suite: str, registry: Registry) -> Plan:
+    path = registry.path("suite", suite)
+    return plan_suite(read_toml(path, "suite"), registry, source=path.name)
 
 
 def block(language: str, containing: str, document: Path = README) -> str:
@@ -63,8 +68,8 @@ def test_the_five_lines_of_toml_run(tmp_path: Path) -> None:
     assert len(text.strip().splitlines()) == 5
     (tmp_path / "mine.toml").write_text(text)
     registry = Registry.load()
-    plan = make_plan(load_suite("mine.toml", registry), registry)
-    result = run_plan(plan, registry, RunOptions(out=tmp_path / "out", device="cpu"))
+    plan = plan_of("mine.toml", registry)
+    result = run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
 
     records = [r for r in read_records(tmp_path / "out") if r["kind"] == "score"]
     measured = {r["scorer"] for r in records if r["error"] is None}
@@ -96,7 +101,7 @@ def whole_board() -> dict[tuple[str, str], list[str]]:
 
 def test_the_board_in_the_overview_is_that_of_the_digits_suite() -> None:
     board, registry = whole_board(), Registry.load()
-    models = {model.name.rpartition(":")[2] for model in load_suite("digits", registry).models}
+    models = {model.name.rpartition(":")[2] for model in plan_of("digits", registry).suite.models}
     assert set(board) == {(model, scorer) for model in models for scorer in registry.names("scorer")}
     text = block("text", "digits: group means", OVERVIEW)
     for name in ("digits-5-9", "letters", "patches-china", "patches-flower", "uniform", "gaussian"):
@@ -124,8 +129,8 @@ def test_a_run_gives_the_short_board(tmp_path: Path) -> None:
     assert str(scorers) in suite
     (tmp_path / "digits-cnn.toml").write_text(suite)
     registry = Registry.load()
-    plan = make_plan(load_suite("digits-cnn.toml", registry), registry)
-    run_plan(plan, registry, RunOptions(out=tmp_path / "out", device="cpu"))
+    plan = plan_of("digits-cnn.toml", registry)
+    run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
 
     measured = pd.read_csv(tmp_path / "out/leaderboard.csv").set_index("scorer")
     for scorer, (_, *cells) in short_board().items():
@@ -152,8 +157,8 @@ def test_the_plugin_is_the_energy_score_and_runs(tmp_path: Path) -> None:
         torch.testing.assert_close(found, expected)
 
     (tmp_path / "mine.toml").write_text(block("toml", "my-model"))
-    plan = make_plan(load_suite("mine.toml", registry), registry)
-    run_plan(plan, registry, RunOptions(out=tmp_path / "out", device="cpu"))
+    plan = plan_of("mine.toml", registry)
+    run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
     records = [r for r in read_records(tmp_path / "out") if r["kind"] == "score"]
     by_name = {r["scorer"]: r for r in records}
     assert by_name["my_energy"]["error"] is None
@@ -181,4 +186,4 @@ def test_folders_that_number_their_classes_differently_are_refused(tmp_path: Pat
     (tmp_path / "mine.toml").write_text(block("toml", "my-model"))
     registry = Registry.load()
     with pytest.raises(DatasetError, match="cat, dog in test and bird, cat, dog in train"):
-        open_id(load_suite("mine.toml", registry).id, registry)
+        open_id(plan_of("mine.toml", registry).suite.id, registry)

@@ -13,8 +13,9 @@ from toys import TOY_PLUGIN
 from harness.base.errors import DatasetError
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
-from harness.data.opening import open_id, open_set, set_entries
-from harness.engine.suite import parse_suite
+from harness.data.opening import open_id, open_set
+from harness.data.sets import set_entries
+from harness.evaluations.run import read_suite
 
 
 class Bare:
@@ -71,7 +72,7 @@ def test_a_split_and_a_limit_follow_their_seed() -> None:
 
 def opened(suite: dict[str, Any]) -> Any:
     registry = Registry.load([TOY_PLUGIN])
-    return open_id(parse_suite(suite, source="toy.toml").id, registry)
+    return open_id(read_suite(suite, registry, source="toy.toml").id, registry)
 
 
 def test_a_holdout_is_disjoint_from_train_by_content(toy_suite: dict[str, Any]) -> None:
@@ -104,7 +105,8 @@ def test_faulty_id_data_is_named(toy_suite: dict[str, Any], change: dict[str, An
 
 def test_a_shifted_set_without_ids_labels_is_refused(toy_suite: dict[str, Any]) -> None:
     toy_suite["shift"] = [{"name": "other", "dataset": "levels", "params": {"classes": 5}}]
-    suite, registry = parse_suite(toy_suite, source="toy.toml"), Registry.load([TOY_PLUGIN])
-    entry = next(entry for entry in set_entries(suite.ood, suite.shift) if entry.name == "other")
+    registry = Registry.load([TOY_PLUGIN])
+    suite = read_suite(toy_suite, registry, source="toy.toml")
+    entry = next(entry for entry in set_entries(suite.ood, suite.shift, registry) if entry.name == "other")
     with pytest.raises(DatasetError, match="shifted set 'other' has labels from 0 to 4 where ID has 0 to 2"):
         open_set(entry, open_id(suite.id, registry), registry)

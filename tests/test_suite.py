@@ -10,9 +10,11 @@ from toys import TOY_PLUGIN
 
 from harness.base.errors import HarnessError, InputError, UnknownNameError
 from harness.contract.registry import Registry
-from harness.data.opening import SetEntry, set_entries
-from harness.engine.plan import make_plan
-from harness.engine.suite import Suite, load_suite, parse_suite
+from harness.data.sets import SetEntry, set_entries
+from harness.engine.plan import Plan
+from harness.engine.suite import Suite, load_suite
+from harness.evaluations.adaptation.section import adapters, mixtures
+from harness.evaluations.run import plan_suite, read_suite
 
 
 @pytest.fixture
@@ -21,12 +23,17 @@ def registry() -> Registry:
 
 
 def parsed(content: dict[str, Any]) -> Suite:
-    return parse_suite(content, source="toy.toml")
+    return planned(content, Registry.load([TOY_PLUGIN])).suite
+
+
+def planned(content: dict[str, Any], registry: Registry) -> Plan:
+    return plan_suite(content, registry, source="toy.toml")
 
 
 def sets_of(content: dict[str, Any]) -> list[SetEntry]:
-    suite = parsed(content)
-    return set_entries(suite.ood, suite.shift)
+    registry = Registry.load([TOY_PLUGIN])
+    suite = read_suite(content, registry, source="toy.toml")
+    return set_entries(suite.ood, suite.shift, registry)
 
 
 def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any]) -> None:
@@ -105,7 +112,7 @@ def test_an_unknown_name_is_found_before_anything_runs(
 ) -> None:
     toy_suite[place] = [name]
     with pytest.raises(UnknownNameError, match=rf"no {kind} named '.*'\. Did you mean"):
-        make_plan(parsed(toy_suite), registry)
+        planned(toy_suite, registry)
 
 
 def test_an_unknown_dataset_or_parameter_is_found_before_anything_runs(
@@ -113,26 +120,26 @@ def test_an_unknown_dataset_or_parameter_is_found_before_anything_runs(
 ) -> None:
     toy_suite["ood"][0]["dataset"] = "lvels"
     with pytest.raises(UnknownNameError, match=r"no dataset named 'lvels'\. Did you mean 'levels'\?"):
-        make_plan(parsed(toy_suite), registry)
+        planned(toy_suite, registry)
     toy_suite["ood"][0]["dataset"] = "levels"
     toy_suite["scorers"] = [{"name": "level", "sgn": 1}]
     with pytest.raises(
         UnknownNameError, match=r"no parameter of scorer level named 'sgn'\. Did you mean 'sign'\?"
     ):
-        make_plan(parsed(toy_suite), registry)
+        planned(toy_suite, registry)
 
 
 def test_a_scorer_with_two_settings_has_two_rows(toy_suite: dict[str, Any], registry: Registry) -> None:
     toy_suite["scorers"] = ["level", {"name": "level", "sign": -1.0}]
-    assert [s.label for s in make_plan(parsed(toy_suite), registry).scorers] == ["level", "level(sign=-1.0)"]
+    assert [s.label for s in planned(toy_suite, registry).named("scorers")] == ["level", "level(sign=-1.0)"]
     toy_suite["scorers"] = ["level", "level"]
     with pytest.raises(InputError, match="two scorers are both 'level'"):
-        make_plan(parsed(toy_suite), registry)
+        planned(toy_suite, registry)
 
 
 def test_a_star_means_every_installed_scorer(toy_suite: dict[str, Any], registry: Registry) -> None:
     toy_suite["scorers"] = ["*"]
-    assert [s.label for s in make_plan(parsed(toy_suite), registry).scorers] == registry.names("scorer")
+    assert [s.label for s in planned(toy_suite, registry).named("scorers")] == registry.names("scorer")
 
 
 def test_a_shift_is_one_set_a_corruption_and_severity(toy_suite: dict[str, Any]) -> None:
@@ -187,8 +194,9 @@ def test_fresh_and_published_corruptions_of_one_name_are_refused(toy_suite: dict
 def test_published_corruptions_do_not_come_over_ood(toy_suite: dict[str, Any], registry: Registry) -> None:
     toy_suite["shift"] = [{"corrupt": ["fog"], "severity": [3], "dataset": "published:CIFAR-10-C"}]
     toy_suite["adapters"] = [{"name": "bump", "protocol": "mixed"}]
-    plan = make_plan(parsed(toy_suite), registry)
-    assert [m.shift for m in plan.mixtures(plan.adapters[0])] == [None] * len(toy_suite["ood"])
+    plan = planned(toy_suite, registry)
+    (adapter,) = adapters(plan, meets_ood=True)
+    assert [m.shift for m in mixtures(plan, adapter)] == [None] * len(toy_suite["ood"])
     toy_suite["adaptation"] = {"shares": [[0.0, 0.5, 0.5]]}
     with pytest.raises(InputError, match=r"no \[\[shift\]\] that corrupts ID test"):
         parsed(toy_suite)
@@ -217,13 +225,13 @@ def test_family_keys_are_short_for_names(toy_suite: dict[str, Any]) -> None:
 def test_a_file_that_is_no_toml_or_no_suite_is_named(tmp_path: Path, registry: Registry) -> None:
     (tmp_path / "bad.toml").write_text("name = [")
     with pytest.raises(InputError, match=r"bad\.toml' is not valid TOML"):
-        load_suite(str(tmp_path / "bad.toml"), registry)
+        load_suite(str(tmp_path / "bad.toml"), registry, [])
     with pytest.raises(InputError, match=r"gone\.toml' cannot be read: No such file"):
-        load_suite(str(tmp_path / "gone.toml"), registry)
+        load_suite(str(tmp_path / "gone.toml"), registry, [])
     with pytest.raises(
         HarnessError, match=r"no suite named 'digts'\. Did you mean 'digits'\?.*path of a \.toml file"
     ):
-        load_suite("digts", registry)
+        load_suite("digts", registry, [])
 
 
 def test_a_parameter_that_a_dataset_or_scorer_refuses_is_found_before_anything_runs(
@@ -232,12 +240,12 @@ def test_a_parameter_that_a_dataset_or_scorer_refuses_is_found_before_anything_r
     with pytest.raises(
         InputError, match=r"the scorer 'gen' does not take gamma=-1: gamma=-1.*Give gamma > 0"
     ):
-        make_plan(parsed(toy_suite | {"scorers": [{"name": "gen", "gamma": -1}]}), registry)
+        planned(toy_suite | {"scorers": [{"name": "gen", "gamma": -1}]}, registry)
     toy_suite["ood"][0]["params"] = {"ofset": 1}
     with pytest.raises(
         UnknownNameError, match=r"no parameter of dataset levels named 'ofset'\. Did you mean 'offset'"
     ):
-        make_plan(parsed(toy_suite), registry)
+        planned(toy_suite, registry)
 
 
 def test_a_class_named_twice_is_refused(toy_suite: dict[str, Any]) -> None:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.registry import Registry
-from harness.engine.plan import make_plan
 from harness.engine.runner import RunOptions, RunResult
-from harness.engine.suite import parse_suite
-from harness.evaluations.run import run_plan
+from harness.evaluations.run import plan_suite, run_plan
 
 TESTS = Path(__file__).parent
 TOY_PLUGIN = TESTS / "toy_plugin.py"
@@ -54,8 +52,8 @@ def run_suite(
 ) -> RunResult:
     """Run a suite given as a dictionary, with the toy plugin installed."""
     registry = Registry.load(plugins)
-    plan = make_plan(parse_suite(content, source="toy.toml"), registry)
-    return run_plan(plan, registry, RunOptions(out=out, cache=cache, device="cpu"))
+    plan = plan_suite(content, registry, source="toy.toml")
+    return run_plan(plan, RunOptions(out=out, cache=cache, device="cpu"))
 
 
 def as_toml(suite: dict[str, Any]) -> str:

@@ -27,7 +27,6 @@ import torch
 
 from harness.base.cache import Cache, default_root
 from harness.contract.features import FeatureSet
-from harness.contract.registry import Registry
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
@@ -35,9 +34,9 @@ from harness.engine.guard import Failure
 from harness.engine.loading import load_model
 from harness.engine.manifest import device_name
 from harness.engine.plan import Plan
-from harness.engine.runner import RunOptions, prepare
+from harness.engine.runner import RunOptions
 from harness.engine.workbench import Workbench
-from harness.evaluations.run import run_plan
+from harness.evaluations.run import prepare, run_plan
 from harness.evaluations.scores.features import score_features
 from harness.models.extract import Counts, extract
 from harness.models.loaded import LoadedModel, resolve_device
@@ -56,21 +55,21 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
-    plan, registry = prepare(arguments.suite)
+    plan = prepare(arguments.suite)
     plan = replace(plan, models=plan.models[:1])
-    model, streams = load(plan, registry, device)
+    model, streams = load(plan, device)
     images = sum(map(len, streams))
     print(f"{arguments.suite}, {plan.models[0].label}: {images} images in {len(streams)} streams")
     print(f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
     pieces = [piece for stream in streams for piece in cut(stream)]
     time_piece(model, pieces[0], extraction_first=True)
-    run_board(plan, registry, device)  # fills the user's cache
+    run_board(plan, device)  # fills the user's cache
     passes, rests = [], []
     for number, piece in enumerate(pieces):
         passes.append(time_piece(model, piece, extraction_first=number % 2 == 0))
         if number % (len(pieces) // REPEATS) == 0 and len(rests) < REPEATS:
-            rests.append(run_board(plan, registry, device))
+            rests.append(run_board(plan, device))
     bare, extraction = (sum(column) for column in zip(*passes, strict=True))
     rest = sum(seconds for seconds, _ in rests) / len(rests)
     timings = [line for _, lines in rests for line in lines]
@@ -87,8 +86,9 @@ def main() -> int:
     return int(extraction > EXTRACTION_BOUND * bare or whole > BOARD_BOUND)
 
 
-def load(plan: Plan, registry: Registry, device: str) -> tuple[LoadedModel, list[Stream]]:
+def load(plan: Plan, device: str) -> tuple[LoadedModel, list[Stream]]:
     """Load the plan's model, trained now if it is not in the user's cache, and open what a run extracts."""
+    registry = plan.registry
     data = open_id(plan.suite.id, registry)
     (planned,) = plan.models
     dtype, store = plan.suite.dtype, Cache(default_root()).models
@@ -133,11 +133,11 @@ def extract_cold(model: LoadedModel, stream: Stream) -> None:
         extract(model, stream, Cache(Path(folder)))
 
 
-def run_board(plan: Plan, registry: Registry, device: str) -> tuple[float, list[dict[str, object]]]:
+def run_board(plan: Plan, device: str) -> tuple[float, list[dict[str, object]]]:
     """Run the whole suite into a new folder; the user's cache has the model, and from the first time the features."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        spent = seconds(lambda: run_plan(plan, registry, RunOptions(out=out, device=device)))
+        spent = seconds(lambda: run_plan(plan, RunOptions(out=out, device=device)))
         return spent, [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
 
 
@@ -158,7 +158,7 @@ def quadratic(plan: Plan, model: LoadedModel, streams: list[Stream]) -> set[str]
     queries = FeatureSet.of(test.sample(2000, seed=0))
     halves = [FeatureSet.of(train.sample(len(train) // share, seed=0)) for share in (2, 1)]
     found = set()
-    for planned in plan.scorers:
+    for planned in plan.named("scorers"):
         times = []
         for half in halves:
             fitted = bench.fit(planned, {"train": half})

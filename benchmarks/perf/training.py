@@ -26,7 +26,7 @@ from harness.contract.registry import Registry
 from harness.contract.specs import TrainingData
 from harness.data.opening import open_id, training_data
 from harness.engine.manifest import device_name
-from harness.engine.suite import load_suite
+from harness.engine.suite import load_id
 from harness.models.loaded import resolve_device
 from harness.models.training import loop
 from harness.models.training.recipe import load_recipe
@@ -76,7 +76,7 @@ def main() -> int:
 def prepared(recipe: str, suite: str, device: str) -> Training:
     """One epoch at a constant rate on the first part of the suite's training data."""
     registry = Registry.load()
-    entry = load_suite(suite, registry).id
+    entry = load_id(suite, registry)
     data = training_data(open_id(entry, registry), entry.dataset)
     fewer = data.train.take(np.arange(min(IMAGES, len(data.train))))
     settings = load_recipe(recipe, registry).model_copy(

@@ -73,17 +73,17 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
 ) -> None:
     """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
-    from harness.engine.runner import RunOptions, prepare
-    from harness.evaluations.run import run_plan
+    from harness.engine.runner import RunOptions
+    from harness.evaluations.run import prepare, run_plan
 
-    plan, registry = prepare(suite, limit=limit, plugins=plugin or [])
+    plan = prepare(suite, limit=limit, plugins=plugin or [])
     if dry_run:
-        typer.echo(_described(plan, registry))
+        typer.echo(_described(plan))
         return
     if not plan.suite.verified:
         _say(f"suite {plan.suite.name} is unverified: nobody has run it against the data it names")
-    result = run_plan(plan, registry, RunOptions(out=out, cache=cache, device=device, progress=True))
-    _finish(result)
+    result = run_plan(plan, RunOptions(out=out, cache=cache, device=device, progress=True))
+    _finish(result, plan.registry)
 
 
 @app.command()
@@ -247,11 +247,11 @@ def main() -> None:
         sys.exit(USAGE)
 
 
-def _finish(result: RunResult) -> None:
+def _finish(result: RunResult, registry: Registry) -> None:
     from harness.evaluations.run import reports
 
     measured = result.measured - result.failed
-    for report in reports():
+    for report in reports(registry):
         for drawing in report.draw(result.folder, width=_width()):
             draw(drawing)
     _say(
@@ -289,23 +289,21 @@ def _print_plugins(rows: list[dict[str, Any]]) -> None:
     draw(table)
 
 
-def _described(plan: Plan, registry: Registry) -> str:
+def _described(plan: Plan) -> str:
+    counts = " + ".join(f"{len(workers)} {key}" for key, workers in plan.workers.items() if workers)
     lines = [
-        f"suite {plan.suite.name}: {len(plan.models)} models × {len(plan.scorers)} scorers × {len(plan.sets)} sets",
+        f"suite {plan.suite.name}: {len(plan.models)} models × {counts} × {len(plan.sets)} sets",
         "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
-        "scorers: " + ", ".join(scorer.label for scorer in plan.scorers),
-        *_named("probes", [probe.label for probe in plan.probes]),
-        *_named("adapters", [f"{adapter.label} ({adapter.protocol})" for adapter in plan.adapters]),
-        *_named("estimators", [estimator.label for estimator in plan.estimators]),
+        *(
+            f"{key}: {', '.join(w.title for w in workers)}"
+            for key, workers in plan.workers.items()
+            if workers
+        ),
         "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
-        "each set is decoded and forwarded once a model, where its features are not in the cache",
-        "no data were opened to say this",
+        "each set is decoded and forwarded once per model, unless its features are in the cache",
+        "no data were opened for this list",
     ]
-    return "\n".join([*lines, *(str(problem) for problem in registry.problems)])
-
-
-def _named(kind: str, labels: list[str]) -> list[str]:
-    return [f"{kind}: {', '.join(labels)}"] if labels else []
+    return "\n".join([*lines, *(str(problem) for problem in plan.registry.problems)])
 
 
 def _size(count: int) -> str:

@@ -41,7 +41,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw a finished run: score histograms, ROC curves, or features in the plane."""
-    from harness.engine.pictures import FeatureOptions, draw
+    from harness.evaluations.pictures import FeatureOptions, draw
     from harness.reports.plots.curves import Choice
 
     choice = Choice(model, seed, tuple(scorer or ()), tuple(of_set or ()))

@@ -83,18 +83,18 @@ def run(
         HarnessError: a name, suite or folder that is not right, before anything is run.
 
     """
-    from harness.engine.runner import RunOptions, prepare
-    from harness.evaluations.run import reports, run_plan
+    from harness.engine.runner import RunOptions
+    from harness.evaluations.run import prepare, reports, run_plan
 
-    plan, registry = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
+    plan = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
     options = RunOptions(
         out=Path(out) if out is not None else None,
         cache=Path(cache) if cache is not None else None,
         device=device,
         progress=progress,
     )
-    folder = run_plan(plan, registry, options).folder
-    frames = (report.frame(folder) for report in reports())
+    folder = run_plan(plan, options).folder
+    frames = (report.frame(folder) for report in reports(plan.registry))
     found = next((frame for frame in frames if frame is not None), None)
     if found is None:
         raise InputError(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         AdapterSpec,
         DatasetSpec,
         EstimatorSpec,
+        EvaluationSpec,
         ModelSpec,
         ObjectiveSpec,
         ProbeSpec,
@@ -79,6 +80,12 @@ def harness_adapters() -> Iterable[AdapterSpec]:
 @hookspec
 def harness_estimators() -> Iterable[EstimatorSpec]:
     """Offer estimators of accuracy. Experimental: the protocol may still change."""
+    return ()
+
+
+@hookspec
+def harness_evaluations() -> Iterable[EvaluationSpec]:
+    """Offer kinds of evaluation. Experimental: the protocol may still change."""
     return ()
 
 

@@ -27,6 +27,7 @@ from harness.contract.specs import (
     AdapterSpec,
     DatasetSpec,
     EstimatorSpec,
+    EvaluationSpec,
     ModelSpec,
     ObjectiveSpec,
     ProbeSpec,
@@ -50,6 +51,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "probe": ("harness_probes", ProbeSpec),
     "adapter": ("harness_adapters", AdapterSpec),
     "estimator": ("harness_estimators", EstimatorSpec),
+    "evaluation": ("harness_evaluations", EvaluationSpec),
 }
 
 logger = logging.getLogger("ood_harness")

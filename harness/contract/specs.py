@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base.errors import unknown_name
 
@@ -97,7 +97,10 @@ class DatasetSpec:
     build: Callable[..., ImageDataset]
     cite: str = ""
     argument: str = ""  # what may follow the colon, for `ood-harness plugins`; "" where nothing may
-    calibration: tuple[str, ...] = ()  # of a family of shifts: kinds that are set aside for calibration
+    shifts: bool = (
+        False  # whether it is a family that shifts the images of another, by the kind after the colon
+    )
+    calibration: tuple[str, ...] = ()  # of such a family: kinds that are set aside for calibration
     opens_folders: bool = False  # whether what follows the colon may be a plain folder of images
 
 
@@ -151,6 +154,7 @@ class ModelSpec:
     cite: str = ""
     argument: str = ""
     architecture: bool = False
+    takes: Literal["name", "folder", "recipe"] = "name"  # what follows the colon is
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,15 @@ class EstimatorSpec:
                 raise unknown_name("need", need, ESTIMATOR_NEEDS, valid_label="Valid")
 
 
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """A kind of evaluation: its name, and what builds it (harness.engine.evaluation.Evaluation)."""
+
+    name: str
+    build: Callable[[], Any]
+    cite: str = ""
+
+
 Spec = (
     ScorerSpec
     | DatasetSpec
@@ -261,4 +274,5 @@ Spec = (
     | ProbeSpec
     | AdapterSpec
     | EstimatorSpec
+    | EvaluationSpec
 )

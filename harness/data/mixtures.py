@@ -12,13 +12,14 @@ import numpy as np
 
 from harness.base.errors import InputError
 from harness.contract.selection import Selection
-from harness.data.opening import SetEntry, open_shifted
+from harness.data.opening import open_shifted
 from harness.data.streams import Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.contract.protocols import Catalogue
+    from harness.data.sets import SetEntry
 
 
 @dataclass(frozen=True)

@@ -4,49 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base.errors import DatasetError, HarnessError, InputError
+from harness.base.errors import DatasetError, HarnessError
 from harness.base.signatures import checked_parameters
 from harness.contract.selection import Selection
 from harness.contract.specs import DatasetRequest, TrainingData
+from harness.data.sets import CLEAN, CSID, SetEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.contract.protocols import Catalogue
-    from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
+    from harness.data.tables import IdEntry, Part
 
 DATA_ROOT = "OOD_HARNESS_DATA"
-CSID = "csid"
-CORRUPT = "corrupt"  # the family of datasets that shift another, by the argument that is the kind
-CALIBRATION = "calibration"  # the group of shifted ID validation
-CLEAN = "clean"  # the kind of a set that is not shifted
 CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
 _TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
-
-
-@dataclass(frozen=True)
-class SetEntry:
-    """One set of samples to be scored against ID test, as the suite names it."""
-
-    name: str
-    group: str  # near, far or csid
-    dataset: str
-    split: str | None
-    classes: tuple[int, ...] | None
-    limit: int | None
-    revision: str | None
-    params: Mapping[str, object]
-    shifts_id: bool = False  # made from the ID test samples
-    severity: int | None = None  # of a corruption
-
-    @property
-    def kind(self) -> str:
-        """What shifts it, whatever the severity."""
-        return self.name if self.severity is None else self.name.removesuffix(f"-{self.severity}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,67 +80,6 @@ def data_root() -> Path | None:
     """Return the folder named by OOD_HARNESS_DATA."""
     named = os.environ.get(DATA_ROOT)
     return Path(named) if named else None
-
-
-def set_entries(ood: Sequence[OodEntry], shift: Sequence[ShiftEntry]) -> list[SetEntry]:
-    """List the suite's test sets: OOD first, in its order, then shifted ID, one a corruption and severity."""
-    entries = [
-        SetEntry(
-            name=e.name,
-            group=e.group,
-            dataset=e.dataset,
-            split=e.split,
-            classes=tuple(e.classes) if e.classes is not None else None,
-            limit=e.limit,
-            revision=e.revision,
-            params=e.params,
-        )
-        for e in ood
-        if e.role == "test"
-    ]
-    for e in shift:
-        entries += _corrupted(e)
-        if e.name and e.dataset:
-            entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
-    names = [entry.name for entry in entries]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two sets are named {name!r}. Give each its own name or severity")
-    return entries
-
-
-def _corrupted(e: ShiftEntry) -> Iterator[SetEntry]:
-    """Name a shift's corruptions by their severities: of ID test, or those that its dataset has."""
-    severities: list[int | None] = [*e.severity] or [None]
-    for kind, severity in itertools.product(e.corrupt, severities):
-        name = kind if severity is None else f"{kind}-{severity}"
-        graded = {} if severity is None else {"severity": severity}
-        if e.dataset:
-            params = {**e.params, "corruption": kind, **graded}
-            entry = SetEntry(name, CSID, e.dataset, e.split, None, e.limit, e.revision, params)
-        else:
-            params = {**e.params, **graded}
-            entry = SetEntry(name, CSID, f"{CORRUPT}:{kind}", None, None, e.limit, None, params)
-        yield replace(entry, shifts_id=e.corrupts_id, severity=severity)
-
-
-def calibration_entries(kinds: Sequence[str], severities: Sequence[int]) -> list[SetEntry]:
-    """List the shifts of validation data that curves are fitted on, one a kind and severity."""
-    return [
-        SetEntry(
-            name=f"{kind}-{severity}",
-            group=CALIBRATION,
-            dataset=f"{CORRUPT}:{kind}",
-            split=None,
-            classes=None,
-            limit=None,
-            revision=None,
-            params={"severity": severity},
-            shifts_id=True,
-            severity=severity,
-        )
-        for kind, severity in itertools.product(kinds, severities)
-    ]
 
 
 def calibration_sets(

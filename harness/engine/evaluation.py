@@ -12,7 +12,9 @@ harness.engine.life runs this life for any kind, and names none.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from harness.engine.suite import Section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from harness.contract.protocols import Catalogue
+    from harness.contract.registry import Registry
     from harness.engine.guard import Failure
     from harness.engine.plan import Plan, Planned, PlannedModel
     from harness.engine.sets import OpenSets
+    from harness.engine.suite import Suite
     from harness.engine.workbench import Workbench
     from harness.reports.records import RunFolder
 
@@ -64,7 +67,6 @@ class Job:
     model: PlannedModel
     bench: Workbench
     sets: OpenSets
-    catalogue: Catalogue
     folder: RunFolder
     peer: Callable[[], Workbench | None] = field(default=lambda: None)  # another training of the same model
 
@@ -72,24 +74,26 @@ class Job:
 C = TypeVar("C", bound=Cell)  # a kind's own cells
 
 
-class Sitting(Protocol[C]):
+class Sitting(Generic[C]):
     """One kind of evaluation of one model."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
 
     def missing(self, cell: C) -> NotApplicable | None:
         """Return why the cell does not apply; None if it does."""
-        ...
+        return None
 
     def key(self, cell: C) -> str:
-        """Digest all that the cell's numbers depend on; "" if its set cannot be opened."""
-        ...
+        """Digest all that the cell's numbers depend on. It may raise if the cell's set cannot be opened."""
+        raise NotImplementedError
 
     def measure(self, cells: Sequence[C]) -> Iterator[tuple[C, Measured | Failure]]:
         """Yield what was found for each cell, in any order. A cell that gets no answer fails."""
-        ...
+        raise NotImplementedError
 
     def finish(self, cells: Sequence[C]) -> None:
         """Do what takes all applicable cells together, once they are recorded."""
-        ...
 
 
 class Report(Protocol):
@@ -108,28 +112,31 @@ class Report(Protocol):
         ...
 
 
-class Evaluation(Protocol[C]):
-    """A kind of evaluation."""
+class Evaluation(Generic[C]):
+    """A kind of evaluation: its part of a suite, its cells, how they are measured, and its report."""
 
-    @property
-    def name(self) -> str:
-        """The kind's name."""
-        ...
+    name: str  # of the kind
+    section: type[Section] = Section  # the keys of a suite that are its own
+    is_counted: bool = (
+        True  # whether its cells are among those that a run counts; if not, they describe the model
+    )
+    report: Report | None = None  # None: its records stand in another kind's report
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether its cells are among those that a run counts; if not, they describe the model."""
-        ...
+    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
+        """Resolve what the suite names under the kind's own keys, by key."""
+        return {}
 
-    @property
-    def report(self) -> Report | None:
-        """What people read of its records; None if they stand in another kind's report."""
-        ...
+    def check(self, plan: Plan) -> None:
+        """Raise InputError for a plan that makes no sense to this kind, before anything runs."""
+
+    def names_of_sets(self, plan: Plan) -> Iterable[str]:
+        """Return the names under which its records stand beside those of the suite's sets."""
+        return ()
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[C]:
         """Yield the cells of one model, before anything is opened."""
-        ...
+        raise NotImplementedError
 
     def begin(self, job: Job) -> Sitting[C]:
         """Begin with one model."""
-        ...
+        raise NotImplementedError

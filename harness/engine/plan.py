@@ -1,4 +1,4 @@
-"""What a suite asks for, resolved against what is installed: models, scorers, sets, and the cells they make."""
+"""What a suite asks for, resolved against what is installed: its models, its sets, and what is measured of them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from harness.base import digests
-from harness.base.errors import InputError, PluginError, unknown_name
+from harness.base.errors import InputError
 from harness.base.signatures import checked_parameters
-from harness.data.mixtures import Mixture
-from harness.data.opening import CORRUPT, CSID, SetEntry, calibration_entries, set_entries
-from harness.engine.suite import ALL_SCORERS
+from harness.data.sets import set_entries
 from harness.reports.records import SEPARATE, SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from harness.contract.registry import Offered, Registry
+    from harness.data.sets import SetEntry
     from harness.engine.suite import ModelEntry, PluginEntry, Suite
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a plugin offers, with its hyperparameters."""
+    """What a plugin offers (a scorer, a probe, an adapter, ...), with its hyperparameters."""
 
     label: str
     offered: Offered
@@ -34,12 +33,10 @@ class Planned:
         """What it needs of a model and of data."""
         return frozenset(self.offered.spec.needs)
 
-
-@dataclass(frozen=True)
-class PlannedAdapter(Planned):
-    """An adapter with its hyperparameters, under one protocol."""
-
-    protocol: str
+    @property
+    def title(self) -> str:
+        """What it is called among its like; two of one title would share their rows."""
+        return self.label
 
 
 @dataclass(frozen=True)
@@ -52,59 +49,31 @@ class PlannedModel:
     seed: int
     params: Mapping[str, object]
 
+    @property
+    def title(self) -> str:
+        """What it is called among the models."""
+        return f"{self.label} (seed {self.seed})"
+
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that a run will try."""
 
     suite: Suite
+    registry: Registry
     models: tuple[PlannedModel, ...]
-    scorers: tuple[Planned, ...]
     sets: tuple[SetEntry, ...]
+    workers: Mapping[str, tuple[Planned, ...]]  # what is measured with, by the suite's key for it
     limit: int | None = None
-    probes: tuple[Planned, ...] = ()
-    adapters: tuple[PlannedAdapter, ...] = ()
-    estimators: tuple[Planned, ...] = ()
-    calibration: tuple[SetEntry, ...] = ()  # shifts of ID validation, for the estimators' curves
 
     @property
     def folder_name(self) -> str:
         """The run's folder below results/; a limited run has one of its own."""
         return self.suite.name if self.limit is None else f"{self.suite.name}-limit-{self.limit}"
 
-    @property
-    def workers(self) -> tuple[Planned, ...]:
-        """Everything that plugins offer and this plan runs."""
-        return (*self.scorers, *self.probes, *self.adapters, *self.estimators)
-
-    @property
-    def names_of_sets(self) -> list[str]:
-        """The sets by name, and the mixtures of them that adapters meet."""
-        mixtures = [mixture.name for adapter in self.open_adapters for mixture in self.mixtures(adapter)]
-        return list(dict.fromkeys([entry.name for entry in self.sets] + mixtures))
-
-    @property
-    def open_adapters(self) -> tuple[PlannedAdapter, ...]:
-        """The adapters that meet OOD among ID."""
-        return tuple(a for a in self.adapters if a.protocol in self.suite.open_protocols)
-
-    @property
-    def closed_adapters(self) -> tuple[PlannedAdapter, ...]:
-        """The adapters that meet shifted ID alone."""
-        return tuple(a for a in self.adapters if a.protocol not in self.suite.open_protocols)
-
-    def mixtures(self, adapter: PlannedAdapter) -> Iterator[Mixture]:
-        """Yield what an adapter meets that meets OOD: each OOD set in all shares under each shift.
-
-        Separate streams are made in the first shares alone.
-        """
-        named = self.suite.adaptation.shifts
-        shifts = [e for e in self.sets if e.shifts_id and (named is None or e.name in named)]
-        shares = self.suite.mixtures if adapter.protocol != SEPARATE else self.suite.mixtures[:1]
-        for of_parts in shares:
-            for ood in (entry for entry in self.sets if entry.group != CSID):
-                for shift in shifts if of_parts[1] else [None]:
-                    yield Mixture(of_parts, ood, shift)
+    def named(self, key: str) -> tuple[Planned, ...]:
+        """Return what the suite names under a key."""
+        return self.workers.get(key, ())
 
     def cell_id(
         self, model: PlannedModel, *, what: str, on: str, adapter: str = SOURCE, protocol: str = SEPARATE
@@ -122,68 +91,44 @@ class Plan:
         )
 
 
-def make_plan(suite: Suite, registry: Registry, *, limit: int | None = None) -> Plan:
+def make_plan(
+    suite: Suite, registry: Registry, workers: Mapping[str, Iterable[Planned]], *, limit: int | None = None
+) -> Plan:
     """Resolve every name and parameter of a suite before anything runs.
 
     Raises:
-        UnknownNameError: a model, scorer, dataset or parameter that is not there.
-        InputError: two models or scorers that would share a row.
+        UnknownNameError: a model, dataset or parameter that is not there.
+        InputError: two models, scorers or the like that would share a row.
 
     """
     suite = suite.limited(limit)
-    sets = set_entries(suite.ood, suite.shift)
+    sets = set_entries(suite.ood, suite.shift, registry)
     for dataset, params in [(suite.id.dataset, suite.id.params), *((e.dataset, e.params) for e in sets)]:
         offered = registry.get("dataset", dataset)
         checked_parameters(offered.spec.build, params, owner=f"dataset {dataset}", given=1)
-    models = [_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds]
-    scorers = [scorer for entry in suite.scorers for scorer in _scorers(entry, registry)]
-    probes = [Planned(*_taken("probe", entry, registry)) for entry in suite.probes]
-    adapters = [
-        PlannedAdapter(*_taken("adapter", entry, registry), protocol)
-        for entry in suite.adapters
-        for protocol in entry.protocol
-    ]
-    estimators = [Planned(*_taken("estimator", entry, registry)) for entry in suite.estimators]
-    _require_shifts(suite, sets)
-    for kind, labels in {
-        "adapters": [f"{adapter.label} ({adapter.protocol})" for adapter in adapters],
-        "models": [f"{model.label} (seed {model.seed})" for model in models],
-        "scorers": [scorer.label for scorer in scorers],
-        "probes": [probe.label for probe in probes],
-        "estimators": [estimator.label for estimator in estimators],
-    }.items():
-        _require_distinct(kind, labels)
-    return Plan(
-        suite,
-        tuple(models),
-        tuple(scorers),
-        tuple(sets),
-        limit,
-        tuple(probes),
-        tuple(adapters),
-        tuple(estimators),
-        tuple(_calibration(suite, registry)) if estimators else (),
-    )
+    models = tuple(_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds)
+    resolved = {key: tuple(of_key) for key, of_key in workers.items()}
+    _require_distinct("models", models)
+    for key, of_key in resolved.items():
+        _require_distinct(key, of_key)
+    return Plan(suite, registry, models, tuple(sets), resolved, limit)
 
 
-def _require_shifts(suite: Suite, sets: Sequence[SetEntry]) -> None:
-    """Refuse to mix under shifts that the suite does not make from ID test."""
-    shifts = [entry.name for entry in sets if entry.shifts_id]
-    for name in suite.adaptation.shifts or ():
-        if name not in shifts:
-            raise unknown_name("shift that corrupts", name, shifts, valid_label="In the suite")
+def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:
+    """Resolve an entry of a suite: what it is called, the offer that takes its parameters, and these.
 
-
-def _calibration(suite: Suite, registry: Registry) -> list[SetEntry]:
-    """List the shifts of validation data: the suite's, or those that the plugin sets aside."""
-    offered = registry.get("dataset", CORRUPT)
-    settings = suite.estimation
-    entries = calibration_entries(
-        offered.spec.calibration if settings.corrupt is None else settings.corrupt, settings.severity
-    )
-    for entry in entries:
-        checked_parameters(offered.spec.build, entry.params, owner=f"dataset {entry.dataset}", given=1)
-    return entries
+    Raises UnknownNameError for a name or parameter that is not there, InputError for a value that is refused.
+    """
+    name, params = entry.name, entry.params
+    offered = registry.get(kind, name)
+    keywords = checked_parameters(offered.spec.build, params, owner=f"{kind} {name}")
+    if params:
+        try:
+            offered.spec.build(**keywords)
+        except Exception as error:  # a stranger's builder may raise anything
+            given = ", ".join(f"{key}={value!r}" for key, value in params.items())
+            raise InputError(f"the {kind} {name!r} does not take {given}: {error}") from error
+    return _with_params(name, params), offered, params
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
@@ -194,42 +139,13 @@ def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
     return PlannedModel(_with_params(label, entry.params), offered, entry.name, seed, entry.params)
 
 
-def _scorers(entry: PluginEntry, registry: Registry) -> Iterator[Planned]:
-    if entry.name == ALL_SCORERS:
-        for installed in registry.names("scorer"):
-            try:
-                yield Planned(installed, registry.get("scorer", installed), {})
-            except PluginError:
-                continue  # two plugins offer it: the registry has reported it among its problems
-        return
-    yield Planned(*_taken("scorer", entry, registry))
-
-
-def _taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:
-    """Give what an entry is called, the offer that takes its parameters, and these."""
-    offered = _taking(kind, entry.name, entry.params, registry)
-    return _with_params(entry.name, entry.params), offered, entry.params
-
-
-def _taking(kind: str, name: str, params: Mapping[str, object], registry: Registry) -> Offered:
-    """Find a plugin's offer that takes the parameters."""
-    offered = registry.get(kind, name)
-    keywords = checked_parameters(offered.spec.build, params, owner=f"{kind} {name}")
-    if params:
-        try:
-            offered.spec.build(**keywords)
-        except Exception as error:  # a stranger's builder may raise anything
-            given = ", ".join(f"{key}={value!r}" for key, value in params.items())
-            raise InputError(f"the {kind} {name!r} does not take {given}: {error}") from error
-    return offered
-
-
 def _with_params(label: str, params: Mapping[str, object]) -> str:
     given = ", ".join(f"{key}={value}" for key, value in sorted(params.items()))
     return f"{label}({given})" if given else label
 
 
-def _require_distinct(kind: str, labels: list[str]) -> None:
-    for label in labels:
-        if labels.count(label) > 1:
-            raise InputError(f"two {kind} are both {label!r}. Give one another label, seed or parameter")
+def _require_distinct(key: str, planned: Sequence[Planned | PlannedModel]) -> None:
+    titles = [one.title for one in planned]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise InputError(f"two {key} are both {title!r}. Give one another label, seed or parameter")

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
-from harness.contract.registry import Registry
 from harness.engine import manifest
 from harness.engine.clock import Clock
 from harness.engine.evaluation import Job
 from harness.engine.guard import Failure, describe
 from harness.engine.life import evaluate
 from harness.engine.loading import load_model
-from harness.engine.plan import Plan, PlannedModel, make_plan
 from harness.engine.recorder import Recorder
 from harness.engine.sets import OpenSets
-from harness.engine.suite import load_suite
 from harness.engine.workbench import Workbench
 from harness.models.extract import Counts
 from harness.models.loaded import LoadedModel, resolve_device
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.engine.evaluation import Evaluation
+    from harness.engine.plan import Plan, PlannedModel
 
 logger = logging.getLogger("ood_harness")
 
@@ -64,27 +62,19 @@ class RunResult:
         return not self.failed and not self.problems
 
 
-def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = ()) -> tuple[Plan, Registry]:
-    """Load the plugins and a suite, and resolve all its names."""
-    registry = Registry.load(plugins)
-    return make_plan(load_suite(suite, registry), registry, limit=limit), registry
-
-
 class Run:
     """One run of a plan by the given kinds of evaluation, in their order."""
 
-    def __init__(
-        self, plan: Plan, registry: Registry, options: RunOptions, kinds: Sequence[Evaluation[Any]]
-    ) -> None:
-        self.plan, self.registry, self.options, self.kinds = plan, registry, options, kinds
+    def __init__(self, plan: Plan, options: RunOptions, kinds: Sequence[Evaluation[Any]]) -> None:
+        self.plan, self.registry, self.options, self.kinds = plan, plan.registry, options, kinds
         self.folder = RunFolder(options.out or Path("results") / plan.folder_name)
         self.folder.require_suite(plan.suite.name, plan.suite.digest)
         self.cache = Cache(options.cache or default_root())
         self.device = resolve_device(options.device)
         self.counts = Counts()
-        self.sets = OpenSets(plan, registry)
+        self.sets = OpenSets(plan)
         self.recorder = Recorder(
-            plan, self.sets, self.folder, lambda record: registry.notify("harness_record", record=record)
+            plan, self.sets, self.folder, lambda record: self.registry.notify("harness_record", record=record)
         )
         self.models: dict[str, object] = {}
 
@@ -93,7 +83,7 @@ class Run:
         overlaps = self.sets.id_data.check_disjoint()
         head = {
             **manifest.describe_run(self.plan.suite, self.device, self.registry),
-            "sets": self.plan.names_of_sets,
+            "sets": self._names_of_sets(),
             "started": _now(),
         }
         self.folder.write_manifest(head)  # a crash leaves a folder that can be read
@@ -139,7 +129,13 @@ class Run:
                 peers[other.seed] = None if isinstance(opened, Failure) else opened
             return peers[other.seed]
 
-        return Job(self.plan, model, bench, self.sets, self.registry, self.folder, peer)
+        return Job(self.plan, model, bench, self.sets, self.folder, peer)
+
+    def _names_of_sets(self) -> list[str]:
+        names = [entry.name for entry in self.plan.sets]
+        return list(
+            dict.fromkeys(names + [name for kind in self.kinds for name in kind.names_of_sets(self.plan)])
+        )
 
     def _evaluate(self, model: PlannedModel) -> None:
         job = self.job(model)
@@ -188,7 +184,11 @@ class Run:
 
     def _reads_layers(self, offers: frozenset[str]) -> bool:
         """Return whether anything that applies reads layers: then one pass extracts them for all."""
-        return any("layers" in worker.needs and worker.needs <= offers for worker in self.plan.workers)
+        return any(
+            "layers" in worker.needs and worker.needs <= offers
+            for of_key in self.plan.workers.values()
+            for worker in of_key
+        )
 
 
 def _now() -> str:

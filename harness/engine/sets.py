@@ -13,7 +13,6 @@ from harness.engine.guard import Failure, describe, raised
 from harness.reports.records import ID
 
 if TYPE_CHECKING:
-    from harness.contract.protocols import Catalogue
     from harness.contract.selection import Selection
     from harness.data.opening import IdData
     from harness.engine.plan import Plan
@@ -26,12 +25,11 @@ class OpenSets:
     """The ID parts and the test sets of a plan, opened when they are first asked for."""
 
     plan: Plan
-    catalogue: Catalogue
 
     @cached_property
     def id_data(self) -> IdData:
         """The ID parts. Raises DatasetError if they cannot be opened: then nothing can be measured."""
-        return open_id(self.plan.suite.id, self.catalogue)
+        return open_id(self.plan.suite.id, self.plan.registry)
 
     @cached_property
     def streams(self) -> dict[str, Stream | Failure]:
@@ -40,7 +38,7 @@ class OpenSets:
         streams: dict[str, Stream | Failure] = {ID: Stream.of(self.id_data.test, batch_size=batch_size)}
         for entry in self.plan.sets:
             try:
-                opened = open_set(entry, self.id_data, self.catalogue)
+                opened = open_set(entry, self.id_data, self.plan.registry)
                 streams[entry.name] = Stream.of(opened, batch_size=batch_size)
             except Exception as error:  # a stranger's dataset may raise anything
                 logger.warning("set %s: %s", entry.name, describe(error))

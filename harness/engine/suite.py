@@ -1,36 +1,28 @@
-"""A suite: which models, scorers and datasets are paired. TOML, validated before anything runs."""
+"""A suite: which models and datasets are evaluated, and by what. TOML, validated before anything runs.
+
+The core of a suite is its data and its models. The other keys, which name scorers, adapters and the like, are sections
+that the kinds of evaluation bring along.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import contextlib
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from harness.base.digests import digest
-from harness.base.errors import InputError
+from harness.base.errors import InputError, PluginError
 from harness.base.toml import Table, parse, read_toml
 from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
 
 if TYPE_CHECKING:
-    from harness.contract.registry import Registry
+    from collections.abc import Mapping, Sequence
 
-ALL_SCORERS = "*"
-Group = Literal["near", "far", "csid"]
-_MODEL_FAMILIES = ("recipe", "timm", "checkpoint")  # `timm = "x"` is short for `name = "timm:x"`
+    from harness.contract.protocols import Catalogue
+
 _RESERVED_NAMES = frozenset({"", "id", "near", "far", "csid", "all"})  # ID test, and the leaderboard's groups
-
-
-def _without_family_key(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    given = [key for key in ("name", *_MODEL_FAMILIES) if key in value]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} name two models. Give each an entry of its own")
-    if not given or given == ["name"]:
-        return value
-    rest = {key: item for key, item in value.items() if key != given[0]}
-    return {"name": f"{given[0]}:{value[given[0]]}", **rest}
 
 
 class ModelEntry(Table):
@@ -43,7 +35,7 @@ class ModelEntry(Table):
 
 
 class PluginEntry(Table):
-    """A scorer or probe with hyperparameters."""
+    """Something that a plugin offers, by name, with hyperparameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -54,70 +46,29 @@ class PluginEntry(Table):
         return dict(self.model_extra or {})
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Protocol = Literal["episodic", "continual", "mixed", "correlated", "separate"]
-FEWEST_STREAMS = 5  # that an interval is taken over, where a suite does not say
-MIXTURES = ("mixed", "separate")  # the protocols under which adapters meet OOD, in a suite that has some
-Protocols = Annotated[list[Protocol], BeforeValidator(_listed), Field(min_length=1)]
-
-
-class AdapterEntry(PluginEntry):
-    """A test-time adapter with hyperparameters, and the protocols that it runs under."""
-
-    protocol: Protocols = ["episodic"]
-
-
-def _whole(shares: tuple[float, float, float]) -> tuple[float, float, float]:
-    if min(shares) < 0 or not math.isclose(sum(shares), 1) or not 0 < shares[2] < 1:
-        raise ValueError(
-            f"shares {list(shares)} are no mixture. Give those of ID, shifted ID and OOD, which add up to 1, with "
-            "some OOD and not only that"
-        )
-    return shares
-
-
-Shares = Annotated[tuple[float, float, float], AfterValidator(_whole)]
-
-
-class AdaptationTable(Table):
-    """How adapters meet the shifted sets, and mixtures of ID and OOD: the same for all of them."""
-
-    seeds: Annotated[list[int], Field(min_length=1)] | None = None  # of the streams' order
-    batch_size: Annotated[int, Field(gt=0)] | None = None  # None: the suite's
-    concentration: Annotated[float, Field(gt=0)] = 0.1  # of the Dirichlet that correlates labels in time
-    after: bool = True  # forward each batch once more after its update, for the error after adaptation
-    shares: Annotated[list[Shares], Field(min_length=1)] | None = (
-        None  # of ID, shifted ID and OOD in a stream
-    )
-    shifts: list[str] | None = None  # the shifts that streams with OOD come under; None: all that corrupt
-    size: Annotated[int, Field(gt=1)] = 2000  # images in a stream with OOD, at most
-    refit: Annotated[int, Field(ge=0)] = 0  # training images that scorers are fitted on again, after adapting
-
-    @property
-    def closed_seeds(self) -> list[int]:
-        """The seeds of streams of shifted ID alone."""
-        return [0] if self.seeds is None else self.seeds
-
-    @property
-    def open_seeds(self) -> list[int]:
-        """The seeds of streams with OOD, over which intervals are taken."""
-        return list(range(FEWEST_STREAMS)) if self.seeds is None else self.seeds
-
-
-class EstimationTable(Table):
-    """On which shifted ID validation data the curves of estimators are fitted, and how many images one looks at."""
-
-    corrupt: list[str] | None = None  # None: those that the plugin sets aside for calibration
-    severity: list[int] = [1, 2, 3, 4, 5]
-    size: Annotated[int, Field(gt=1)] | None = None  # images of a set, at most; None: all
-    seed: int = 0  # of what estimators draw
-
-
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+Named = BeforeValidator(_named)  # `"gen"` is short for `{ name = "gen" }`
+PluginEntries = list[Annotated[PluginEntry, Named]]
+
+
+class Section(Table):
+    """The keys of a suite that one kind of evaluation brings along, each with a default."""
+
+    @classmethod
+    def tables(cls) -> dict[str, type[Table]]:
+        """Return the section's tables by key, so that a misspelt key within one is answered with the valid ones."""
+        return {}
+
+    @classmethod
+    def at_most(cls, suite: Suite, limit: int) -> dict[str, object]:
+        """Return the values that differ in a suite of at most `limit` samples of every dataset."""
+        return {}
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Suite(Table):
@@ -130,58 +81,16 @@ class Suite(Table):
     batch_size: Annotated[int, Field(gt=0)] = 256
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     fpr: Literal["id", "ood"] = "id"
-    scorers: list[Annotated[PluginEntry, BeforeValidator(_named)]] = [PluginEntry(name=ALL_SCORERS)]
-    probes: list[Annotated[PluginEntry, BeforeValidator(_named)]] = []
     id: IdEntry
-    models: Annotated[list[Annotated[ModelEntry, BeforeValidator(_without_family_key)]], Field(min_length=1)]
+    models: Annotated[list[ModelEntry], Field(min_length=1)]
     ood: list[OodEntry] = []
     shift: list[ShiftEntry] = []
-    adapters: list[Annotated[AdapterEntry, BeforeValidator(_named)]] = []
-    adaptation: AdaptationTable = AdaptationTable()
-    estimators: list[Annotated[PluginEntry, BeforeValidator(_named)]] = []
-    estimation: EstimationTable = EstimationTable()
 
-    @model_validator(mode="after")
-    def _something_is_measured(self) -> Suite:
-        for name in ("scorers", "ood"):
-            if not getattr(self, name) and not self.probes and not self.adapters and not self.estimators:
-                raise ValueError(
-                    f"there are no {name}, and no probes, adapters or estimators either. Name some"
-                )
+    def section(self, kind: type[AnySection]) -> AnySection:
+        """Return the suite as one of its sections. Raises InputError if it was read without that section."""
+        if not isinstance(self, kind):
+            raise InputError(f"the suite {self.name!r} was read without {', '.join(kind.keys())}")
         return self
-
-    @model_validator(mode="after")
-    def _adapters_meet_something(self) -> Suite:
-        asked = {protocol for entry in self.adapters for protocol in entry.protocol}
-        if "separate" in asked and not self.detects_adapted:
-            raise ValueError(
-                "an adapter under 'separate' meets OOD. Name scorers and [[ood]], or another protocol"
-            )
-        if asked - set(self.open_protocols) and not self.shift:
-            raise ValueError("adapters adapt to shifted ID, and there is no [[shift]]. Name some")
-        corrupting = any(entry.corrupts_id for entry in self.shift)
-        if set(self.open_protocols) & asked and any(csid for _, csid, _ in self.mixtures) and not corrupting:
-            raise ValueError(
-                "adaptation.shares want shifted ID, and there is no [[shift]] that corrupts ID test, as OOD beside it "
-                "must carry the same shift. Name one, or give shares without"
-            )
-        return self
-
-    @property
-    def detects_adapted(self) -> bool:
-        """Whether scorers are to tell ID from OOD while a model adapts to both."""
-        return bool(self.scorers and any(entry.role == "test" for entry in self.ood))
-
-    @property
-    def open_protocols(self) -> tuple[str, ...]:
-        """The protocols under which an adapter's stream holds OOD."""
-        return MIXTURES if self.detects_adapted else ()
-
-    @property
-    def mixtures(self) -> list[tuple[float, float, float]]:
-        """The shares of ID, shifted ID and OOD; if none are given, half OOD, and ID shifted where there are shifts."""
-        corrupting = any(entry.corrupts_id for entry in self.shift)
-        return self.adaptation.shares or [(0.0, 0.5, 0.5) if corrupting else (0.5, 0.0, 0.5)]
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Suite:
@@ -205,15 +114,15 @@ class Suite(Table):
             for part, value in parts.items()
             if value is not None
         }
-        adaptation = {"size": min(self.adaptation.size, max(limit, 2))}
-        return self.model_copy(
-            update={
-                "adaptation": self.adaptation.model_copy(update=adaptation),
-                "id": self.id.model_copy(update=id_limits),
-                "ood": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.ood],
-                "shift": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.shift],
-            }
-        )
+        update: dict[str, object] = {
+            "id": self.id.model_copy(update=id_limits),
+            "ood": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.ood],
+            "shift": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.shift],
+        }
+        for base in type(self).__bases__:
+            if issubclass(base, Section):
+                update |= base.at_most(self, limit)
+        return self.model_copy(update=update)
 
     @property
     def digest(self) -> str:
@@ -222,35 +131,76 @@ class Suite(Table):
         return digest("suite", data)
 
 
-def load_suite(name_or_path: str, registry: Registry) -> Suite:
+def load_suite(name_or_path: str, catalogue: Catalogue, sections: Sequence[type[Section]]) -> Suite:
     """Load a suite by the name that a plugin gave it, or from a TOML file.
 
     Raises:
         HarnessError: no such suite, a file that is no TOML, or an unknown or wrong key, each in one line.
 
     """
-    path = registry.path("suite", name_or_path)
-    return parse_suite(read_toml(path, "suite"), source=path.name)
+    path = catalogue.path("suite", name_or_path)
+    return parse_suite(read_toml(path, "suite"), catalogue, sections, source=path.name)
 
 
-def parse_suite(content: dict[str, Any], *, source: str) -> Suite:
+def load_id(name_or_path: str, catalogue: Catalogue) -> IdEntry:
+    """Load the [id] of a suite alone: the data that models are trained on. Raises as load_suite does."""
+    path = catalogue.path("suite", name_or_path)
+    content = read_toml(path, "suite").get("id", {})
+    return parse(IdEntry, content, source=f"{path.name}: [id]", parts=dict.fromkeys(_PARTS, Part.keys()))
+
+
+def parse_suite(
+    content: Mapping[str, Any], catalogue: Catalogue, sections: Sequence[type[Section]], *, source: str
+) -> Suite:
     """Validate a suite's content; the first fault becomes one line that names the place and the fix."""
-    parts = {name: table.keys() for name, table in _TABLES.items()}
-    return parse(
-        Suite, content, source=source, parts={**parts, "models": [*parts["models"], *_MODEL_FAMILIES]}
-    )
+    families = _families(catalogue)
+    tables = _TABLES | {key: table for section in sections for key, table in section.tables().items()}
+    parts = {name: table.keys() for name, table in tables.items()}
+    parts["models"] += families
+    spelt = dict(content)
+    if isinstance(models := spelt.get("models"), list):
+        spelt["models"] = [_without_family_key(entry, families, source) for entry in models]
+    return parse(_with(tuple(sections)), spelt, source=source, parts=parts)
 
 
+@cache
+def _with(sections: tuple[type[Section], ...]) -> type[Suite]:
+    """Put the sections of a suite together."""
+    create: Any = create_model  # whose overloads know no tuple of bases
+    found: type[Suite] = create("Suite", __base__=(Suite, *sections))
+    return found
+
+
+def _families(catalogue: Catalogue) -> list[str]:
+    """List the families of models, whose names may be keys: `timm = "x"` is short for `name = "timm:x"`."""
+    found = []
+    for name in catalogue.names("model"):
+        with contextlib.suppress(PluginError):  # two plugins offer it: naming it is an error of its own
+            if catalogue.get("model", name).spec.argument:
+                found.append(name)
+    return found
+
+
+def _without_family_key(entry: Any, families: Sequence[str], source: str) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    given = [key for key in ("name", *families) if key in entry]
+    if len(given) > 1:
+        names = " and ".join(given)
+        raise InputError(f"{source}: at models: {names} name two models. Give each an entry of its own")
+    if not given or given == ["name"]:
+        return entry
+    rest = {key: item for key, item in entry.items() if key != given[0]}
+    return {"name": f"{given[0]}:{entry[given[0]]}", **rest}
+
+
+_PARTS = ("train", "validation", "test")
 _TABLES: dict[str, type[Table]] = {
     "id": IdEntry,
     "models": ModelEntry,
     "ood": OodEntry,
     "shift": ShiftEntry,
-    "adaptation": AdaptationTable,
-    "estimation": EstimationTable,
-    "train": Part,
-    "validation": Part,
-    "test": Part,
+    **dict.fromkeys(_PARTS, Part),
 }
 
 

@@ -11,7 +11,7 @@ from harness.base.cache import Cache, default_root
 from harness.base.errors import InputError
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, training_data
-from harness.engine.suite import load_suite
+from harness.engine.suite import load_id
 from harness.models.loaded import resolve_device
 from harness.models.training.checkpoint import CONFIG
 from harness.models.training.loop import DivergedError
@@ -76,7 +76,7 @@ def train_recipe(
 
 
 def _suite_data(suite: str, registry: Registry) -> TrainingData:
-    entry = load_suite(suite, registry).id
+    entry = load_id(suite, registry)
     return training_data(open_id(entry, registry), entry.dataset)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.data.opening import CSID
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.data.sets import CSID
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
 from harness.evaluations import measures
 from harness.reports.records import ID, MODEL
@@ -18,12 +17,11 @@ if TYPE_CHECKING:
     from harness.engine.plan import Plan, PlannedModel
 
 
-class Accuracy:
+class Accuracy(Evaluation[Cell]):
     """The model itself. Its cells describe the model, and are not among those that a run counts."""
 
     name = MODEL
     is_counted = False
-    report = None
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[Cell]:
         """Yield ID test and every shifted set."""
@@ -36,11 +34,8 @@ class Accuracy:
         return Describing(job)
 
 
-@dataclass(frozen=True, eq=False)
-class Describing:
+class Describing(Sitting[Cell]):
     """The accuracy of one model."""
-
-    job: Job
 
     def missing(self, cell: Cell) -> NotApplicable | None:
         """Return that an encoder has no accuracy."""
@@ -59,6 +54,3 @@ class Describing:
                 yield cell, Measured({"metrics": measures.model_metrics(features)})
             except Exception as error:  # a stranger's dataset or model may raise anything
                 yield cell, Failure(describe(error))
-
-    def finish(self, cells: Sequence[Cell]) -> None:
-        """Do nothing more."""

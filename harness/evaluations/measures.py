@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.digests import array_digest, digest
 from harness.base.errors import HarnessError
-from harness.data.opening import CSID, SetEntry
+from harness.data.sets import CSID, SetEntry
 from harness.engine.evaluation import Measured
 from harness.engine.guard import Failure
 from harness.reports.records import SATURATED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.data.mixtures import Mixer
+from harness.evaluations.adaptation.section import batch_size, settings
 
 if TYPE_CHECKING:
     from harness.engine.evaluation import Job
@@ -12,6 +13,5 @@ if TYPE_CHECKING:
 
 def mixer(job: Job) -> Mixer:
     """Return what makes the streams of a run's mixtures, by the suite's [adaptation]."""
-    suite = job.plan.suite
-    size = suite.adaptation.batch_size or suite.batch_size
-    return Mixer(job.sets.id_data.test, job.catalogue, size, suite.adaptation.size)
+    suite, test = job.plan.suite, job.sets.id_data.test
+    return Mixer(test, job.plan.registry, batch_size(suite), settings(suite).size)

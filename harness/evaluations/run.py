@@ -1,32 +1,78 @@
-"""Runs a plan through all kinds of evaluation, and writes their reports beside the records."""
+"""Plans a suite and runs it through all kinds of evaluation: the built-in ones, and those that plugins offer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import PluginError
+from harness.base.toml import read_toml
+from harness.contract.registry import Registry
+from harness.engine.evaluation import Evaluation
+from harness.engine.plan import make_plan
 from harness.engine.runner import Run, RunOptions, RunResult
+from harness.engine.suite import parse_suite
 from harness.evaluations import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from harness.contract.registry import Registry
     from harness.engine.evaluation import Report
     from harness.engine.plan import Plan
+    from harness.engine.suite import Suite
 
 
-def run_plan(plan: Plan, registry: Registry, options: RunOptions) -> RunResult:
+def kinds_of(registry: Registry) -> tuple[Evaluation[Any], ...]:
+    """Return the built-in kinds of evaluation, and then those that plugins offer."""
+    found = []
+    for offered in registry.offers("evaluation"):
+        kind = offered.spec.build()
+        if not isinstance(kind, Evaluation):
+            name = offered.spec.name
+            raise PluginError(
+                f"the evaluation {name!r} of {offered.plugin} is no harness.engine.evaluation.Evaluation"
+            )
+        found.append(kind)
+    return (*KINDS, *found)
+
+
+def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = ()) -> Plan:
+    """Load the plugins and a suite, by name or path, and resolve all its names."""
+    registry = Registry.load(plugins)
+    path = registry.path("suite", suite)
+    return plan_suite(read_toml(path, "suite"), registry, source=path.name, limit=limit)
+
+
+def read_suite(content: Mapping[str, Any], registry: Registry, *, source: str) -> Suite:
+    """Validate a suite's content, with the sections of all kinds."""
+    sections = list(dict.fromkeys(kind.section for kind in kinds_of(registry) if kind.section.keys()))
+    return parse_suite(content, registry, sections, source=source)
+
+
+def plan_suite(
+    content: Mapping[str, Any], registry: Registry, *, source: str, limit: int | None = None
+) -> Plan:
+    """Plan a suite given by its content, and let every kind check its part."""
+    suite, kinds = read_suite(content, registry, source=source), kinds_of(registry)
+    workers = {key: of_key for kind in kinds for key, of_key in kind.workers(suite, registry).items()}
+    plan = make_plan(suite, registry, workers, limit=limit)
+    for kind in kinds:
+        kind.check(plan)
+    return plan
+
+
+def run_plan(plan: Plan, options: RunOptions) -> RunResult:
     """Run every cell of a plan that its folder does not hold yet, and write the reports."""
-    run = Run(plan, registry, options, KINDS)
+    run = Run(plan, options, kinds_of(plan.registry))
     folder = run.execute().folder
-    for report in reports():
+    for report in reports(plan.registry):
         report.write(folder)
-    registry.notify("harness_run_end", folder=folder)
+    plan.registry.notify("harness_run_end", folder=folder)
     return run.result()
 
 
-def reports() -> Iterator[Report]:
+def reports(registry: Registry) -> Iterator[Report]:
     """Yield the reports of all kinds, in the kinds' order."""
-    for kind in KINDS:
+    for kind in kinds_of(registry):
         if kind.report is not None:
             yield kind.report

@@ -16,9 +16,10 @@ from toys import run_suite, toy_module
 
 import harness
 from harness.contract.registry import Registry
-from harness.data.opening import SetEntry, open_id, open_set
-from harness.engine.plan import make_plan
-from harness.engine.suite import IdEntry, parse_suite
+from harness.data.opening import open_id, open_set
+from harness.data.sets import SetEntry
+from harness.data.tables import IdEntry
+from harness.evaluations.run import plan_suite
 from harness_plugins.datasets import folders
 from harness_plugins.datasets.published import open_published
 from harness_plugins.shipped import harness_suites
@@ -397,7 +398,7 @@ def test_what_a_suite_says_of_published_files_is_valid_once_uncommented(
 ) -> None:
     (spec,) = [spec for spec in harness_suites() if spec.name == name]
     text = re.sub(r"^# (dataset|limit) = ", r"\1 = ", spec.path.read_text(), flags=re.MULTILINE)
-    plan = make_plan(parse_suite(tomllib.loads(text), source=name), catalogue)
+    plan = plan_suite(tomllib.loads(text), catalogue, source=name)
     assert len(plan.sets) == 15 * 2
     for entry in plan.sets:
         assert entry.dataset == f"published:{folder}"

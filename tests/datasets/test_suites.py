@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
+from harness.base.toml import read_toml
 from harness.contract.registry import Registry
-from harness.engine.plan import make_plan
-from harness.engine.suite import load_suite
+from harness.evaluations.run import plan_suite
 from harness.models.training.recipe import load_recipe
 from harness_plugins.datasets import digits, hub, synthetic
 from harness_plugins.datasets.corruptions import offered as corruptions
@@ -35,8 +35,8 @@ def test_a_suite_bears_its_files_name_and_known_keys(name: str) -> None:
 
 @pytest.mark.parametrize("name", SUITES)
 def test_everything_that_a_suite_names_is_installed(name: str, catalogue: Registry) -> None:
-    suite = load_suite(name, catalogue)
-    assert make_plan(suite, catalogue).suite.name == name
+    suite = plan_suite(read_toml(catalogue.path("suite", name), "suite"), catalogue, source=name).suite
+    assert suite.name == name
     recipes = [
         model.name.removeprefix("recipe:") for model in suite.models if model.name.startswith("recipe:")
     ]
@@ -48,7 +48,8 @@ def test_everything_that_a_suite_names_is_installed(name: str, catalogue: Regist
 def test_the_objectives_of_a_suite_differ_in_nothing_but_the_objective(
     dataset: str, catalogue: Registry
 ) -> None:
-    suite = load_suite(f"{dataset}-objectives", catalogue)
+    path = catalogue.path("suite", f"{dataset}-objectives")
+    suite = plan_suite(read_toml(path, "suite"), catalogue, source=path.name).suite
     recipes = [load_recipe(model.name.removeprefix("recipe:"), catalogue) for model in suite.models]
     assert [recipe.objective for recipe in recipes] == ["cross_entropy", "isomax", "isomaxplus"]
     said = [recipe.model_dump(exclude={"name", "description", "objective"}) for recipe in recipes]

@@ -10,21 +10,32 @@ from typing import TYPE_CHECKING
 from harness.base import digests
 from harness.base.errors import InputError
 from harness.base.progress import progress_bar
-from harness.data.opening import CSID
+from harness.data.sets import CSID
 from harness.data.streams import Stream
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
-from harness.evaluations.adaptation.prepared import Prepared, batch_size, fit_digests
+from harness.evaluations.adaptation import section
+from harness.evaluations.adaptation.prepared import Prepared, fit_digests
 from harness.evaluations.adaptation.report import AdaptationReport
+from harness.evaluations.adaptation.section import (
+    AdaptationSection,
+    adapters,
+    batch_size,
+    planned_adapters,
+    settings,
+)
 from harness.evaluations.adaptation.tally import error_of, tallied
 from harness.reports.records import ADAPTATION, ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from harness.contract.registry import Registry
     from harness.engine.evaluation import Job
-    from harness.engine.plan import Plan, PlannedAdapter, PlannedModel
+    from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.engine.suite import Suite
     from harness.evaluations.adaptation.passage import Passage
+    from harness.evaluations.adaptation.section import PlannedAdapter
     from harness.evaluations.adaptation.tally import Tally
 
 logger = logging.getLogger("ood_harness")
@@ -54,19 +65,27 @@ class Course:
         return [name for names in self.names for name in names]
 
 
-class Adaptation:
+class Adaptation(Evaluation[AdaptationCell]):
     """Test-time adapters on shifted ID."""
 
     name = ADAPTATION
-    is_counted = True
+    section = AdaptationSection
     report = AdaptationReport()
+
+    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
+        """Resolve the adapters."""
+        return {"adapters": planned_adapters(suite, registry)}
+
+    def check(self, plan: Plan) -> None:
+        """Raise InputError for adapters that would meet nothing."""
+        section.check(plan)
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[AdaptationCell]:
         """Yield every adapter that meets shifted ID alone, on every shifted set, for every seed of the streams."""
         shifted = [entry.name for entry in plan.sets if entry.group == CSID]
-        for adapter in plan.closed_adapters:
+        for adapter in adapters(plan, meets_ood=False):
             place = {"adapter": adapter.label, "protocol": adapter.protocol}
-            for seed in plan.suite.adaptation.closed_seeds:
+            for seed in settings(plan.suite).closed_seeds:
                 for name in shifted:
                     what = f"stream {seed}"
                     cell_id = plan.cell_id(model, what=what, on=name, **place)
@@ -78,11 +97,8 @@ class Adaptation:
         return Adapting(job)
 
 
-@dataclass(frozen=True, eq=False)
-class Adapting:
+class Adapting(Sitting[AdaptationCell]):
     """The adapters of one model."""
-
-    job: Job
 
     def missing(self, cell: AdaptationCell) -> NotApplicable | None:
         """Return what the adapter needs and neither the model nor the data offer."""
@@ -108,9 +124,6 @@ class Adapting:
                 yield from self._made(course, {cell.on: cell for cell in of_course})
                 bar.update()
 
-    def finish(self, cells: Sequence[AdaptationCell]) -> None:
-        """Do nothing more."""
-
     # Passages ---------------------------------------------------------------------------------------------------
 
     @property
@@ -125,8 +138,8 @@ class Adapting:
         """The passages, by adapter, protocol, seed and set."""
         return {
             (course.adapter.label, course.adapter.protocol, course.seed, name): course
-            for adapter in self.job.plan.closed_adapters
-            for seed in self.job.plan.suite.adaptation.closed_seeds
+            for adapter in adapters(self.job.plan, meets_ood=False)
+            for seed in settings(self.job.plan.suite).closed_seeds
             for course in self._courses_of(adapter, seed)
             for name in course.sets
         }
@@ -170,7 +183,7 @@ class Adapting:
     def _streams(self, course: Course) -> list[Stream]:
         """Open the streams of a passage. Raises InputError if a set could not be opened."""
         suite, seed = self.job.plan.suite, course.seed
-        size, concentration = batch_size(suite), suite.adaptation.concentration
+        size, concentration = batch_size(suite), settings(suite).concentration
         found = []
         for names in course.names:
             broken = [f for name in names if isinstance(f := self.job.sets.streams[name], Failure)]
@@ -198,7 +211,7 @@ class Adapting:
             adapter=adapter.offered.spec.name,
             params=adapter.params,
             protocol=adapter.protocol,
-            after=self.job.plan.suite.adaptation.after,
+            after=settings(self.job.plan.suite).after,
             source=adapter.offered.source,
             version=adapter.offered.version,
         )

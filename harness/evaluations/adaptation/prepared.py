@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.data.streams import Stream
 from harness.evaluations.adaptation.passage import Passage
+from harness.evaluations.adaptation.section import batch_size, settings
 from harness.models.extract import decoded_batches
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from harness.contract.protocols import Adapter, PreparedAdapter
     from harness.engine.evaluation import Job
-    from harness.engine.plan import PlannedAdapter
     from harness.engine.suite import Suite
     from harness.engine.workbench import Workbench
+    from harness.evaluations.adaptation.section import PlannedAdapter
 
 TRAIN = "train"  # the need of an adapter that is prepared
 
@@ -34,7 +35,7 @@ class Prepared:
     def passage(self, planned: PlannedAdapter, suite: Suite) -> Passage:
         """Begin a passage of an adapter, from the model as it was trained."""
         adapter = self._adapter(planned, batch_size(suite))
-        return Passage(adapter, self.bench.decoder, after=suite.adaptation.after)
+        return Passage(adapter, self.bench.decoder, after=settings(suite).after)
 
     def missing(self, planned: PlannedAdapter) -> list[str]:
         """List what an adapter needs and neither the model nor the data offer."""
@@ -59,11 +60,6 @@ class Prepared:
         stream = Stream.mixed([self.bench.parts[TRAIN]], batch_size=size, seed=0)
         for batch in decoded_batches(model, stream):  # of which the adapter may take a few only
             yield model.model.preprocessing.normalise(batch.to(model.device))
-
-
-def batch_size(suite: Suite) -> int:
-    """Return how many images an adapter meets at a time."""
-    return suite.adaptation.batch_size or suite.batch_size
 
 
 def fit_digests(job: Job, planned: PlannedAdapter) -> dict[str, str]:

@@ -11,14 +11,18 @@ import numpy as np
 from harness.base import digests
 from harness.base.errors import InputError
 from harness.base.progress import progress_bar
+from harness.base.signatures import checked_parameters
 from harness.contract.features import Estimate
 from harness.contract.specs import FEATURE_FIELDS, PEER
-from harness.data.opening import CALIBRATION, CLEAN, CSID, open_shifted
+from harness.data.opening import open_shifted
+from harness.data.sets import CALIBRATION, CLEAN, CSID, calibration_entries
 from harness.data.streams import Stream
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
+from harness.engine.plan import Planned, taken
 from harness.evaluations import measures
 from harness.evaluations.estimation.report import EstimationReport
+from harness.evaluations.estimation.section import EstimationSection, settings
 from harness.models.loaded import libraries
 from harness.models.unlabelled import unlabelled
 from harness.reports.records import ESTIMATE, ID
@@ -27,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from harness.contract.protocols import Estimator
+    from harness.contract.registry import Registry
     from harness.contract.selection import Selection
-    from harness.data.opening import SetEntry
+    from harness.data.sets import SetEntry
     from harness.engine.evaluation import Job
-    from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.engine.plan import Plan, PlannedModel
+    from harness.engine.suite import Suite
 
 logger = logging.getLogger("ood_harness")
 
@@ -56,16 +62,27 @@ class EstimateCell(Cell):
     target: Target = field(kw_only=True)
 
 
-class Estimation:
+class Estimation(Evaluation[EstimateCell]):
     """Estimates of a model's accuracy on unlabelled sets."""
 
     name = ESTIMATE
-    is_counted = True
+    section = EstimationSection
     report = EstimationReport()
+
+    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
+        """Resolve the estimators."""
+        entries = suite.section(EstimationSection).estimators
+        return {"estimators": [Planned(*taken("estimator", entry, registry)) for entry in entries]}
+
+    def check(self, plan: Plan) -> None:
+        """Raise HarnessError for shifts of validation data that are not there."""
+        for entry in calibration(plan) if plan.named("estimators") else ():
+            offered = plan.registry.get("dataset", entry.dataset)
+            checked_parameters(offered.spec.build, entry.params, owner=f"dataset {entry.dataset}", given=1)
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[EstimateCell]:
         """Yield every estimator on every target."""
-        for estimator in plan.estimators:
+        for estimator in plan.named("estimators"):
             for target in targets(plan):
                 head = {
                     "kind": ESTIMATE,
@@ -83,6 +100,12 @@ class Estimation:
         return Estimating(job)
 
 
+def calibration(plan: Plan) -> list[SetEntry]:
+    """List the shifts of ID validation data that curves are fitted on."""
+    table = settings(plan.suite)
+    return calibration_entries(table.corrupt, table.severity, plan.registry)
+
+
 def targets(plan: Plan) -> list[Target]:
     """List ID test, shifted ID, and validation data as they are and under each shift that is set aside for curves."""
     found = [Target(ID, ID, CLEAN)]
@@ -90,18 +113,19 @@ def targets(plan: Plan) -> list[Target]:
     if plan.suite.id.validation is not None:
         found.append(Target(VALIDATION, CALIBRATION, CLEAN))
         found += [
-            Target(f"{VALIDATION}+{entry.name}", CALIBRATION, entry.kind, entry) for entry in plan.calibration
+            Target(f"{VALIDATION}+{entry.name}", CALIBRATION, entry.kind, entry)
+            for entry in calibration(plan)
         ]
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Estimating:
+class Estimating(Sitting[EstimateCell]):
     """The estimators of one model."""
 
-    job: Job
-    _streams: dict[str, Stream] = field(default_factory=dict)  # by target
-    _accuracies: dict[str, dict[str, float | None]] = field(default_factory=dict)  # by target
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._streams: dict[str, Stream] = {}  # by target
+        self._accuracies: dict[str, dict[str, float | None]] = {}  # by target
 
     def missing(self, cell: EstimateCell) -> NotApplicable | None:
         """Return what the estimator needs and neither the model nor the data offer."""
@@ -118,7 +142,7 @@ class Estimating:
             peer=peer.loaded.digest if peer is not None else None,
             estimator=offered.spec.name,
             params=estimator.params,
-            seed=self.job.plan.suite.estimation.seed,
+            seed=settings(self.job.plan.suite).seed,
             source=offered.source,
             version=offered.version,
             libraries=libraries(),
@@ -136,9 +160,6 @@ class Estimating:
             for cell in cells:
                 yield cell, self._measured(cell)
                 bar.update()
-
-    def finish(self, cells: Sequence[EstimateCell]) -> None:
-        """Do nothing more."""
 
     def _measured(self, cell: EstimateCell) -> Measured | Failure:
         data: dict[str, Any] = {"n_ood": None, "data": {"id": self.job.sets.id_data.test.digest, "ood": None}}
@@ -165,7 +186,7 @@ class Estimating:
         fields = (estimator.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
         peer = self.job.peer() if PEER in estimator.needs else None
         others = peer.features(name, stream).only(fields) if peer is not None else None
-        seed = self.job.plan.suite.estimation.seed
+        seed = settings(self.job.plan.suite).seed
         features = bench.features(name, stream).only(fields)
         given = unlabelled(bench.decoder, stream, features, seed=seed, peer=others)
         with bench.clock.measure_with_memory("estimate", scorer=estimator.label, on=name):
@@ -179,13 +200,15 @@ class Estimating:
         return self._streams[target.name]
 
     def _selection(self, target: Target) -> Selection:
-        size = self.job.plan.suite.estimation.size
+        size = settings(self.job.plan.suite).size
         if target.group != CALIBRATION:
             return self.job.sets.selection(target.name).limited(size)
         validation = self.job.sets.id_data.validation
         assert validation is not None  # there are targets of validation data only if the suite names them
         limited = validation.limited(size)
-        return limited if target.shift is None else open_shifted(target.shift, limited, self.job.catalogue)
+        return (
+            limited if target.shift is None else open_shifted(target.shift, limited, self.job.plan.registry)
+        )
 
     def _accuracy(self, target: Target, stream: Stream) -> dict[str, float | None]:
         """Compute the model's true accuracy on a target, once for all estimators."""

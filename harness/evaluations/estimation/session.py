@@ -17,17 +17,19 @@ from harness.base.errors import DatasetError, HarnessError, InputError
 from harness.base.progress import progress_bar
 from harness.contract.registry import Registry
 from harness.contract.specs import FEATURE_FIELDS, ModelRequest
-from harness.data.opening import CORRUPT, calibration_entries, calibration_sets, open_dataset, open_id
+from harness.data.opening import calibration_sets, open_dataset, open_id
+from harness.data.sets import calibration_entries
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
 from harness.engine.guard import Failure, describe
 from harness.engine.plan import Planned
-from harness.engine.suite import EstimationTable, load_suite
+from harness.engine.suite import load_id
 from harness.engine.workbench import Workbench
 from harness.evaluations import measures as evaluation
 from harness.evaluations.estimation.curve import Curve, Point
 from harness.evaluations.estimation.guesses import Guess, Guesses
 from harness.evaluations.estimation.measure import FITTED_WITH, VALIDATION
+from harness.evaluations.estimation.section import EstimationTable
 from harness.models.extract import Counts
 from harness.models.loaded import LoadedModel, resolve_device
 from harness.models.training.recipe import load_recipe
@@ -118,9 +120,9 @@ class _Session:
     def _id_data(self) -> IdData | None:
         """The ID data that the model is of, where they are known: a suite's, or a recipe's own."""
         if self.options.suite is not None:
-            return open_id(load_suite(self.options.suite, self.registry).id, self.registry)
+            return open_id(load_id(self.options.suite, self.registry), self.registry)
         family, _, name = self._model_name.partition(":")
-        if family != "recipe":
+        if self.registry.get("model", family).spec.takes != "recipe":
             return None
         recipe = load_recipe(name, self.registry)
         if recipe.data is None:
@@ -129,11 +131,15 @@ class _Session:
             )
         return open_id(recipe.data, self.registry)
 
-    @property
+    @cached_property
     def _model_name(self) -> str:
-        if self.model.partition(":")[0] in self.registry.names("model"):
+        """The model as a suite names it: FAMILY:NAME; by default a folder, if it is one, else a recipe."""
+        families = self.registry.names("model")
+        if self.model.partition(":")[0] in families:
             return self.model
-        return f"checkpoint:{self.model}" if Path(self.model).is_dir() else f"recipe:{self.model}"
+        takes = "folder" if Path(self.model).is_dir() else "recipe"
+        fitting = [name for name in families if self.registry.get("model", name).spec.takes == takes]
+        return f"{fitting[0]}:{self.model}" if fitting else self.model
 
     @cached_property
     def _loaded(self) -> LoadedModel:
@@ -325,8 +331,7 @@ class _Session:
         """List what a curve is fitted on: a kind of shift, a labelled set under it, and the accuracy there."""
         if size not in self._calibrated:
             assert self._validation is not None
-            offered = self.registry.get("dataset", CORRUPT)
-            entries = calibration_entries(offered.spec.calibration, EstimationTable().severity)
+            entries = calibration_entries(None, EstimationTable().severity, self.registry)
             sets = calibration_sets(self._validation.limited(size), entries, self.registry)
             self._calibrated[size] = [(kind, chosen, self._accuracy(chosen)) for kind, chosen in sets]
         return self._calibrated[size]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.base.errors import InputError
-from harness.data.opening import CALIBRATION, CSID
+from harness.data.sets import CALIBRATION, CSID
 from harness.evaluations.estimation.curve import Curve, Point
 from harness.reports.records import records_of
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from harness.base import digests
 from harness.base.progress import progress_bar
 from harness.data.streams import Stream
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
 from harness.evaluations import measures
 from harness.evaluations.adaptation.measure import not_applicable
-from harness.evaluations.adaptation.prepared import Prepared, batch_size, fit_digests
+from harness.evaluations.adaptation.prepared import Prepared, fit_digests
+from harness.evaluations.adaptation.section import adapters, batch_size, mixtures, settings
 from harness.evaluations.mixing import mixer
 from harness.evaluations.mixtures.trace import traced
 from harness.evaluations.scores.features import score_features
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from harness.contract.features import FeatureSet
     from harness.data.mixtures import Mixture, OpenStream
     from harness.engine.evaluation import Job
-    from harness.engine.plan import Plan, Planned, PlannedAdapter, PlannedModel
+    from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.evaluations.adaptation.section import PlannedAdapter
     from harness.evaluations.measures import Outcome
     from harness.evaluations.mixtures.trace import Trace
 
@@ -52,23 +54,25 @@ class MixtureCell(Cell):
     )  # of the one stream that the adapter's numbers are of
 
 
-class Mixtures:
+class Mixtures(Evaluation[MixtureCell]):
     """OOD detection under adaptation."""
 
     name = f"{SCORE} under {ADAPTATION}"
-    is_counted = True
-    report = None
+
+    def names_of_sets(self, plan: Plan) -> Iterable[str]:
+        """Return the names of the mixtures."""
+        return [m.name for adapter in adapters(plan, meets_ood=True) for m in mixtures(plan, adapter)]
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[MixtureCell]:
         """Yield every adapter that meets OOD, on every mixture: each stream's cell, then each scorer's."""
-        for adapter in plan.open_adapters:
-            for mixture in plan.mixtures(adapter):
-                for seed in plan.suite.adaptation.open_seeds:
+        for adapter in adapters(plan, meets_ood=True):
+            for mixture in mixtures(plan, adapter):
+                for seed in settings(plan.suite).open_seeds:
                     yield _stream_cell(plan, model, adapter, mixture, seed)
-                for scorer in plan.scorers:
+                for scorer in plan.named("scorers"):
                     yield _score_cell(plan, model, adapter, mixture, scorer)
                 if refits(plan, adapter):
-                    for scorer in plan.scorers:
+                    for scorer in plan.named("scorers"):
                         if "train" in scorer.needs and "validation" not in scorer.needs:
                             yield _score_cell(plan, model, adapter, mixture, scorer, is_refit=True)
 
@@ -80,7 +84,7 @@ class Mixtures:
 def refits(plan: Plan, adapter: PlannedAdapter) -> bool:
     """Return whether scorers are fitted on adapted features too: of two models, one per side, neither is the one."""
     suite = plan.suite
-    return bool(suite.adaptation.refit and suite.id.train is not None and adapter.protocol != SEPARATE)
+    return bool(settings(suite).refit and suite.id.train is not None and adapter.protocol != SEPARATE)
 
 
 def _stream_cell(
@@ -107,7 +111,7 @@ def _score_cell(
     cell_id = plan.cell_id(model, what=label, **_place(adapter, mixture))
     head = {"kind": SCORE, "scorer": label, **_head(plan, adapter, mixture)}
     return MixtureCell(
-        model, scorer, mixture.ood.name, cell_id, head, list(plan.suite.adaptation.open_seeds),
+        model, scorer, mixture.ood.name, cell_id, head, list(settings(plan.suite).open_seeds),
         adapter=adapter, mixture=mixture, scorer=scorer, is_refit=is_refit,
     )  # fmt: skip
 
@@ -126,18 +130,18 @@ def _head(plan: Plan, adapter: PlannedAdapter, mixture: Mixture) -> dict[str, An
         "mixture": {
             "percent": mixture.percent,
             "shift": mixture.shift.name if mixture.shift else None,
-            "size": plan.suite.adaptation.size,
+            "size": settings(plan.suite).size,
             "batch_size": batch_size(plan.suite),
         },
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Detecting:
+class Detecting(Sitting[MixtureCell]):
     """The scorers of one model under every adapter that meets OOD."""
 
-    job: Job
-    _keys: dict[tuple[str, str, str, str, int], tuple[str, ...]] = field(default_factory=dict)
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._keys: dict[tuple[str, str, str, str, int], tuple[str, ...]] = {}
 
     def missing(self, cell: MixtureCell) -> NotApplicable | None:
         """Return what the model lacks for the adapter, or what the scorer reads beyond an adapter's outputs."""
@@ -189,9 +193,6 @@ class Detecting:
                 for number, cell in enumerate(scored):
                     yield cell, measures.of_streams([outcomes[number] for outcomes in by_stream])
 
-    def finish(self, cells: Sequence[MixtureCell]) -> None:
-        """Do nothing more."""
-
     # Streams ----------------------------------------------------------------------------------------------------
 
     @property
@@ -200,11 +201,11 @@ class Detecting:
 
     @property
     def _seeds(self) -> list[int]:
-        return self.job.plan.suite.adaptation.open_seeds
+        return settings(self.job.plan.suite).open_seeds
 
     @cached_property
     def _train(self) -> Stream | None:
-        train, size = self.job.sets.id_data.train, self.job.plan.suite.adaptation.refit
+        train, size = self.job.sets.id_data.train, settings(self.job.plan.suite).refit
         if train is None or not size:
             return None
         return Stream.mixed([train.limited(size)], batch_size=batch_size(self.job.plan.suite), seed=0)
@@ -229,7 +230,7 @@ class Detecting:
                 "source": adapter.offered.source,
                 "version": adapter.offered.version,
                 "fit": fit_digests(self.job, adapter),
-                "after": self.job.plan.suite.adaptation.after,
+                "after": settings(self.job.plan.suite).after,
                 "refit": train.digest if train is not None else None,
             }
             loaded = self.job.bench.loaded

@@ -11,9 +11,11 @@ from harness.base import digests
 from harness.base.errors import InputError
 from harness.contract.features import Measurement
 from harness.contract.specs import FEATURE_FIELDS
-from harness.data.opening import CSID
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.data.sets import CSID
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
+from harness.engine.plan import Planned, taken
+from harness.engine.suite import PluginEntries, Section, Suite
 from harness.evaluations.probes.report import ProbeReport
 from harness.models.loaded import libraries
 from harness.reports.records import ID, PROBE, SEPARATE, SOURCE
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from harness.contract.protocols import Probe
+    from harness.contract.registry import Registry
     from harness.engine.evaluation import Job
-    from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.engine.plan import Plan, PlannedModel
 
 logger = logging.getLogger("ood_harness")
 
@@ -36,18 +39,29 @@ class ProbeCell(Cell):
     worker: Planned
 
 
-class Probes:
+class ProbeSection(Section):
+    """The key `probes`."""
+
+    probes: PluginEntries = []
+
+
+class Probes(Evaluation[ProbeCell]):
     """One number for the features of a whole set."""
 
     name = PROBE
-    is_counted = True
+    section = ProbeSection
     report = ProbeReport()
+
+    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
+        """Resolve the probes."""
+        entries = suite.section(ProbeSection).probes
+        return {"probes": [Planned(*taken(PROBE, entry, registry)) for entry in entries]}
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ProbeCell]:
         """Yield every probe on every set; a probe that needs labels on the sets that have ID's labels."""
         groups = {ID: ID} | {entry.name: entry.group for entry in plan.sets}
         for name, group in groups.items():
-            for probe in plan.probes:
+            for probe in plan.named("probes"):
                 if group in (ID, CSID) or "labels" not in probe.needs:
                     cell_id = plan.cell_id(model, what=f"{PROBE} {probe.label}", on=name)
                     head = {"kind": PROBE, "probe": probe.label, "group": group}
@@ -58,11 +72,8 @@ class Probes:
         return Probing(job)
 
 
-@dataclass(frozen=True, eq=False)
-class Probing:
+class Probing(Sitting[ProbeCell]):
     """The probes of one model."""
-
-    job: Job
 
     def missing(self, cell: ProbeCell) -> NotApplicable | None:
         """Return what the probe needs and neither the model nor the data offer."""
@@ -94,9 +105,6 @@ class Probing:
                 place = cell.model.label, cell.worker.label, cell.on
                 logger.warning("%s, probe %s on %s: %s", *place, found.message)
             yield cell, found
-
-    def finish(self, cells: Sequence[ProbeCell]) -> None:
-        """Do nothing more."""
 
     def _measured(self, cell: ProbeCell) -> Measured | Failure:
         import torch

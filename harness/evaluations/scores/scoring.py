@@ -11,11 +11,13 @@ from harness.base import digests
 from harness.base.errors import HarnessError
 from harness.contract.specs import STREAM
 from harness.data.streams import Stream
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
 from harness.evaluations import measures
+from harness.evaluations.scores import section
 from harness.evaluations.scores.features import checked_scores, score_features
 from harness.evaluations.scores.report import Boards
+from harness.evaluations.scores.section import ScoreSection, planned_scorers
 from harness.models.loaded import libraries
 from harness.reports.records import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON, read_paired
 from harness.reports.runs import place_of
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from harness.data.opening import SetEntry
+    from harness.contract.registry import Registry
+    from harness.data.sets import SetEntry
     from harness.engine.evaluation import Job
     from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.engine.suite import Suite
     from harness.models.extract import Extraction
 
     Outcomes = dict[str, Tensor | Failure]  # by scorer
@@ -43,17 +47,25 @@ class ScoreCell(Cell):
     entry: SetEntry = field(kw_only=True)
 
 
-class Scores:
+class Scores(Evaluation[ScoreCell]):
     """Scorers that look at one sample at a time."""
 
     name = SCORE
-    is_counted = True
+    section = ScoreSection
     report = Boards()
+
+    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
+        """Resolve the scorers."""
+        return {"scorers": planned_scorers(suite, registry)}
+
+    def check(self, plan: Plan) -> None:
+        """Raise InputError for a suite that measures nothing."""
+        section.check(plan)
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ScoreCell]:
         """Yield every scorer on every set."""
         for entry in plan.sets:
-            for scorer in plan.scorers:
+            for scorer in plan.named("scorers"):
                 if STREAM not in scorer.needs:
                     yield ScoreCell(
                         model,
@@ -91,11 +103,12 @@ def code_id(job: Job, scorer: Planned, id_features: str, ood_features: str, **fi
     )
 
 
-class Scoring:
+class Scoring(Sitting[ScoreCell]):
     """The scorers of one model. They share features, fits and ID scores."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.bench = job, job.bench
+        super().__init__(job)
+        self.bench = job.bench
         self._id_scores: Outcomes = {}
         self._scores: dict[str, Outcomes] = {entry.name: {} for entry in job.plan.sets}
         self._has_visited = False
@@ -103,7 +116,7 @@ class Scoring:
     @cached_property
     def scorers(self) -> dict[str, Planned]:
         """The applicable scorers by label."""
-        planned = self.job.plan.scorers
+        planned = self.job.plan.named("scorers")
         return {s.label: s for s in planned if STREAM not in s.needs and not self.bench.missing(s.needs)}
 
     @cached_property

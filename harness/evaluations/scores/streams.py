@@ -14,10 +14,11 @@ from harness.base.progress import progress_bar
 from harness.contract.features import FeatureSet, StreamScores
 from harness.contract.specs import FEATURE_FIELDS, STREAM
 from harness.data.mixtures import Mixture
-from harness.data.opening import CSID
-from harness.engine.evaluation import Cell, Measured, NotApplicable
+from harness.data.sets import CSID
+from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
 from harness.evaluations import measures
+from harness.evaluations.adaptation.section import settings
 from harness.evaluations.mixing import mixer
 from harness.evaluations.scores.features import checked_scores
 from harness.evaluations.scores.scoring import code_id, not_applicable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from harness.contract.protocols import StreamScorer
     from harness.data.mixtures import OpenStream
-    from harness.data.opening import SetEntry
+    from harness.data.sets import SetEntry
     from harness.engine.evaluation import Job
     from harness.engine.plan import Plan, Planned, PlannedModel
     from harness.evaluations.measures import Outcome
@@ -57,17 +58,15 @@ class StreamCell(Cell):
     entry: SetEntry = field(kw_only=True)
 
 
-class Transductive:
+class Transductive(Evaluation[StreamCell]):
     """Scorers that look at a whole stream at once."""
 
     name = f"{SCORE} of a stream"
-    is_counted = True
-    report = None
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[StreamCell]:
         """Yield OOD sets only: a mixture of ID and shifted ID has no OOD to detect."""
         for entry in plan.sets:
-            for scorer in plan.scorers:
+            for scorer in plan.named("scorers"):
                 if entry.group != CSID and STREAM in scorer.needs:
                     yield StreamCell(
                         model,
@@ -80,7 +79,7 @@ class Transductive:
                             "group": entry.group,
                             "flags": [TRANSDUCTIVE],
                         },
-                        list(plan.suite.adaptation.open_seeds),
+                        list(settings(plan.suite).open_seeds),
                         entry=entry,
                     )
 
@@ -89,11 +88,8 @@ class Transductive:
         return Transducing(job)
 
 
-@dataclass(frozen=True, eq=False)
-class Transducing:
+class Transducing(Sitting[StreamCell]):
     """The transductive scorers of one model."""
-
-    job: Job
 
     def missing(self, cell: StreamCell) -> NotApplicable | None:
         """Return why the scorer does not apply to the model."""
@@ -130,12 +126,9 @@ class Transducing:
                     found = Failure(found.message, _mean(beside))
                 yield cell, found
 
-    def finish(self, cells: Sequence[StreamCell]) -> None:
-        """Do nothing more."""
-
     @property
     def _seeds(self) -> list[int]:
-        return self.job.plan.suite.adaptation.open_seeds
+        return settings(self.job.plan.suite).open_seeds
 
     def _stream(self, cell: StreamCell, seed: int) -> OpenStream:
         outliers = self.job.sets.selection(cell.on)

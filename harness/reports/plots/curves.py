@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import RecordsError, unknown_name
-from harness.data.opening import CSID
+from harness.data.sets import CSID
 from harness.reports.leaderboard import leaderboard
 from harness.reports.plots import drawing
 from harness.reports.records import SCORES, SEPARATE, SOURCE, Record, read_manifest, read_records, read_scores

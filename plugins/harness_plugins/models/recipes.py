@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @harness.hookimpl
 def harness_models() -> Iterator[harness.ModelSpec]:
     """Offer `recipe:NAME_OR_PATH`."""
-    yield harness.ModelSpec("recipe", build_recipe, argument="NAME or PATH")
+    yield harness.ModelSpec("recipe", build_recipe, argument="NAME or PATH", takes="recipe")
 
 
 def build_recipe(request: harness.ModelRequest) -> harness.Model:

@@ -36,7 +36,7 @@ def harness_models() -> Iterator[harness.ModelSpec]:
         argument="NAME",
         architecture=True,
     )
-    yield harness.ModelSpec("checkpoint", build_checkpoint, argument="PATH")
+    yield harness.ModelSpec("checkpoint", build_checkpoint, argument="PATH", takes="folder")
 
 
 def build_checkpoint(request: harness.ModelRequest) -> harness.Model:

@@ -34,5 +34,6 @@ def harness_datasets() -> Iterator[harness.DatasetSpec]:
         open_corrupted,
         cite="Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261",
         argument=" | ".join(CORRUPTIONS),
+        shifts=True,
         calibration=tuple(name for name, corruption in CORRUPTIONS.items() if corruption.is_extra),
     )

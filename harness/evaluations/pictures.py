@@ -14,8 +14,7 @@ from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
 from harness.engine.guard import describe
 from harness.engine.loading import load_model
-from harness.engine.plan import make_plan
-from harness.engine.suite import parse_suite
+from harness.evaluations.run import plan_suite
 from harness.models.extract import Counts, extract
 from harness.models.loaded import resolve_device
 from harness.reports.plots import drawing
@@ -184,7 +183,7 @@ def _plan(folder: Path, manifest: Mapping[str, Any], registry: Registry) -> Plan
             f"{str(folder)!r} is no run's folder, or of an interrupted run: {MANIFEST} does not say what was run. "
             "Run the suite again: records are kept"
         )
-    return make_plan(parse_suite(manifest["definition"], source=str(folder / MANIFEST)), registry)
+    return plan_suite(manifest["definition"], registry, source=str(folder / MANIFEST))
 
 
 def _model(plan: Plan, choice: Choice) -> PlannedModel:
@@ -255,7 +254,7 @@ class _Gatherer:
     def _has_layers(self, loaded: LoadedModel, id_data: IdData) -> bool:
         """Say whether the run kept the layers beside the features, under a key of their own."""
         offers = loaded.offers | id_data.offers
-        return any("layers" in scorer.needs and scorer.needs <= offers for scorer in self.plan.scorers)
+        return any("layers" in w.needs and w.needs <= offers for of in self.plan.workers.values() for w in of)
 
     def _warn_of_change(self, name: str, recorded: str | None, digest: str) -> None:
         if recorded not in (None, digest):

@@ -1,0 +1,123 @@
+"""Names the sets of a suite: OOD, shifted ID, and the shifted validation data that curves are fitted on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from harness.base.errors import InputError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.contract.protocols import Catalogue
+    from harness.data.tables import OodEntry, ShiftEntry
+
+CSID = "csid"
+CALIBRATION = "calibration"  # the group of shifted ID validation
+CLEAN = "clean"  # the kind of a set that is not shifted
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """One set of samples to be scored against ID test, as the suite names it."""
+
+    name: str
+    group: str  # near, far or csid
+    dataset: str
+    split: str | None
+    classes: tuple[int, ...] | None
+    limit: int | None
+    revision: str | None
+    params: Mapping[str, object]
+    shifts_id: bool = False  # made from the ID test samples
+    severity: int | None = None  # of a corruption
+
+    @property
+    def kind(self) -> str:
+        """What shifts it, whatever the severity."""
+        return self.name if self.severity is None else self.name.removesuffix(f"-{self.severity}")
+
+
+def shift_family(catalogue: Catalogue) -> str:
+    """Return the installed family of datasets that shift other images. Raises InputError if there is none."""
+    for name in catalogue.names("dataset"):
+        with contextlib.suppress(PluginError):  # two plugins offer it
+            if catalogue.get("dataset", name).spec.shifts:
+                return name
+    raise InputError(
+        "no installed plugin shifts images, and the suite corrupts some. Install one, or name a dataset"
+    )
+
+
+def set_entries(ood: Sequence[OodEntry], shift: Sequence[ShiftEntry], catalogue: Catalogue) -> list[SetEntry]:
+    """List a suite's test sets: OOD first, in its order, then shifted ID, one set per corruption and severity."""
+    entries = [
+        SetEntry(
+            name=e.name,
+            group=e.group,
+            dataset=e.dataset,
+            split=e.split,
+            classes=tuple(e.classes) if e.classes is not None else None,
+            limit=e.limit,
+            revision=e.revision,
+            params=e.params,
+        )
+        for e in ood
+        if e.role == "test"
+    ]
+    for e in shift:
+        entries += _corrupted(e, catalogue)
+        if e.name and e.dataset:
+            entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sets are named {name!r}. Give each its own name or severity")
+    return entries
+
+
+def _corrupted(e: ShiftEntry, catalogue: Catalogue) -> Iterator[SetEntry]:
+    """Name a shift's corruptions by their severities: of ID test, or those that its dataset has."""
+    severities: list[int | None] = [*e.severity] or [None]
+    for kind, severity in itertools.product(e.corrupt, severities):
+        name = kind if severity is None else f"{kind}-{severity}"
+        graded = {} if severity is None else {"severity": severity}
+        if e.dataset:
+            params = {**e.params, "corruption": kind, **graded}
+            entry = SetEntry(name, CSID, e.dataset, e.split, None, e.limit, e.revision, params)
+        else:
+            params = {**e.params, **graded}
+            entry = SetEntry(
+                name, CSID, f"{shift_family(catalogue)}:{kind}", None, None, e.limit, None, params
+            )
+        yield replace(entry, shifts_id=e.corrupts_id, severity=severity)
+
+
+def calibration_entries(
+    kinds: Sequence[str] | None, severities: Sequence[int], catalogue: Catalogue
+) -> list[SetEntry]:
+    """List the shifts of validation data that curves are fitted on, one per kind and severity.
+
+    Default kinds: those that the family of shifts sets aside for it.
+    """
+    family = shift_family(catalogue)
+    if kinds is None:
+        kinds = catalogue.get("dataset", family).spec.calibration
+    return [
+        SetEntry(
+            name=f"{kind}-{severity}",
+            group=CALIBRATION,
+            dataset=f"{family}:{kind}",
+            split=None,
+            classes=None,
+            limit=None,
+            revision=None,
+            params={"severity": severity},
+            shifts_id=True,
+            severity=severity,
+        )
+        for kind, severity in itertools.product(kinds, severities)
+    ]
