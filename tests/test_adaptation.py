@@ -22,8 +22,9 @@ from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
 from harness.data.streams import Stream
 from harness.evaluations.adaptation.table import adaptation_table
-from harness.evaluations.adaptation.text import as_json, as_markdown
+from harness.evaluations.adaptation.text import adaptation_text
 from harness.reports.records import read_records
+from harness.reports.text import as_json, as_markdown
 
 SETS = {"dim": 9, "noisy": 10}  # shifted sets, and the seeds of their images
 
@@ -304,8 +305,8 @@ def test_the_table_averages_over_sets_with_an_interval_over_streams(
     assert (row["seeds"], row["streams"]) == (1, 3)
     written = pd.read_csv(tmp_path / "out" / "adaptation.csv")
     assert len(written) == 6
-    assert (tmp_path / "out" / "adaptation.md").read_text() == as_markdown(table)
-    assert json.loads(as_json(table))["means"][0]["error"] == pytest.approx(row["error"])
+    assert (tmp_path / "out" / "adaptation.md").read_text() == as_markdown(adaptation_text(table))
+    assert json.loads(as_json(adaptation_text(table)))["means"][0]["error"] == pytest.approx(row["error"])
 
 
 def test_the_command_prints_the_table_and_refuses_what_has_none(

@@ -18,8 +18,9 @@ from toys import run_suite
 
 from harness import cli
 from harness.base.errors import InputError, RecordsError, UnknownNameError
-from harness.reports import contrast_text
+from harness.reports import text
 from harness.reports.contrast import Contrast, contrast
+from harness.reports.contrast_text import contrast_text, legend
 
 SETS = {"close": "near", "closer": "near", "bright": "far", "fog": "csid"}
 A, B = "plain-1.0/first", "iso.max-plus/second(k=2)"
@@ -217,7 +218,7 @@ def test_an_accuracy_that_was_not_measured_is_not_shown_equal(
     found = with_accuracies(tmp_path / "run", values, [0.9] * 6, [0.9] * 5)
     assert math.isnan(by_name(found, "id_accuracy")["id"]["difference"])
     assert found.accuracy_verdict == "not shown equal"
-    assert "ID accuracy: A 90.00, B –, B − A –, p –: not shown equal." in contrast_text.legend(found)
+    assert "ID accuracy: A 90.00, B –, B − A –, p –: not shown equal." in legend(found)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -229,7 +230,7 @@ def test_fewer_than_five_seeds_have_means_and_decide_nothing(
     assert found.frame[["lo", "hi", "p", "p_holm"]].isna().all(axis=None)
     assert found.frame[["a", "b", "difference"]].notna().all(axis=None)
     assert (found.verdict, found.accuracy_verdict) == ("undecided", "not shown equal")
-    assert "fewer than 5 seeds decide nothing" in contrast_text.as_markdown(found)
+    assert "fewer than 5 seeds decide nothing" in text.as_markdown(contrast_text(found))
 
 
 def test_only_the_seeds_that_both_have_count_and_the_others_are_named(
@@ -244,7 +245,7 @@ def test_only_the_seeds_that_both_have_count_and_the_others_are_named(
     a, b = ([values[pair][seed]["bright"] for seed in range(6)] for pair in (A, B))
     assert_paired(by_name(found)["bright"], a, b)
     line = "Seeds that both have: 6 (0, 1, 2, 3, 4, 5). Left out: seeds 8, 9 of A and 7 of B."
-    assert line in contrast_text.legend(found)
+    assert line in legend(found)
 
 
 def test_models_without_a_common_seed_are_refused(values: dict[str, Values], tmp_path: Path) -> None:
@@ -347,16 +348,16 @@ def test_every_format_tells_the_same_numbers(values: dict[str, Values], tmp_path
     primary = rows["all"]
     shown = f"{100 * primary['difference']:+.2f} [{100 * primary['lo']:+.2f}, {100 * primary['hi']:+.2f}]"
 
-    listed = list(csv.DictReader(io.StringIO(contrast_text.as_csv(found))))
+    listed = list(csv.DictReader(io.StringIO(text.as_csv(contrast_text(found)))))
     assert float(listed[2]["difference"]) == primary["difference"]
     assert [row["metric"] for row in listed].count("fpr95_id") == 8
-    as_json = json.loads(contrast_text.as_json(found))
+    as_json = json.loads(text.as_json(contrast_text(found)))
     assert as_json["rows"][2]["p"] == primary["p"]
     assert as_json["rows"][2]["p_holm"] is None
     assert as_json["verdict"] == "B is better"
     assert as_json["seeds"] == [0, 1, 2, 3, 4, 5]
 
-    header, _, *lines = contrast_text.as_markdown(found).splitlines()
+    header, _, *lines = text.as_markdown(contrast_text(found)).splitlines()
     assert "| AUROC B − A | AUROC p | FPR95 (ID pos.) A |" in header
     assert lines[2].startswith(f"| all | {100 * primary['a']:.2f} | {100 * primary['b']:.2f} | {shown} | ")
     assert f"| {rows['fog']['p_holm']:.3f} | " in next(line for line in lines if line.startswith("| fog "))
@@ -368,7 +369,7 @@ def test_the_ood_positive_convention_is_named_in_the_headers(
     values: dict[str, Values], tmp_path: Path
 ) -> None:
     found = contrast(run_of(tmp_path / "run", values, fpr="ood"), A, B)
-    assert "FPR95 (OOD pos.) B − A" in contrast_text.as_markdown(found)
+    assert "FPR95 (OOD pos.) B − A" in text.as_markdown(contrast_text(found))
     assert "fpr95_id" not in set(found.frame["metric"])
 
 

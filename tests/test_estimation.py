@@ -19,8 +19,9 @@ from harness.base.errors import HarnessError, InputError, RecordsError
 from harness.cli import app
 from harness.evaluations.estimation.curve import Curve, Point
 from harness.evaluations.estimation.table import estimate_table
-from harness.evaluations.estimation.text import as_json, as_markdown
+from harness.evaluations.estimation.text import estimate_text
 from harness.reports.records import read_records
+from harness.reports.text import as_json, as_markdown
 
 
 @pytest.fixture
@@ -109,8 +110,8 @@ def test_means_are_over_shifted_sets_and_their_interval_over_kinds(
     assert {"confident(says=0.5)-fitted", "confident(says=0.5)-shared"} < set(means.index)
     assert (means["behind"] >= 0).all()
     assert means["behind"].min() == 0
-    assert (tmp_path / "out" / "estimates.md").read_text() == as_markdown(table)
-    assert json.loads(as_json(table))["means"][0]["sets"] == 2 * 4
+    assert (tmp_path / "out" / "estimates.md").read_text() == as_markdown(estimate_text(table))
+    assert json.loads(as_json(estimate_text(table)))["means"][0]["sets"] == 2 * 4
     shown = CliRunner().invoke(app, ["estimates", str(tmp_path / "out")])
     assert shown.exit_code == 0, shown.output
     assert "toy: estimates of accuracy" in shown.stdout

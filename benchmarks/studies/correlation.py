@@ -16,7 +16,8 @@ from common import Panel, draw, options
 
 import harness
 from harness.evaluations.probes.table import probe_table
-from harness.evaluations.probes.text import as_csv, as_markdown
+from harness.evaluations.probes.text import probe_text
+from harness.reports.text import as_csv, as_markdown
 
 HIDDEN = ([2], [4], [8], [16], [32], [64], [128], [128, 128])  # of perceptrons
 WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24)  # of convnets
@@ -65,7 +66,7 @@ def main() -> None:
         harness.run(str(suite), out=Path(folder) / "out", device=arguments.device, progress=True)
         table = probe_table([Path(folder) / "out"])
     arguments.tables.mkdir(parents=True, exist_ok=True)
-    for suffix, text in (("csv", as_csv(table)), ("md", as_markdown(table))):
+    for suffix, text in (("csv", as_csv(probe_text(table))), ("md", as_markdown(probe_text(table)))):
         (arguments.tables / f"correlation.{suffix}").write_text(text, encoding="utf-8")
     frame = table.frame.assign(kind=table.frame["model"].str.partition("-")[0])
     panels = [
@@ -82,7 +83,7 @@ def main() -> None:
         for probe in dict.fromkeys(frame["probe"])
     ]
     draw(frame, panels, arguments.pictures / "correlation.png")
-    print(as_markdown(table))
+    print(as_markdown(probe_text(table)))
 
 
 def write_suite(folder: Path, **limits: int) -> Path:

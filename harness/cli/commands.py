@@ -13,12 +13,14 @@ import typer
 
 from harness.base.errors import HarnessError, unknown_name
 from harness.cli.plot import plot
-from harness.evaluations.adaptation.command import adaptation
-from harness.evaluations.estimation.command import estimate, estimates
-from harness.evaluations.probes.command import probes
-from harness.reports.formats import Format, draw, show
+from harness.evaluations import KINDS
+from harness.evaluations.estimation.command import estimate
+from harness.evaluations.table_report import TableReport
+from harness.reports.text import Format, draw, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.contract.registry import Registry
     from harness.engine.plan import Plan
     from harness.engine.runner import RunResult
@@ -127,10 +129,10 @@ def contrast(
     protocol: ProtocolName = None,
 ) -> None:
     """Say whether one model with a scorer beats another over the same seeds, by paired t tests."""
-    from harness.reports import contrast_text
     from harness.reports.contrast import contrast as build
+    from harness.reports.contrast_text import contrast_text
 
-    show(build(folders, a, b, protocol=protocol), format, contrast_text)
+    show(contrast_text(build(folders, a, b, protocol=protocol)), format)
 
 
 @app.command()
@@ -172,10 +174,26 @@ def train(
 
 
 app.command()(plot)
-app.command()(probes)
-app.command()(adaptation)
-app.command()(estimates)
 app.command()(estimate)
+
+
+def _command_of(report: TableReport) -> Callable[..., None]:
+    """Make the command that prints a kind's table."""
+
+    def command(
+        folders: Annotated[
+            list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")
+        ],
+        format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
+    ) -> None:
+        show(report.show(folders), format)
+
+    return command
+
+
+for kind in KINDS:
+    if isinstance(kind.report, TableReport):
+        app.command(name=kind.report.name, help=kind.report.help)(_command_of(kind.report))
 
 
 @app.command()

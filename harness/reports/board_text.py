@@ -8,14 +8,16 @@ from harness.base.cache import write_atomically
 from harness.reports.leaderboard import Board, leaderboards
 from harness.reports.records import SEPARATE, SOURCE, read_records
 from harness.reports.runs import GROUPS
+from harness.reports.text import Sheet
 from harness.reports.wording import (
     ABSENT,
     FPR_HEADERS,
     difference,
     is_missing,
     json_of,
-    markdown,
+    markdown_table,
     percent,
+    terminal_table,
     title_of,
 )
 
@@ -67,13 +69,16 @@ def as_json(*boards: Board) -> str:
             "fpr95": FPR_HEADERS[board.fpr],
             "notes": board.notes,
         }
-        written.append(json_of(head, board.rows))
+        written.append(json_of(head | {"rows": board.frame}))
     return written[0] if len(written) == 1 else "[\n" + ",\n".join(written) + "]\n"
 
 
 def as_markdown(*boards: Board) -> str:
     """Write one table a protocol with every column, and below it what a reader must know."""
-    tables = [markdown(*_whole_table(board), legend(board)) for board in boards]
+    tables = []
+    for board in boards:
+        lines = "\n".join(f"- {line}" for line in legend(board))
+        tables.append(f"{markdown_table(*_whole_table(board))}\n\n{lines}\n")
     if len(tables) == 1:
         return tables[0]
     return "\n".join(f"## {board.protocol}\n\n{table}" for board, table in zip(boards, tables, strict=True))
@@ -199,26 +204,16 @@ def _value_columns(
 
 
 def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        title=f"{_heading(board)}: {what}", title_justify="left", header_style="bold", padding=(0, 1)
-    )
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [("model", _model), ("scorer", _scorer)]
     if with_rank:
         columns += [("rank", _rank), *_gain_columns(board)]
     for name in names:
         columns += _value_columns(board, name, separator="\n")
-    for header, _ in columns:
-        names_row = header in ("model", "scorer")
-        table.add_column(header, no_wrap=not names_row, justify="left" if names_row else "right")
-    previous = None
-    for row in board.rows:
-        if previous is not None and row["model"] != previous:
-            table.add_section()
-        previous = row["model"]
-        table.add_row(*(cell(row) for _, cell in columns))
-    return table
+    rows = board.rows
+    starts = [n for n in range(1, len(rows)) if rows[n]["model"] != rows[n - 1]["model"]]
+    cells = [[cell(row) for _, cell in columns] for row in rows]
+    headers = [header for header, _ in columns]
+    return terminal_table(Sheet(f"{_heading(board)}: {what}", headers, cells, headers[:2], starts))
 
 
 def _model(row: dict[str, Any]) -> str:

@@ -4,66 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.reports.text import Sheet, Text
 from harness.reports.wording import (
     ABSENT,
     FPR_HEADERS,
     difference,
     is_missing,
-    json_of,
     listed,
-    markdown,
     percent,
     title_of,
 )
 from harness.statistics.inference import FEWEST_SEEDS
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from harness.reports.contrast import Contrast
 
 _SMALLEST_P = 0.001  # below it, a p-value is not written out
 
 
-def as_csv(contrast: Contrast) -> str:
-    """Write every comparison at full precision: shares, not per cent."""
-    return contrast.frame.to_csv(index=False, lineterminator="\n")
-
-
-def as_json(contrast: Contrast) -> str:
-    """Write the comparisons as objects at full precision, with the seeds and the verdicts."""
+def contrast_text(contrast: Contrast) -> Text:
+    """Show one table per metric: the groups, then the sets; the verdict is the legend's last line."""
+    groups = sum(row["level"] == "group" and row["metric"] == "auroc" for row in contrast.rows)
+    sheets = [
+        Sheet(contrast.suite, *_table(contrast, metric), ("on",), (groups,))
+        for metric in ("auroc", contrast.fpr)
+    ]
     names = ("suite", "a", "b", "seeds", "left_out", "verdict", "accuracy_verdict")
     head = {name: getattr(contrast, name) for name in names}
-    return json_of(head | {"fpr95": FPR_HEADERS[contrast.fpr]}, contrast.rows)
-
-
-def as_markdown(contrast: Contrast) -> str:
-    """Write one table with both metrics side by side, and below it what a reader must know, the verdict last."""
-    tables = [_table(contrast, metric) for metric in ("auroc", contrast.fpr)]
-    (first, rows), (second, more) = tables
-    joined = [[*row, *other[1:]] for row, other in zip(rows, more, strict=True)]
-    return markdown([*first, *second[1:]], joined, legend(contrast))
-
-
-def as_terminal(contrast: Contrast) -> RenderableType:
-    """Draw a table for each metric: the groups, then the sets; below them what a reader must know."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = []
-    groups = sum(row["level"] == "group" and row["metric"] == "auroc" for row in contrast.rows)
-    for metric in ("auroc", contrast.fpr):
-        table = Table(title=contrast.suite, title_justify="left", header_style="bold", padding=(0, 1))
-        headers, rows = _table(contrast, metric, separator="\n")
-        for header in headers:
-            table.add_column(header, no_wrap=header != "on", justify="left" if header == "on" else "right")
-        for number, row in enumerate(rows):
-            if number == groups:
-                table.add_section()
-            table.add_row(*row)
-        drawn.append(table)
-    return Group(*drawn, Text("\n".join(legend(contrast))))
+    content = head | {"fpr95": FPR_HEADERS[contrast.fpr], "rows": contrast.frame}
+    return Text(sheets, legend(contrast), contrast.frame, content)
 
 
 def legend(contrast: Contrast) -> list[str]:
@@ -89,9 +58,9 @@ def legend(contrast: Contrast) -> list[str]:
     ]
 
 
-def _table(contrast: Contrast, metric: str, *, separator: str = " ") -> tuple[list[str], list[list[str]]]:
+def _table(contrast: Contrast, metric: str) -> tuple[list[str], list[list[str]]]:
     title = title_of(metric)
-    headers = ["on", *(f"{title}{separator}{what}" for what in ("A", "B", "B − A", "p"))]
+    headers = ["on", *(f"{title} {what}" for what in ("A", "B", "B − A", "p"))]
     rows = [
         [row["on"], percent(row["a"], 2), percent(row["b"], 2), _difference(row), _p_value(row)]
         for row in contrast.rows

@@ -7,10 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    import pandas as pd
     from rich.table import Table
+
+    from harness.reports.text import Sheet
 
 ABSENT = "–"
 FPR_HEADERS = {
@@ -67,35 +68,28 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     return "\n".join(lines)
 
 
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str]) -> str:
-    """Write a table, and below it what a reader must know."""
-    return "\n".join([markdown_table(headers, rows), "", *(f"- {line}" for line in notes)]) + "\n"
-
-
-def terminal_table(
-    title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], *, names: Sequence[str]
-) -> Table:
+def terminal_table(sheet: Sheet) -> Table:
     """Draw a table; the columns that are names stand to the left, the others to the right."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", header_style="bold", padding=(0, 1))
-    for header in headers:
-        table.add_column(header, justify="left" if header in names else "right")
-    for row in rows:
+    table = Table(title=sheet.title, title_justify="left", header_style="bold", padding=(0, 1))
+    for header in sheet.headers:
+        is_name = header in sheet.names
+        table.add_column(header, justify="left" if is_name else "right", no_wrap=not is_name)
+    for number, row in enumerate(sheet.rows):
+        if number in sheet.sections:
+            table.add_section()
         table.add_row(*row)
     return table
 
 
-def json_of(head: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
-    """Write rows as objects at full precision, behind what is said of all of them; what is missing is null."""
-    known = [{key: None if is_missing(value) else value for key, value in row.items()} for row in rows]
-    return json.dumps({**head, "rows": known}, indent=2, default=int) + "\n"
+def json_of(content: Mapping[str, Any]) -> str:
+    """Write an object at full precision: frames as lists of objects, what is missing as null."""
+    import pandas as pd
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, pd.DataFrame):
+            return [{str(key): plain(cell) for key, cell in row.items()} for row in value.to_dict("records")]
+        return None if is_missing(value) else value
 
-def json_of_frames(head: dict[str, Any], frames: dict[str, pd.DataFrame], notes: Sequence[str]) -> str:
-    """Write frames as lists of objects at full precision."""
-    content = {
-        name: json.loads(frame.to_json(orient="records", double_precision=15))
-        for name, frame in frames.items()
-    }
-    return json.dumps({**head, **content, "notes": notes}, indent=2) + "\n"
+    return json.dumps({key: plain(value) for key, value in content.items()}, indent=2, default=int) + "\n"

@@ -16,7 +16,6 @@ from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable,
 from harness.engine.guard import Failure, describe
 from harness.evaluations.adaptation import section
 from harness.evaluations.adaptation.prepared import Prepared, fit_digests
-from harness.evaluations.adaptation.report import AdaptationReport
 from harness.evaluations.adaptation.section import (
     AdaptationSection,
     adapters,
@@ -25,10 +24,12 @@ from harness.evaluations.adaptation.section import (
     settings,
 )
 from harness.evaluations.adaptation.tally import error_of, tallied
+from harness.evaluations.table_report import TableReport
 from harness.reports.records import ADAPTATION, ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from harness.contract.registry import Registry
     from harness.engine.evaluation import Job
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from harness.evaluations.adaptation.passage import Passage
     from harness.evaluations.adaptation.section import PlannedAdapter
     from harness.evaluations.adaptation.tally import Tally
+    from harness.reports.text import Text
 
 logger = logging.getLogger("ood_harness")
 
@@ -65,12 +67,24 @@ class Course:
         return [name for names in self.names for name in names]
 
 
+def _text(folders: Sequence[Path]) -> Text:
+    from harness.evaluations.adaptation.table import adaptation_table
+    from harness.evaluations.adaptation.text import adaptation_text
+
+    return adaptation_text(adaptation_table(folders))
+
+
 class Adaptation(Evaluation[AdaptationCell]):
     """Test-time adapters on shifted ID."""
 
     name = ADAPTATION
     section = AdaptationSection
-    report = AdaptationReport()
+    report = TableReport(
+        ADAPTATION,
+        "adaptation",
+        "Print what adapters did to the error on shifted data, and what it cost.",
+        _text,
+    )
 
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
         """Resolve the adapters."""

@@ -5,16 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import write_atomically
-from harness.evaluations.adaptation.table import adaptation_table
-from harness.reports.records import holds
-from harness.reports.wording import json_of_frames, markdown, percent, terminal_table
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import percent
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import RenderableType
-
     from harness.evaluations.adaptation.table import AdaptationTable
 
 HEADERS = (
@@ -24,37 +18,11 @@ HEADERS = (
 _LEFT = 3  # columns that are names
 
 
-def write_adaptation(folder: Path) -> None:
-    """Write adaptation.csv and adaptation.md beside a run's records; nothing where nothing was adapted."""
-    if holds(folder, "adaptation"):
-        table = adaptation_table([folder])
-        write_atomically(folder / "adaptation.csv", as_csv(table))
-        write_atomically(folder / "adaptation.md", as_markdown(table))
-
-
-def as_csv(table: AdaptationTable) -> str:
-    """Write one line a model, adapter, protocol, seeds and set, at full precision."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
-
-
-def as_json(table: AdaptationTable) -> str:
-    """Write the numbers and their means at full precision."""
-    frames = {"sets": table.frame, "means": table.means}
-    return json_of_frames({"suite": table.suite}, frames, table.notes)
-
-
-def as_markdown(table: AdaptationTable) -> str:
-    """Write the means, with what a reader must know below."""
-    return markdown(HEADERS, _rows(table), legend(table))
-
-
-def as_terminal(table: AdaptationTable) -> RenderableType:
-    """Draw the means, with what a reader must know below."""
-    from rich.console import Group
-    from rich.text import Text
-
-    drawn = terminal_table(f"{table.suite}: adaptation", HEADERS, _rows(table), names=HEADERS[:_LEFT])
-    return Group(drawn, Text("\n".join(legend(table))))
+def adaptation_text(table: AdaptationTable) -> Text:
+    """Show the means."""
+    sheet = Sheet(f"{table.suite}: adaptation", HEADERS, _rows(table), HEADERS[:_LEFT])
+    content = {"suite": table.suite, "sets": table.frame, "means": table.means, "notes": table.notes}
+    return Text([sheet], legend(table), table.frame, content)
 
 
 def legend(table: AdaptationTable) -> list[str]:

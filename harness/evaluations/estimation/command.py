@@ -1,4 +1,4 @@
-"""The commands `ood-harness estimate`, for a new set, and `estimates`, for what a run made of its estimators."""
+"""The command `ood-harness estimate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.reports.formats import Format, show
+from harness.reports.text import Format, show
 
 
 class Unreadable(StrEnum):
@@ -16,17 +16,6 @@ class Unreadable(StrEnum):
 
     error = "error"
     skip = "skip"
-
-
-def estimates(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
-    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
-) -> None:
-    """Print how far estimates of accuracy were from the truth, estimator by estimator."""
-    from harness.evaluations.estimation import text
-    from harness.evaluations.estimation.table import estimate_table
-
-    show(estimate_table(folders), format, text)
 
 
 def estimate(
@@ -65,7 +54,7 @@ def estimate(
     ] = None,
 ) -> None:
     """Estimate a model's accuracy on new images without labels."""
-    from harness.evaluations.estimation import guesses
+    from harness.evaluations.estimation.guesses import guess_text
     from harness.evaluations.estimation.session import EstimateOptions
     from harness.evaluations.estimation.session import estimate as run
 
@@ -83,4 +72,4 @@ def estimate(
         device=device,
         progress=True,
     )
-    show(run(model, data, options, plugins=plugin or []), format, guesses)
+    show(guess_text(run(model, data, options, plugins=plugin or [])), format)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from harness.reports.wording import ABSENT, markdown, percent, terminal_table
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import ABSENT, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
 
 HEADERS = ("estimator", "labels seen", "accuracy (%)", "remark")
 _MOST_NAMED = 5  # images that cannot be read
@@ -42,31 +39,15 @@ class Guesses:
     rows: Sequence[Guess]
 
 
-def as_csv(guesses: Guesses) -> str:
-    """Write one line an estimator, at full precision."""
+def guess_text(guesses: Guesses) -> Text:
+    """Show the estimates."""
     import pandas as pd
 
-    return pd.DataFrame([asdict(row) for row in guesses.rows]).to_csv(index=False, lineterminator="\n")
-
-
-def as_json(guesses: Guesses) -> str:
-    """Write everything at full precision; accuracies as shares."""
-    return json.dumps(asdict(guesses), indent=2) + "\n"
-
-
-def as_markdown(guesses: Guesses) -> str:
-    """Write the estimates, with what a reader must know below."""
-    return markdown(HEADERS, _rows(guesses), legend(guesses))
-
-
-def as_terminal(guesses: Guesses) -> RenderableType:
-    """Draw the estimates, with what a reader must know below."""
-    from rich.console import Group
-    from rich.text import Text
-
     title = f"{guesses.model} on {guesses.data}: {guesses.images} images"
-    drawn = terminal_table(title, HEADERS, _rows(guesses), names=(HEADERS[0], HEADERS[1], HEADERS[3]))
-    return Group(drawn, Text("\n".join(legend(guesses))))
+    sheet = Sheet(title, HEADERS, _rows(guesses), (HEADERS[0], HEADERS[1], HEADERS[3]))
+    return Text(
+        [sheet], legend(guesses), pd.DataFrame([asdict(row) for row in guesses.rows]), asdict(guesses)
+    )
 
 
 def legend(guesses: Guesses) -> list[str]:

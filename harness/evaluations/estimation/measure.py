@@ -21,14 +21,15 @@ from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable,
 from harness.engine.guard import Failure, describe
 from harness.engine.plan import Planned, taken
 from harness.evaluations import measures
-from harness.evaluations.estimation.report import EstimationReport
 from harness.evaluations.estimation.section import EstimationSection, settings
+from harness.evaluations.table_report import TableReport
 from harness.models.loaded import libraries
 from harness.models.unlabelled import unlabelled
 from harness.reports.records import ESTIMATE, ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from harness.contract.protocols import Estimator
     from harness.contract.registry import Registry
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from harness.engine.evaluation import Job
     from harness.engine.plan import Plan, PlannedModel
     from harness.engine.suite import Suite
+    from harness.reports.text import Text
 
 logger = logging.getLogger("ood_harness")
 
@@ -62,12 +64,24 @@ class EstimateCell(Cell):
     target: Target = field(kw_only=True)
 
 
+def _text(folders: Sequence[Path]) -> Text:
+    from harness.evaluations.estimation.table import estimate_table
+    from harness.evaluations.estimation.text import estimate_text
+
+    return estimate_text(estimate_table(folders))
+
+
 class Estimation(Evaluation[EstimateCell]):
     """Estimates of a model's accuracy on unlabelled sets."""
 
     name = ESTIMATE
     section = EstimationSection
-    report = EstimationReport()
+    report = TableReport(
+        ESTIMATE,
+        "estimates",
+        "Print how far estimates of accuracy were from the truth, estimator by estimator.",
+        _text,
+    )
 
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
         """Resolve the estimators."""

@@ -5,16 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import write_atomically
-from harness.evaluations.estimation.table import estimate_table
-from harness.reports.records import holds
-from harness.reports.wording import ABSENT, difference, json_of_frames, markdown, percent, terminal_table
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import ABSENT, difference, percent
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import RenderableType
-
     from harness.evaluations.estimation.table import EstimateTable
 
 HEADERS = (
@@ -24,36 +18,11 @@ HEADERS = (
 _NAMES = HEADERS[:3]
 
 
-def write_estimates(folder: Path) -> None:
-    """Write estimates.csv and estimates.md beside a run's records; nothing where nothing was estimated."""
-    if holds(folder, "estimate"):
-        table = estimate_table([folder])
-        write_atomically(folder / "estimates.csv", as_csv(table))
-        write_atomically(folder / "estimates.md", as_markdown(table))
-
-
-def as_csv(table: EstimateTable) -> str:
-    """Write one line a model, seed, estimator and set, at full precision; accuracies and errors as shares."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
-
-
-def as_json(table: EstimateTable) -> str:
-    """Write the estimates and their means at full precision."""
-    return json_of_frames({"suite": table.suite}, {"sets": table.frame, "means": table.means}, table.notes)
-
-
-def as_markdown(table: EstimateTable) -> str:
-    """Write the means, with what a reader must know below."""
-    return markdown(HEADERS, _rows(table), legend(table))
-
-
-def as_terminal(table: EstimateTable) -> RenderableType:
-    """Draw the means, with what a reader must know below."""
-    from rich.console import Group
-    from rich.text import Text
-
-    drawn = terminal_table(f"{table.suite}: estimates of accuracy", HEADERS, _rows(table), names=_NAMES)
-    return Group(drawn, Text("\n".join(legend(table))))
+def estimate_text(table: EstimateTable) -> Text:
+    """Show the means."""
+    sheet = Sheet(f"{table.suite}: estimates of accuracy", HEADERS, _rows(table), _NAMES)
+    content = {"suite": table.suite, "sets": table.frame, "means": table.means, "notes": table.notes}
+    return Text([sheet], legend(table), table.frame, content)
 
 
 def legend(table: EstimateTable) -> list[str]:

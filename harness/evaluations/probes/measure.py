@@ -16,18 +16,20 @@ from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable,
 from harness.engine.guard import Failure, describe
 from harness.engine.plan import Planned, taken
 from harness.engine.suite import PluginEntries, Section, Suite
-from harness.evaluations.probes.report import ProbeReport
+from harness.evaluations.table_report import TableReport
 from harness.models.loaded import libraries
 from harness.reports.records import ID, PROBE, SEPARATE, SOURCE
 from harness.statistics.intervals import normal_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from harness.contract.protocols import Probe
     from harness.contract.registry import Registry
     from harness.engine.evaluation import Job
     from harness.engine.plan import Plan, PlannedModel
+    from harness.reports.text import Text
 
 logger = logging.getLogger("ood_harness")
 
@@ -45,12 +47,24 @@ class ProbeSection(Section):
     probes: PluginEntries = []
 
 
+def _text(folders: Sequence[Path]) -> Text:
+    from harness.evaluations.probes.table import probe_table
+    from harness.evaluations.probes.text import probe_text
+
+    return probe_text(probe_table(folders))
+
+
 class Probes(Evaluation[ProbeCell]):
     """One number for the features of a whole set."""
 
     name = PROBE
     section = ProbeSection
-    report = ProbeReport()
+    report = TableReport(
+        PROBE,
+        "probes",
+        "Print what the probes found, and its rank correlation with accuracy across models.",
+        _text,
+    )
 
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
         """Resolve the probes."""

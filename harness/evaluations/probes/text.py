@@ -6,16 +6,12 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import write_atomically
-from harness.evaluations.probes.table import FEWEST_MODELS, probe_table
-from harness.reports.records import holds
-from harness.reports.wording import ABSENT, json_of_frames, markdown_table, terminal_table
+from harness.evaluations.probes.table import FEWEST_MODELS
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import ABSENT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
-    from rich.console import RenderableType
 
     from harness.evaluations.probes.table import ProbeTable
 
@@ -23,41 +19,22 @@ if TYPE_CHECKING:
 _NAMES = ("model", "on", "probe")  # columns that are names
 
 
-def write_probes(folder: Path) -> None:
-    """Write probes.csv and probes.md beside a run's records; nothing where nothing was probed."""
-    if holds(folder, "probe"):
-        table = probe_table([folder])
-        write_atomically(folder / "probes.csv", as_csv(table))
-        write_atomically(folder / "probes.md", as_markdown(table))
-
-
-def as_csv(table: ProbeTable) -> str:
-    """Write one line a model, seed, set and probe, at full precision."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
-
-
-def as_json(table: ProbeTable) -> str:
-    """Write the numbers and the correlations at full precision."""
-    frames = {"probes": table.frame, "correlations": table.correlations}
-    return json_of_frames({"suite": table.suite}, frames, table.notes)
-
-
-def as_markdown(table: ProbeTable) -> str:
-    """Write both tables, with what a reader must know below."""
-    both = (_numbers(table), _correlated(table))
-    parts = [markdown_table(headers, rows) for headers, rows in both if rows]  # encoders have no accuracy
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in legend(table))]) + "\n"
-
-
-def as_terminal(table: ProbeTable) -> RenderableType:
-    """Draw both tables, with what a reader must know below."""
-    from rich.console import Group
-    from rich.text import Text
-
-    drawn = [terminal_table(f"{table.suite}: probes", *_numbers(table), names=_NAMES)]
-    if len(table.correlations):
-        drawn.append(terminal_table("correlation with accuracy", *_correlated(table), names=_NAMES))
-    return Group(*drawn, Text("\n".join(legend(table))))
+def probe_text(table: ProbeTable) -> Text:
+    """Show the numbers, and their correlations with accuracy; encoders have no accuracy."""
+    return Text(
+        [
+            Sheet(f"{table.suite}: probes", *_numbers(table), _NAMES),
+            Sheet("correlation with accuracy", *_correlated(table), _NAMES),
+        ],
+        legend(table),
+        table.frame,
+        {
+            "suite": table.suite,
+            "probes": table.frame,
+            "correlations": table.correlations,
+            "notes": table.notes,
+        },
+    )
 
 
 def legend(table: ProbeTable) -> list[str]:
