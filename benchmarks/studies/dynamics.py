@@ -82,6 +82,7 @@ def follow(
             "schema": 1,
             "name": "dynamics",
             "model": "cnn",
+            "objective": "cross_entropy",
             "lr": 0.002,
             "epochs": arguments.epochs,
             "batch_size": 64,

@@ -70,6 +70,7 @@ def main() -> None:
                 "schema": 1,
                 "name": "initialisation",
                 "model": "cnn",
+                "objective": "cross_entropy",
                 "optimizer": "sgd",
                 "optimizer_params": {"momentum": 0.9},
                 "lr": 0.01,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from harness.cli.plot import plot
 from harness.evaluations import KINDS
 from harness.evaluations.estimation.command import estimate
 from harness.evaluations.table_report import TableReport
+from harness.reports.board_text import BoardFormat
 from harness.reports.text import Format, draw, show
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help shows [id] as it is written
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -47,16 +48,6 @@ CacheFolder = Annotated[Path | None, typer.Option("--cache", help="The cache fol
 ProtocolName = Annotated[
     str | None, typer.Option(help='One protocol of several, as "mixed 0/50/50".', show_default=False)
 ]
-
-
-class BoardFormat(StrEnum):
-    """How a leaderboard is written."""
-
-    table = "table"
-    md = "md"
-    csv = "csv"
-    json = "json"
-    latex = "latex"
 
 
 @app.command()
@@ -99,7 +90,7 @@ def leaderboard(
     protocol: ProtocolName = None,
 ) -> None:
     """Print the leaderboard of one or several runs, protocol after protocol."""
-    from harness.reports import board_text as render
+    from harness.reports.board_text import WRITERS
     from harness.reports.leaderboard import leaderboard as build
     from harness.reports.leaderboard import leaderboards as build_all
 
@@ -111,13 +102,7 @@ def leaderboard(
         for board in boards:
             _print_board(board)
         return
-    writers = {
-        BoardFormat.md: render.as_markdown,
-        BoardFormat.csv: render.as_csv,
-        BoardFormat.json: render.as_json,
-        BoardFormat.latex: render.as_latex,
-    }
-    typer.echo(writers[format](*boards), nl=False)
+    typer.echo(WRITERS[format](*boards), nl=False)
 
 
 @app.command()

@@ -184,6 +184,7 @@ class ObjectiveSpec:
     build: Callable[..., Objective]
     needs: Iterable[str] = frozenset()
     cite: str = ""
+    is_default: bool = False  # whether a recipe that names no objective means this one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import write_atomically
 from harness.reports.leaderboard import Board, leaderboards
 from harness.reports.records import SEPARATE, SOURCE, read_records
 from harness.reports.runs import GROUPS
-from harness.reports.text import Sheet
+from harness.reports.text import Sheet, terminal_table
 from harness.reports.wording import (
     ABSENT,
     FPR_HEADERS,
@@ -17,17 +18,27 @@ from harness.reports.wording import (
     json_of,
     markdown_table,
     percent,
-    terminal_table,
     title_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
     from rich.console import RenderableType
     from rich.table import Table
+
+
+class BoardFormat(StrEnum):
+    """How a leaderboard is written: drawn in the terminal, or by one of WRITERS."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    latex = "latex"
+
 
 _MEANS = "group means"
 _WIDTH_OF_NAMES = 48  # characters of the columns that name a row
@@ -250,3 +261,11 @@ def _latex_escaped(text: str) -> str:
     ):
         text = text.replace(plain, escaped)
     return text
+
+
+WRITERS: Mapping[BoardFormat, Callable[..., str]] = {
+    BoardFormat.md: as_markdown,
+    BoardFormat.csv: as_csv,
+    BoardFormat.json: as_json,
+    BoardFormat.latex: as_latex,
+}

@@ -29,10 +29,13 @@ def contrast_text(contrast: Contrast) -> Text:
         Sheet(contrast.suite, *_table(contrast, metric), ("on",), (groups,))
         for metric in ("auroc", contrast.fpr)
     ]
+    (first, second) = sheets
+    joined = [[*row, *other[1:]] for row, other in zip(first.rows, second.rows, strict=True)]
+    wide = Sheet(contrast.suite, [*first.headers, *second.headers[1:]], joined, ("on",))
     names = ("suite", "a", "b", "seeds", "left_out", "verdict", "accuracy_verdict")
     head = {name: getattr(contrast, name) for name in names}
     content = head | {"fpr95": FPR_HEADERS[contrast.fpr], "rows": contrast.frame}
-    return Text(sheets, legend(contrast), contrast.frame, content)
+    return Text(sheets, legend(contrast), contrast.frame, content, [wide])
 
 
 def legend(contrast: Contrast) -> list[str]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.reports.wording import json_of, markdown_table, terminal_table
+from harness.reports.wording import json_of, markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from rich.console import RenderableType
+    from rich.table import Table
 
 _UNBOUNDED = 10_000  # characters of a line that goes into a file
 
@@ -49,6 +50,7 @@ class Text:
     legend: Sequence[str]
     numbers: pd.DataFrame  # what CSV holds
     content: Mapping[str, Any]  # what JSON holds; frames become lists of objects
+    wide: Sequence[Sheet] = ()  # the tables of a document, if it shows them side by side
 
 
 def as_csv(text: Text) -> str:
@@ -63,7 +65,7 @@ def as_json(text: Text) -> str:
 
 def as_markdown(text: Text) -> str:
     """Write the tables that have rows, and the legend below them."""
-    tables = [markdown_table(sheet.headers, sheet.rows) for sheet in text.sheets if sheet.rows]
+    tables = [markdown_table(sheet.headers, sheet.rows) for sheet in text.wide or text.sheets if sheet.rows]
     return "\n\n".join([*tables, "\n".join(f"- {line}" for line in text.legend)]) + "\n"
 
 
@@ -74,6 +76,21 @@ def as_terminal(text: Text) -> RenderableType:
 
     drawn = [terminal_table(sheet) for sheet in text.sheets if sheet.rows]
     return Group(*drawn, Lines("\n".join(text.legend)))
+
+
+def terminal_table(sheet: Sheet) -> Table:
+    """Draw a table; the columns that are names stand to the left, the others to the right."""
+    from rich.table import Table
+
+    table = Table(title=sheet.title, title_justify="left", header_style="bold", padding=(0, 1))
+    for header in sheet.headers:
+        is_name = header in sheet.names
+        table.add_column(header, justify="left" if is_name else "right", no_wrap=not is_name)
+    for number, row in enumerate(sheet.rows):
+        if number in sheet.sections:
+            table.add_section()
+        table.add_row(*row)
+    return table
 
 
 def show(text: Text, format: Format) -> None:

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.table import Table
-
-    from harness.reports.text import Sheet
 
 ABSENT = "–"
 FPR_HEADERS = {
@@ -66,21 +63,6 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     lines = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
     lines.insert(1, "|" + "---|" * len(headers))
     return "\n".join(lines)
-
-
-def terminal_table(sheet: Sheet) -> Table:
-    """Draw a table; the columns that are names stand to the left, the others to the right."""
-    from rich.table import Table
-
-    table = Table(title=sheet.title, title_justify="left", header_style="bold", padding=(0, 1))
-    for header in sheet.headers:
-        is_name = header in sheet.names
-        table.add_column(header, justify="left" if is_name else "right", no_wrap=not is_name)
-    for number, row in enumerate(sheet.rows):
-        if number in sheet.sections:
-            table.add_section()
-        table.add_row(*row)
-    return table
 
 
 def json_of(content: Mapping[str, Any]) -> str:

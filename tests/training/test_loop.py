@@ -28,6 +28,7 @@ SETTINGS = {
     "schema": 1,
     "name": "tiny",
     "model": "cnn",
+    "objective": "cross_entropy",
     "optimizer": "adam",
     "lr": 0.003,
     "epochs": 2,

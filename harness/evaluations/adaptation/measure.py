@@ -16,6 +16,7 @@ from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable,
 from harness.engine.guard import Failure, describe
 from harness.evaluations.adaptation import section
 from harness.evaluations.adaptation.prepared import Prepared, fit_digests
+from harness.evaluations.adaptation.protocols import PROTOCOLS
 from harness.evaluations.adaptation.section import (
     AdaptationSection,
     adapters,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from harness.reports.text import Text
 
 logger = logging.getLogger("ood_harness")
-
-CONTINUAL, MIXED, CORRELATED = "continual", "mixed", "correlated"
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,19 +158,10 @@ class Adapting(Sitting[AdaptationCell]):
         }
 
     def _courses_of(self, adapter: PlannedAdapter, seed: int) -> Iterator[Course]:
-        """List an adapter's passages: one per set, per severity if a model goes on, or over all if they are mixed."""
-        by_severity: dict[int | None, list[str]] = {}
-        for entry in self.job.plan.sets:
-            if entry.group == CSID:
-                by_severity.setdefault(entry.severity, []).append(entry.name)
-        names = tuple(entry.name for entry in self.job.plan.sets if entry.group == CSID)
-        if adapter.protocol == CONTINUAL:
-            for sequence in by_severity.values():
-                yield Course(adapter, seed, tuple((name,) for name in sequence))
-        elif adapter.protocol == MIXED:
-            yield Course(adapter, seed, (names,))
-        else:
-            yield from (Course(adapter, seed, ((name,),)) for name in names)
+        """List an adapter's passages, as its protocol cuts the shifted sets."""
+        shifted = [entry for entry in self.job.plan.sets if entry.group == CSID]
+        for names in PROTOCOLS[adapter.protocol].passages(shifted):
+            yield Course(adapter, seed, names)
 
     def _made(
         self, course: Course, waiting: dict[str, AdaptationCell]
@@ -196,19 +186,14 @@ class Adapting(Sitting[AdaptationCell]):
 
     def _streams(self, course: Course) -> list[Stream]:
         """Open the streams of a passage. Raises InputError if a set could not be opened."""
-        suite, seed = self.job.plan.suite, course.seed
-        size, concentration = batch_size(suite), settings(suite).concentration
-        found = []
+        suite, found = self.job.plan.suite, []
+        stream = PROTOCOLS[course.adapter.protocol].stream
         for names in course.names:
             broken = [f for name in names if isinstance(f := self.job.sets.streams[name], Failure)]
             if broken:
                 raise InputError(broken[0].message)
             parts = [self.job.sets.selection(name) for name in names]
-            if course.adapter.protocol == CORRELATED:
-                stream = Stream.correlated(parts[0], batch_size=size, concentration=concentration, seed=seed)
-            else:
-                stream = Stream.mixed(parts, batch_size=size, seed=seed)
-            found.append(stream)
+            found.append(stream(parts, batch_size(suite), course.seed, settings(suite).concentration))
         return found
 
     def _id_error(self, passage: Passage) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -14,6 +14,7 @@ from harness.data.mixtures import Mixture
 from harness.data.sets import CSID
 from harness.engine.plan import Planned, taken
 from harness.engine.suite import Named, PluginEntry, Section, Suite
+from harness.evaluations.adaptation.protocols import EPISODIC, MIXED, PROTOCOLS
 from harness.evaluations.scores.section import ScoreSection
 from harness.reports.records import SEPARATE
 
@@ -28,16 +29,25 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Protocol = Literal["episodic", "continual", "mixed", "correlated", "separate"]
-FEWEST_STREAMS = 5  # that an interval is taken over, where a suite does not say
-MIXTURES = ("mixed", "separate")  # the protocols under which adapters meet OOD, in a suite that has some
-Protocols = Annotated[list[Protocol], BeforeValidator(_listed), Field(min_length=1)]
+FEWEST_STREAMS = 5  # that an interval is taken over, if a suite names no seeds
+MIXTURES = (MIXED, SEPARATE)  # the protocols under which adapters meet OOD, in a suite that has some
+
+
+def _known(protocol: str) -> str:
+    if protocol not in (*PROTOCOLS, SEPARATE):
+        raise ValueError(str(unknown_name("protocol", protocol, (*PROTOCOLS, SEPARATE), valid_label="Valid")))
+    return protocol
+
+
+Protocols = Annotated[
+    list[Annotated[str, AfterValidator(_known)]], BeforeValidator(_listed), Field(min_length=1)
+]
 
 
 class AdapterEntry(PluginEntry):
     """A test-time adapter with hyperparameters, and the protocols that it runs under."""
 
-    protocol: Protocols = ["episodic"]
+    protocol: Protocols = [EPISODIC]
 
 
 def _whole(shares: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from harness.base.digests import digest
-from harness.base.errors import InputError
+from harness.base.errors import InputError, PluginError
 from harness.base.toml import Table, parse, read_toml
 from harness.contract.preprocessing import Preprocessing
 from harness.data.tables import IdEntry, Part
@@ -104,7 +105,7 @@ class Recipe(_StrictTable):
     model_params: dict[str, Any] = {}
     pretrained: bool = False  # start from the architecture's own weights, where it has some
     num_outputs: PositiveInt | None = None  # None: as many as the data has classes
-    objective: str = "cross_entropy"
+    objective: str  # default: the one that a plugin offers as such
     objective_params: dict[str, Any] = {}
     optimizer: str = "adam"
     optimizer_params: dict[str, Any] = {}
@@ -162,4 +163,14 @@ def load_recipe(name_or_path: str, catalogue: Catalogue) -> Recipe:
             raise InputError(f"the recipe {path.name} is based on itself: {' → '.join([*seen, base])}")
         seen.append(base)
         content = {**read_toml(catalogue.path("recipe", base), "recipe"), **content}
+    if "objective" not in content and (default := _default_objective(catalogue)):
+        content["objective"] = default
     return parse(Recipe, content, source=path.name, parts=_PARTS)
+
+
+def _default_objective(catalogue: Catalogue) -> str | None:
+    for name in catalogue.names("objective"):
+        with contextlib.suppress(PluginError):  # two plugins offer it
+            if catalogue.get("objective", name).spec.is_default:
+                return name
+    return None

@@ -25,4 +25,5 @@ def harness_objectives() -> Iterator[harness.ObjectiveSpec]:
         ("infonce", "contrastive:InfoNCE", (), "van den Oord et al., 2018; Chen et al., SimCLR, ICML 2020"),
         ("byol", "contrastive:BYOL", (), "Grill et al., BYOL, NeurIPS 2020"),
     ):
-        yield harness.ObjectiveSpec(name, harness.Deferred(f"{PACKAGE}.{address}"), needs, cite)
+        build = harness.Deferred(f"{PACKAGE}.{address}")
+        yield harness.ObjectiveSpec(name, build, needs, cite, is_default=name == "cross_entropy")
