@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from journals import read_journal, records_of
 from scipy.stats import t as student
-from test_run import records_of
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
@@ -23,7 +23,6 @@ from harness.cli import app
 from harness.data.streams import Stream
 from harness.evaluations.adaptation.table import adaptation_table
 from harness.evaluations.adaptation.text import adaptation_text
-from harness.reports.records import read_records
 from harness.reports.text import as_json, as_markdown
 
 SETS = {"dim": 9, "noisy": 10}  # shifted sets, and the seeds of their images
@@ -42,7 +41,7 @@ def found(folder: Path) -> dict[tuple[str, str, int, str], dict[str, Any]]:
     """Read records by adapter, protocol, stream seed and set."""
     return {
         (r["adapter"], r["protocol"], r["seeds"]["stream"], r["ood"]): r
-        for r in read_records(folder)
+        for r in read_journal(folder)
         if r["kind"] == "adaptation"
     }
 
@@ -186,10 +185,10 @@ def test_the_model_and_other_adapters_are_not_touched(adapted: dict[str, Any], t
     for place, record in found(tmp_path / "alone").items():
         assert found(tmp_path / "both")[place]["metrics"] == record["metrics"]
     models = [
-        r["metrics"]["accuracy"]["value"] for r in read_records(tmp_path / "both") if r["kind"] == "model"
+        r["metrics"]["accuracy"]["value"] for r in read_journal(tmp_path / "both") if r["kind"] == "model"
     ]
     again = [
-        r["metrics"]["accuracy"]["value"] for r in read_records(tmp_path / "alone") if r["kind"] == "model"
+        r["metrics"]["accuracy"]["value"] for r in read_journal(tmp_path / "alone") if r["kind"] == "model"
     ]
     assert models == again
 

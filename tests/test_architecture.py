@@ -122,7 +122,7 @@ WORDS = {
     "recipe": {"contract/registry.py", "contract/specs.py", "evaluations/estimation/session.py"},
     "timm": {"engine/manifest.py", "models/loaded.py", "models/training/store.py"},
     "class_entropy": {f"evaluations/adaptation/{name}.py" for name in ("table", "tally", "text")},
-    "source": {"evaluations/mixtures/measure.py", "models/loaded.py", "reports/records.py"},
+    "source": {"evaluations/mixtures/measure.py", "models/loaded.py", "reports/record.py"},
 }
 KINDS_WITHOUT_NAMES = {"suite", "recipe"}  # files, which only users name
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from journals import read_journal, records_of
 from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
-from test_run import records_of
 from toys import run_suite, toy_module
 from typer.testing import CliRunner
 
@@ -20,7 +20,6 @@ from harness.cli import app
 from harness.evaluations.estimation.curve import Curve, Point
 from harness.evaluations.estimation.table import estimate_table
 from harness.evaluations.estimation.text import estimate_text
-from harness.reports.records import read_records
 from harness.reports.text import as_json, as_markdown
 
 
@@ -40,7 +39,7 @@ def estimates(folder: Path) -> dict[tuple[int, str, str], dict[str, Any]]:
     """Read records by model's seed, estimator and set."""
     return {
         (r["seeds"]["model"], r["estimator"], r["ood"] or "id"): r
-        for r in read_records(folder)
+        for r in read_journal(folder)
         if r["kind"] == "estimate"
     }
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from journals import read_journal
 from sklearn.metrics import roc_auc_score
 from toys import run_suite
 
 from harness.base.errors import RecordsError, UnknownNameError
 from harness.reports import board_text as render
 from harness.reports.leaderboard import leaderboard
-from harness.reports.records import read_records
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def ran(toy_suite: dict[str, Any], tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, **changes: Any) -> Path:
     """Change fields of every record of a run."""
-    records = [{**record, **changes} for record in read_records(folder)]
+    records = [{**record, **changes} for record in read_journal(folder)]
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
 
 
 def aurocs(folder: Path, scorer: str) -> dict[str, float]:
     found = {}
-    for record in read_records(folder):
+    for record in read_journal(folder):
         if record["scorer"] == scorer:
             sides = {side: np.load(folder / "scores" / f"{n}.npy") for side, n in record["scores"].items()}
             truth = np.repeat([0, 1], [len(sides["id"]), len(sides["ood"])])
@@ -55,7 +55,7 @@ def test_group_means_are_means_over_sets_and_all_is_the_mean_of_near_and_far(ran
 
 def test_a_group_interval_shares_the_id_samples(ran: Path) -> None:
     """The variance of the mean over two sets, from the formula, on the logit scale."""
-    record = {r["ood"]: r for r in read_records(ran) if r["scorer"] == "margin"}
+    record = {r["ood"]: r for r in read_journal(ran) if r["scorer"] == "margin"}
     load = {name: np.load(ran / "scores" / f"{r['scores']['ood']}.npy") for name, r in record.items()}
     ids = np.load(ran / "scores" / f"{record['close']['scores']['id']}.npy")
     above = {n: (s[None] > ids[:, None]) + 0.5 * (s[None] == ids[:, None]) for n, s in load.items()}  # (m, n)
@@ -115,7 +115,7 @@ def test_over_seeds_the_mean_has_students_interval_and_few_seeds_decide_nothing(
     toy_suite["models"] = [{"name": "network", "seeds": [0, 1, 2]}]
     toy_suite["scorers"] = ["margin", "level"]
     folder = run_suite(toy_suite, tmp_path / "out").folder
-    values = np.array([r["metrics"]["auroc"]["value"] for r in read_records(folder)
+    values = np.array([r["metrics"]["auroc"]["value"] for r in read_journal(folder)
                        if r["scorer"] == "margin" and r["ood"] == "close"])  # fmt: skip
     board = leaderboard([folder])
     row = board.frame.set_index("scorer").loc["margin"]
@@ -154,11 +154,11 @@ def test_records_of_different_suites_digests_protocols_or_data_are_refused_by_na
     ran: Path, toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
     other = run_suite(toy_suite, tmp_path / "other").folder
-    for record in (r for r in read_records(other)):
+    for record in (r for r in read_journal(other)):
         cell_id = record["cell_id"]
         break
     assert cell_id in {
-        r["cell_id"] for r in read_records(ran)
+        r["cell_id"] for r in read_journal(ran)
     }  # one cell, measured twice: the later folder's wins
     leaderboard([ran, other])
     with pytest.raises(RecordsError, match=r"of different protocols: mixed, separate\. Give one at a time"):
@@ -170,13 +170,13 @@ def test_records_of_different_suites_digests_protocols_or_data_are_refused_by_na
 
 
 def rename_cells(folder: Path) -> Path:
-    records = [{**record, "cell_id": f"other-{record['cell_id']}"} for record in read_records(folder)]
+    records = [{**record, "cell_id": f"other-{record['cell_id']}"} for record in read_journal(folder)]
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
 
 
 def test_records_over_different_data_of_one_name_are_refused(ran: Path) -> None:
-    records = read_records(ran)
+    records = read_journal(ran)
     records[-1]["data"]["id"] = "0" * 32
     (ran / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(RecordsError, match=r"records of 'levels' are of different data: \w{8} and \w{8}"):
@@ -224,6 +224,6 @@ def test_the_ood_positive_convention_is_named_in_the_headers(
     folder = run_suite(toy_suite | {"fpr": "ood"}, tmp_path / "out").folder
     board = leaderboard([folder])
     assert "near FPR95 (OOD pos.)" in render.as_markdown(board)
-    expected = [r["metrics"]["fpr95_ood"]["value"] for r in read_records(folder)
+    expected = [r["metrics"]["fpr95_ood"]["value"] for r in read_journal(folder)
                 if r["scorer"] == "margin" and r["ood"] == "close"]  # fmt: skip
     assert board.frame.set_index("scorer").loc["margin", "close_fpr95_ood"] == expected[0]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from journals import read_journal, records_of
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
-from test_run import records_of
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
@@ -29,7 +29,6 @@ from harness.evaluations.run import plan_suite
 from harness.reports import board_text as render
 from harness.reports.contrast import contrast
 from harness.reports.leaderboard import leaderboard, leaderboards
-from harness.reports.records import read_records
 
 SEEDS = [0, 1, 2, 3, 4]
 EIGHT = {"side": 8}
@@ -53,7 +52,7 @@ def scores_of(folder: Path) -> dict[tuple[str, str, str, str], dict[str, Any]]:
     """Read records of scorers on mixtures by adapter, protocol with its shares, scorer and set."""
     return {
         (r["adapter"], f"{r['protocol']} {r['mixture']['percent']}", r["scorer"], r["ood"]): r
-        for r in read_records(folder)
+        for r in read_journal(folder)
         if r["kind"] == "score" and "mixture" in r
     }
 
@@ -188,7 +187,7 @@ def test_a_record_holds_the_mean_over_streams_with_students_interval(
     assert (record["n_id"], record["n_ood"], record["seeds"]["stream"]) == (40, 40, SEEDS)
     adapted = {
         r["seeds"]["stream"]: r["metrics"]
-        for r in read_records(tmp_path / "out")
+        for r in read_journal(tmp_path / "out")
         if (r["kind"], r["adapter"], r["ood"]) == ("adaptation", "slide", "close")
     }
     assert [adapted[seed]["error"]["value"] for seed in SEEDS] == pytest.approx(errors)  # of ID alone
@@ -234,7 +233,7 @@ def test_under_an_adapter_that_adapts_nothing_scores_are_those_of_the_source(
     found = scores_of(tmp_path / "out")
     plain = {
         (r["scorer"], r["ood"]): r["metrics"]["auroc"]["value"]
-        for r in read_records(tmp_path / "out")
+        for r in read_journal(tmp_path / "out")
         if r["kind"] == "score" and "mixture" not in r
     }
     for scorer in ("level", "margin", "from_train"):
@@ -380,7 +379,7 @@ def test_a_boards_means_gains_and_ranks_are_over_streams(ran: Path) -> None:
 def test_accuracy_beside_the_scores_is_that_of_id_in_the_streams(ran: Path) -> None:
     board = leaderboard([ran], protocol="mixed 50/0/50")
     errors: dict[int, list[float]] = {}
-    for r in read_records(ran):
+    for r in read_journal(ran):
         shares = r.get("mixture", {}).get("percent")
         if (r["kind"], r["adapter"], r["protocol"], shares) == ("adaptation", "slide", "mixed", "50/0/50"):
             errors.setdefault(r["seeds"]["stream"], []).append(r["metrics"]["error"]["value"])
@@ -418,7 +417,7 @@ def test_streams_of_other_sizes_do_not_stand_on_one_board(mixing: dict[str, Any]
     other = run_suite(mixing, tmp_path / "other").folder
     records = [
         json.dumps(r | {"cell_id": r["cell_id"] + "x", "model": "another"}) + "\n"
-        for r in read_records(other)
+        for r in read_journal(other)
     ]
     (other / "records.jsonl").write_text("".join(records))
     with pytest.raises(RecordsError, match="streams of different sizes, batches or seeds"):
@@ -525,7 +524,7 @@ def test_a_suite_without_ood_mixes_its_shifts_alone(mixing: dict[str, Any], tmp_
     mixing |= {"ood": [], "scorers": [], "adapters": [{"name": "slide", "protocol": "mixed"}]}
     run_suite(mixing, tmp_path / "out")
     (place,) = {
-        (r["protocol"], r["ood"]) for r in read_records(tmp_path / "out") if r["kind"] == "adaptation"
+        (r["protocol"], r["ood"]) for r in read_journal(tmp_path / "out") if r["kind"] == "adaptation"
     }
     assert place == ("mixed", "brightness-1")
 

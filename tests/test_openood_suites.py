@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from journals import read_journal
 from PIL import Image
 
 from harness.contract.registry import Registry
 from harness.engine.runner import RunOptions
 from harness.evaluations.run import plan_suite, run_plan
-from harness.reports.records import read_records
 
 SUITES = Path(__file__).parents[1] / "benchmarks/suites"
 CLASSES = {"openood-cifar10": 10, "openood-imagenet1k": 1000}
@@ -79,7 +79,7 @@ def test_a_suite_written_for_the_hub_runs_on_folders_of_its_layout(
     plan = plan_suite(content, registry, source=name)
     result = run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
 
-    records = [record for record in read_records(tmp_path / "out") if record["kind"] == "score"]
+    records = [record for record in read_journal(tmp_path / "out") if record["kind"] == "score"]
     assert content["verified"] is False
     assert {record["error"] for record in records} == {None}
     assert len(records) == result.cells == 3 * len(plan.sets)

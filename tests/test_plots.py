@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from journals import read_journal
 from sklearn.metrics import roc_curve
 from toys import TOY_PLUGIN, as_toml, run_suite
 
@@ -25,7 +26,6 @@ from harness.evaluations.pictures import KINDS, FeatureOptions, draw, project, s
 from harness.models.extract import Counts
 from harness.reports.plots import drawing
 from harness.reports.plots.curves import BINS, Choice, density, histograms, roc_points, rocs, shared_edges
-from harness.reports.records import read_records
 
 HEADERS = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF-"}
 TOYS = FeatureOptions(device="cpu", plugins=(TOY_PLUGIN,))
@@ -47,7 +47,7 @@ def call(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def kept_scores(folder: Path, scorer: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    (record,) = [r for r in read_records(folder) if (r["scorer"], r["ood"]) == (scorer, name)]
+    (record,) = [r for r in read_journal(folder) if (r["scorer"], r["ood"]) == (scorer, name)]
     id_scores, ood_scores = (
         np.load(folder / "scores" / f"{record['scores'][side]}.npy") for side in ("id", "ood")
     )
@@ -76,7 +76,7 @@ def test_the_area_below_every_drawn_curve_is_the_recorded_auroc(
     folder = run_suite(toy_suite, tmp_path / "out").folder
     recorded = {
         (f"{r['ood']} ({r['group']})", r["scorer"]): r["metrics"]["auroc"]["value"]
-        for r in read_records(folder)
+        for r in read_journal(folder)
         if r["kind"] == "score"
     }
     panels = rocs(folder, Choice(sets=["bright", "close", "closer"])).panels

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from journals import read_journal, records_of
 from scipy.stats import spearmanr
-from test_run import records_of
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
@@ -19,7 +19,6 @@ from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
 from harness.evaluations.probes.table import probe_table
 from harness.evaluations.probes.text import probe_text
-from harness.reports.records import read_records
 from harness.reports.text import as_json, as_markdown
 from harness.statistics.intervals import normal_interval, rank_correlation_interval
 
@@ -32,7 +31,7 @@ def probed(toy_suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def numbers(folder: Path) -> dict[tuple[str, str | None], dict[str, Any]]:
-    return {(r["probe"], r["ood"]): r for r in read_records(folder) if r["kind"] == "probe"}
+    return {(r["probe"], r["ood"]): r for r in read_journal(folder) if r["kind"] == "probe"}
 
 
 def test_probes_cost_no_decoding_and_no_forward_pass(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from journals import read_journal
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,7 +22,6 @@ from harness.data.opening import open_id
 from harness.engine.plan import Plan
 from harness.engine.runner import RunOptions
 from harness.evaluations.run import plan_suite, run_plan
-from harness.reports.records import read_records
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -71,7 +71,7 @@ def test_the_five_lines_of_toml_run(tmp_path: Path) -> None:
     plan = plan_of("mine.toml", registry)
     result = run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
 
-    records = [r for r in read_records(tmp_path / "out") if r["kind"] == "score"]
+    records = [r for r in read_journal(tmp_path / "out") if r["kind"] == "score"]
     measured = {r["scorer"] for r in records if r["error"] is None}
     failed = {r["scorer"]: r["error"] for r in records if r["error"]}
     assert {"msp", "gen", "energy", "mahalanobis_pp", "dse"} <= measured
@@ -159,7 +159,7 @@ def test_the_plugin_is_the_energy_score_and_runs(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(block("toml", "my-model"))
     plan = plan_of("mine.toml", registry)
     run_plan(plan, RunOptions(out=tmp_path / "out", device="cpu"))
-    records = [r for r in read_records(tmp_path / "out") if r["kind"] == "score"]
+    records = [r for r in read_journal(tmp_path / "out") if r["kind"] == "score"]
     by_name = {r["scorer"]: r for r in records}
     assert by_name["my_energy"]["error"] is None
     assert by_name["my_energy"]["metrics"] == by_name["energy"]["metrics"]

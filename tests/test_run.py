@@ -9,17 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from journals import read_journal, records_of
 from sklearn.metrics import roc_auc_score
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 
 import harness
 from harness.base.errors import DatasetError, InputError
 from harness.engine.recorder import Recorder
-from harness.reports.records import read_records
-
-
-def records_of(folder: Path, kind: str = "score") -> dict[tuple[str, str], dict[str, Any]]:
-    return {(r["scorer"], r["ood"]): r for r in read_records(folder) if r["kind"] == kind}
 
 
 def test_each_image_is_decoded_and_forwarded_exactly_once_for_all_scorers(
@@ -202,7 +198,7 @@ def test_a_scorer_whose_needs_the_model_does_not_offer_is_not_applicable_and_no_
     result = run_suite(toy_suite, tmp_path / "out")
 
     manifest = json.loads((tmp_path / "out/run.json").read_text())
-    scorers = {(r["model"], r["scorer"]) for r in read_records(tmp_path / "out")}
+    scorers = {(r["model"], r["scorer"]) for r in read_journal(tmp_path / "out")}
     assert result.succeeded
     assert [(a["model"], a["scorer"], a["missing"]) for a in manifest["not_applicable"]] == [
         ("network(head=distance)", "needs_linear", ["linear"])
@@ -217,7 +213,7 @@ def test_a_model_of_other_classes_than_the_suite_fails_with_both_counts(
     toy_suite["models"].append({"name": "network", "label": "wide", "params": {"outputs": 7}})
     result = run_suite(toy_suite, tmp_path / "out")
 
-    errors = {r["error"] for r in read_records(tmp_path / "out") if r["model"] == "wide(outputs=7)"}
+    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["model"] == "wide(outputs=7)"}
     assert result.failed == 9
     assert len(errors) == 1
     assert "knows 7 classes, the suite's ID data has 3" in errors.pop()
@@ -257,7 +253,7 @@ def test_seeds_are_models_of_their_own(toy_suite: dict[str, Any], tmp_path: Path
     toy_suite["models"] = [{"name": "network", "seeds": [0, 1, 2]}]
     result = run_suite(toy_suite, tmp_path / "out")
 
-    records = [r for r in read_records(tmp_path / "out") if r["kind"] == "score"]
+    records = [r for r in read_journal(tmp_path / "out") if r["kind"] == "score"]
     assert result.cells == len(records) == 27
     assert {r["seeds"]["model"] for r in records} == {0, 1, 2}
 
@@ -290,7 +286,7 @@ def test_a_model_that_gives_nan_fails_and_the_other_goes_on(
     toy_suite["models"].append({"name": "network", "label": "broken", "params": {"broken": True}})
     result = run_suite(toy_suite, tmp_path / "out")
 
-    errors = {(r["model"], r["error"]) for r in read_records(tmp_path / "out") if r["kind"] == "score"}
+    errors = {(r["model"], r["error"]) for r in read_journal(tmp_path / "out") if r["kind"] == "score"}
     assert result.failed == 9
     assert ("network", None) in errors
     assert all("NaN in logits for 16 of 16 images" in error for model, error in errors if model != "network")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import read_journal
 from typer.testing import CliRunner
 
 import harness
 from harness.cli import app, main
 from harness.models.training import store
 from harness.reports.leaderboard import leaderboard
-from harness.reports.records import read_records
 
 RECIPE = """
 schema = 1
@@ -184,7 +184,7 @@ def test_outliers_that_are_a_test_set_as_well_are_flagged_and_noted() -> None:
     harness.run("own.toml", out="results", device="cpu")
     flags = {
         record["ood"]: record["flags"]
-        for record in read_records(Path("results"))
+        for record in read_journal(Path("results"))
         if record["kind"] == "score"
     }
     assert "trained_on" in flags["letters"]
@@ -201,6 +201,6 @@ def test_a_suite_without_training_data_never_trains_on_the_recipes_own() -> None
     )
     result = invoke("run", "own.toml", "--out", "results", "--device", "cpu")
     assert result.exit_code == 1
-    errors = {record["error"] for record in read_records(Path("results"))}
+    errors = {record["error"] for record in read_journal(Path("results"))}
     assert len(errors) == 1
     assert "the suite's [id] has no train" in errors.pop()

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from journals import read_journal
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from toys import run_suite, toy_module
 
 from harness.reports.board_text import as_markdown
 from harness.reports.leaderboard import leaderboard
-from harness.reports.records import read_records
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def whole(toy_suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def records_of_whole(folder: Path, label: str = "whole") -> dict[str, dict[str, Any]]:
-    return {record["ood"]: record for record in read_records(folder) if record["scorer"] == label}
+    return {record["ood"]: record for record in read_journal(folder) if record["scorer"] == label}
 
 
 def test_scores_are_those_of_mixtures_with_students_interval(whole: dict[str, Any], tmp_path: Path) -> None:
@@ -99,5 +99,5 @@ def test_under_adapters_it_is_not_applicable(whole: dict[str, Any], tmp_path: Pa
     whole["adapters"] = [{"name": "slide", "protocol": "mixed"}]
     whole["adaptation"] = {"seeds": [0]}
     assert run_suite(whole, tmp_path / "out").succeeded
-    adapted = {r["scorer"] for r in read_records(tmp_path / "out") if "mixture" in r and r["kind"] == "score"}
+    adapted = {r["scorer"] for r in read_journal(tmp_path / "out") if "mixture" in r and r["kind"] == "score"}
     assert adapted == {"level", "margin"}

@@ -10,7 +10,7 @@ from harness.base import digests
 from harness.base.errors import InputError
 from harness.base.signatures import checked_parameters
 from harness.data.sets import set_entries
-from harness.reports.records import SEPARATE, SOURCE
+from harness.reports.record import SEPARATE, SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.engine.guard import Failure
-from harness.reports.records import ID, SEPARATE, SOURCE
+from harness.reports.record import ID, SEPARATE, SOURCE, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.engine.evaluation import Cell, Measured, NotApplicable
     from harness.engine.plan import Plan
     from harness.engine.sets import OpenSets
-    from harness.reports.records import Record, RunFolder
+    from harness.reports.records import RunFolder
 
 
 @dataclass
@@ -57,14 +57,14 @@ class Recorder:
             self.cells, self.measured = self.cells + 1, self.measured + 1
             self.failed += is_failure
         known = self.folder.records.get(cell.cell_id)
-        if is_failure and not key and known is not None and known["error"] is None:
+        if is_failure and not key and known is not None and known.error is None:
             return
         says = {**found.says, "error": found.message} if isinstance(found, Failure) else found.says
-        record = {**self._common(cell, key), **cell.head, **says}
+        record = Record.of({**self._common(cell, key), **cell.head, **says})
         self.folder.append(record)
         self.notify(record)
 
-    def _common(self, cell: Cell, key: str) -> Record:
+    def _common(self, cell: Cell, key: str) -> dict[str, Any]:
         """Return what every record says."""
         suite, name, offered = self.plan.suite, cell.on, (cell.worker or cell.model).offered
         stream = self.sets.streams.get(name)

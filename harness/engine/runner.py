@@ -74,7 +74,10 @@ class Run:
         self.counts = Counts()
         self.sets = OpenSets(plan)
         self.recorder = Recorder(
-            plan, self.sets, self.folder, lambda record: self.registry.notify("harness_record", record=record)
+            plan,
+            self.sets,
+            self.folder,
+            lambda record: self.registry.notify("harness_record", record=record.content()),
         )
         self.models: dict[str, object] = {}
 

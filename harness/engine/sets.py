@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
 from harness.engine.guard import Failure, describe, raised
-from harness.reports.records import ID
+from harness.reports.record import ID
 
 if TYPE_CHECKING:
     from harness.contract.selection import Selection

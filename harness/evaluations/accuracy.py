@@ -8,7 +8,7 @@ from harness.data.sets import CSID
 from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, describe
 from harness.evaluations import measures
-from harness.reports.records import ID, MODEL
+from harness.reports.record import ID, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -10,7 +10,7 @@ from harness.base.errors import HarnessError
 from harness.data.sets import CSID, SetEntry
 from harness.engine.evaluation import Measured
 from harness.engine.guard import Failure
-from harness.reports.records import SATURATED
+from harness.reports.record import SATURATED
 from harness.statistics import inference, intervals, metrics
 
 if TYPE_CHECKING:

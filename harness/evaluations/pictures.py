@@ -19,7 +19,8 @@ from harness.models.extract import Counts, extract
 from harness.models.loaded import resolve_device
 from harness.reports.plots import drawing
 from harness.reports.plots.curves import Choice, chosen_sets, histograms, one_of, rocs
-from harness.reports.records import ID, MANIFEST, read_manifest
+from harness.reports.record import ID
+from harness.reports.records import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import write_atomically
 from harness.reports.leaderboard import Board, leaderboards
-from harness.reports.records import SEPARATE, SOURCE, read_records
+from harness.reports.record import SCORE, SEPARATE, SOURCE
+from harness.reports.records import holds
 from harness.reports.runs import GROUPS
 from harness.reports.text import Sheet, terminal_table
 from harness.reports.wording import (
@@ -47,7 +48,7 @@ _WIDTH_OF_SET = 33  # characters of a set's two columns
 
 def write_boards(folder: Path) -> None:
     """Write leaderboard.csv, .md and .parquet beside a run's records; nothing where no scorer applied."""
-    if not any(record["kind"] == "score" for record in read_records(folder)):
+    if not holds(folder, SCORE):
         return
     boards = leaderboards([folder])
     write_atomically(folder / "leaderboard.csv", as_csv(*boards))

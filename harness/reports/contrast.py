@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError, unknown_name
 from harness.reports.leaderboard import RANKED
-from harness.reports.records import SOURCE
-from harness.reports.runs import GROUPS, Place, Row, mean_over_sets, read_runs
+from harness.reports.record import SOURCE, Place
+from harness.reports.runs import GROUPS, Row, mean_over_sets, read_runs
 from harness.statistics import inference, intervals
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def _require_cells(side: _Side, runs: Runs, seeds: Sequence[int]) -> None:
     for name in runs.sets:
         for seed in seeds:
             if any(math.isnan(side.row.value(name, seed, metric)) for metric in (AUROC, runs.fpr)):
-                record = side.row.by_set.get(name, {}).get(seed, {})
-                missing.append(f"{name}, seed {seed} ({record.get('error') or 'not measured'})")
+                record = side.row.by_set.get(name, {}).get(seed)
+                missing.append(f"{name}, seed {seed} ({(record and record.error) or 'not measured'})")
     if missing:
         rest = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
         raise InputError(

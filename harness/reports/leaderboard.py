@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import unknown_name
-from harness.reports.records import SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE, read_paired
-from harness.reports.runs import (
-    GROUPS,
-    Place,
-    Row,
-    Runs,
-    mean_of_group,
-    mean_over_sets,
-    place_of,
-    protocols_of,
-    read_runs,
-)
+from harness.reports.record import SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE, Place, place_of
+from harness.reports.records import read_paired
+from harness.reports.runs import GROUPS, Row, Runs, mean_of_group, mean_over_sets, protocols_of, read_runs
 from harness.statistics import inference, intervals
 from harness.statistics.metrics import METRICS
 
@@ -106,7 +97,7 @@ class _Table:
     @property
     def mixes(self) -> bool:
         """Whether the rows are of streams in which ID and OOD came together."""
-        return any("mixture" in record for row in self.scorers.values() for record in row.records())
+        return any(record.mixture is not None for row in self.scorers.values() for record in row.records())
 
     def rows(self, metric: str, group: str) -> Iterator[dict[str, Any]]:
         """Yield each scorer's columns."""
@@ -138,10 +129,10 @@ class _Table:
         model = self.place[0]
         found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
         for label, row in self.scorers.items():
-            failed = [r for r in row.records() if r["error"]]
+            failed = [r for r in row.records() if r.error]
             if failed:
-                found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0]['error']}")
-        known = {r["ood"] for row in self.scorers.values() for r in row.records() if TRAINED_ON in r["flags"]}
+                found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0].error}")
+        known = {r.on for row in self.scorers.values() for r in row.records() if TRAINED_ON in r.flags}
         if known:
             names = ", ".join(name for name in self.runs.sets if name in known)
             found.append(
@@ -150,7 +141,7 @@ class _Table:
         whole = [
             label
             for label, row in self.scorers.items()
-            if any(TRANSDUCTIVE in record["flags"] for record in row.records())
+            if any(TRANSDUCTIVE in record.flags for record in row.records())
         ]
         if whole:
             found.append(
@@ -172,7 +163,7 @@ class _Table:
         return found
 
     def _set_value(self, row: Row, name: str, metric: str) -> Triple:
-        measured = [r["metrics"].get(metric) for r in row.by_set.get(name, {}).values()]
+        measured = [r.metrics.get(metric) for r in row.by_set.get(name, {}).values()]
         return _NONE if len(measured) != len(self.seeds) or None in measured else _summarised(measured)
 
     def _group_value(self, row: Row, group: str, metric: str) -> Triple:
@@ -316,7 +307,7 @@ def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFram
 
 def _require_known(metric: str, group: str, runs: Runs) -> None:
     rows = [row for of_place in runs.rows.values() for row in of_place.values()]
-    metrics = {name for row in rows for r in row.records() for name in r["metrics"]}
+    metrics = {name for row in rows for r in row.records() for name in r.metrics}
     if metric not in metrics and metrics:
         raise unknown_name("metric", metric, metrics, valid_label="Measured")
     if group not in (*GROUPS, "all"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.cache import sync, write_atomically
 from harness.base.digests import array_digest
 from harness.base.errors import InputError, RecordsError
+from harness.reports.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,31 +23,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Record = dict[str, Any]
-
 MANIFEST = "run.json"
 JOURNAL = "records.jsonl"
 TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
-
-# Kinds of records.
-SCORE = "score"
-MODEL = "model"
-PROBE = "probe"
-ADAPTATION = "adaptation"
-ESTIMATE = "estimate"
-
-ID = "id"  # the ID test stream, among the names of sets
-SOURCE = "source"  # the adapter that adapts nothing
-SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
-
-# Flags of a record.
-SATURATED = "saturated"  # so near 0 or 1 that the interval says little
-TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
-TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
-
-_ORDER = ("kind", "suite", "model", "adapter", "protocol", "scorer", "probe", "estimator", "ood")
 
 
 class RunFolder:
@@ -62,35 +43,35 @@ class RunFolder:
             raise InputError(
                 f"the run's folder {str(path)!r} cannot be written: {error.strerror}. Name another with --out"
             ) from None
-        self.records = {record["cell_id"]: record for record in read_records(path)}
+        self.records = {record.cell_id: record for record in read_records(path)}
         self._forgotten: set[str] = set()
         self._drop_torn_line()
 
     def require_suite(self, name: str, digest: str) -> None:
         """Raise where the folder holds records of another suite, which must not stand on one board."""
         for record in self.records.values():
-            if (record["suite"], record["suite_digest"]) != (name, digest):
+            if (record.suite, record.suite_digest) != (name, digest):
                 raise InputError(
-                    f"the folder {str(self.path)!r} holds records of suite {record['suite']} "
-                    f"({record['suite_digest'][:8]}), this run is {name} ({digest[:8]}). Name another with --out"
+                    f"the folder {str(self.path)!r} holds records of suite {record.suite} "
+                    f"({record.suite_digest[:8]}), this run is {name} ({digest[:8]}). Name another with --out"
                 )
 
     def is_done(self, cell_id: str, code_id: str) -> bool:
         """Say whether the cell was measured without an error by the same code on the same input."""
         record = self.records.get(cell_id)
-        return record is not None and record["error"] is None and record["code_id"] == code_id
+        return record is not None and record.error is None and record.code_id == code_id
 
     def append(self, record: Record) -> None:
         """Write a record to the journal; it is on the disk when this returns."""
         with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+            file.write(record.line())
             file.flush()
             os.fsync(file.fileno())
-        self.records[record["cell_id"]] = record
+        self.records[record.cell_id] = record
 
     def forget_error(self, cell_id: str) -> None:
         """Leave a cell's error out of the sorted journal: the cell turned out not to apply."""
-        if cell_id in self.records and self.records[cell_id]["error"] is not None:
+        if cell_id in self.records and self.records[cell_id].error is not None:
             self._forgotten.add(cell_id)
             del self.records[cell_id]
 
@@ -131,12 +112,12 @@ class RunFolder:
         """Rewrite the journal with one line a cell, sorted, so that equal runs have equal bytes."""
         read = read_records(self.path)  # another run's as well
         self.records = {
-            record["cell_id"]: record
+            record.cell_id: record
             for record in read
-            if record["error"] is None or record["cell_id"] not in self._forgotten
+            if record.error is None or record.cell_id not in self._forgotten
         }
-        ordered = sorted(self.records.values(), key=_sort_key)
-        write_atomically(self.path / JOURNAL, "".join(_line(record) for record in ordered))
+        ordered = sorted(self.records.values(), key=lambda record: record.order)
+        write_atomically(self.path / JOURNAL, "".join(record.line() for record in ordered))
         sync(self.path)
 
     def _drop_torn_line(self) -> None:
@@ -168,12 +149,12 @@ def read_records(folder: Path) -> list[Record]:
         if not line.endswith("\n"):
             break
         try:
-            record = json.loads(line)
-            records[record["cell_id"]] = record
-        except (ValueError, KeyError, TypeError):
+            record = Record.of(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordsError(
-                f"{path}: line {number} is damaged. Remove the line; its cell is run again"
+                f"{path}: line {number} is damaged ({error}). Remove the line; its cell is run again"
             ) from None
+        records[record.cell_id] = record
     return list(records.values())
 
 
@@ -183,8 +164,8 @@ def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
     Raises RecordsError where there are none, with the key of a suite that `what` is, and for runs of different suites.
     """
     named = list(folders)
-    records = {record["cell_id"]: record for folder in named for record in read_records(folder)}
-    found = [record for record in records.values() if record["kind"] == kind]
+    records = {record.cell_id: record for folder in named for record in read_records(folder)}
+    found = [record for record in records.values() if record.kind == kind]
     if not found:
         raise RecordsError(f"no {what} in {', '.join(map(str, named))}. Give the suite `{what}`, and run it")
     require_one_suite(found, what)
@@ -193,13 +174,14 @@ def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
 
 def holds(folder: Path, kind: str) -> bool:
     """Say whether a run's folder holds a record of a kind."""
-    return any(record["kind"] == kind for record in read_records(folder))
+    return any(record.kind == kind for record in read_records(folder))
 
 
 def require_one_suite(records: Iterable[Record], what: str) -> None:
     """Raise RecordsError for records of several suites or data, which no table may hold together."""
-    for key, kind in (("suite", "suites"), ("suite_digest", "suite digests")):
-        found = sorted({record[key] for record in records})
+    pairs = {(record.suite, record.suite_digest) for record in records}
+    for place, kind in enumerate(("suites", "suite digests")):
+        found = sorted({pair[place] for pair in pairs})
         if len(found) > 1:
             raise RecordsError(f"the {what} are of different {kind}: {', '.join(found)}. Give one at a time")
 
@@ -240,10 +222,6 @@ def read_paired(folder: Path) -> list[dict[str, Any]]:
 
 def _block_place(block: Mapping[str, Any]) -> tuple[str, int, str, str, str]:
     return block["model"], block["seed"], block["adapter"], block["protocol"], block["group"]
-
-
-def _sort_key(record: Record) -> tuple[Any, ...]:
-    return (*(str(record.get(key) or "") for key in _ORDER), record["seeds"]["model"], record["cell_id"])
 
 
 def _line(value: Mapping[str, object]) -> str:

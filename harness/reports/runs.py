@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import RecordsError, unknown_name
-from harness.reports.records import SEPARATE, Record, read_manifest, read_records
+from harness.reports.record import ADAPTATION, MODEL, SCORE, SEPARATE, Place, Record, place_of
+from harness.reports.records import read_manifest, read_records, require_one_suite
 from harness.statistics.intervals import seed_interval
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GROUPS = ("near", "far", "csid")
-Place = tuple[str, str, str]  # model, adapter, protocol
 
 
 @dataclass
@@ -37,21 +37,20 @@ class Row:
 
     def value(self, name: str, seed: int, metric: str) -> float:
         """Give a metric of one set and seed; NaN where it was not measured."""
-        measured = self.by_set.get(name, {}).get(seed, {}).get("metrics", {}).get(metric)
-        return float(measured["value"]) if measured else math.nan
+        record = self.by_set.get(name, {}).get(seed)
+        value = None if record is None else record.value(metric)
+        return math.nan if value is None else value
 
-    def by_stream(self, name: str, seed: int, metric: str) -> list[float]:
-        """Give a metric of one set and model's seed, stream by stream; [] where streams were not told apart."""
-        values: list[float] = self.by_set.get(name, {}).get(seed, {}).get("by_stream", {}).get(metric, [])
-        return values
+    def by_stream(self, name: str, seed: int, metric: str) -> Sequence[float]:
+        """Give a metric of one set and model's seed, stream by stream; () if streams were not measured apart."""
+        record = self.by_set.get(name, {}).get(seed)
+        return () if record is None else record.by_stream.get(metric, ())
 
     def signature(self) -> str | None:
         """Say what the per-sample scores are: equal for scorers that are one under two names, None for a gap."""
-        if not self.by_set or not all(record["scores"] for record in self.records()):
+        if not self.by_set or not all(record.scores for record in self.records()):
             return None
-        scores = {
-            name: {seed: r["scores"] for seed, r in seeds.items()} for name, seeds in self.by_set.items()
-        }
+        scores = {name: {seed: r.scores for seed, r in seeds.items()} for name, seeds in self.by_set.items()}
         return json.dumps(scores, sort_keys=True)
 
 
@@ -70,7 +69,7 @@ class Runs:
 def protocols_of(folders: Sequence[Path]) -> list[str]:
     """List the protocols under which runs have scores; first that in which nothing adapts."""
     records = (record for folder in folders for record in read_records(folder))
-    found = {place_of(record)[2] for record in records if record["kind"] == "score"}
+    found = {record.place[2] for record in records if record.kind == SCORE}
     return sorted(found, key=lambda protocol: (protocol != SEPARATE, protocol))
 
 
@@ -80,18 +79,18 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
     Raises RecordsError for folders without records, with records that must not be compared, and of several protocols
     where none is named; UnknownNameError for a protocol that is not there.
     """
-    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
-    scores = [record for record in records.values() if record["kind"] == "score"]
+    records = {r.cell_id: r for folder in folders for r in read_records(folder)}
+    scores = [record for record in records.values() if record.kind == SCORE]
     if not scores:
         raise RecordsError(
             f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
         )
-    protocol = _chosen(protocol, sorted({place_of(record)[2] for record in scores}))
-    scores = [record for record in scores if place_of(record)[2] == protocol]
+    protocol = _chosen(protocol, sorted({record.place[2] for record in scores}))
+    scores = [record for record in scores if record.place[2] == protocol]
     _require_comparable(scores)
     manifests = [read_manifest(folder) for folder in folders]
     return Runs(
-        suite=scores[0]["suite"],
+        suite=scores[0].suite,
         protocol=protocol,
         fpr=f"fpr95_{manifests[0].get('fpr', 'id')}",
         sets=_sets_in_order(scores, manifests[0]),
@@ -121,13 +120,6 @@ def mean_of_group(values: Mapping[str, float], sets: Mapping[str, str], group: s
     return math.fsum(means) / len(means) if means else math.nan
 
 
-def place_of(record: Mapping[str, Any]) -> Place:
-    """Name where a record or block belongs: its model, adapter and protocol, with the shares of what it mixes."""
-    mixture = record.get("mixture")
-    protocol = f"{record['protocol']} {mixture['percent']}" if mixture else record["protocol"]
-    return record["model"], record["adapter"], protocol
-
-
 def _chosen(protocol: str | None, found: list[str]) -> str:
     if protocol is None and len(found) > 1:
         raise RecordsError(
@@ -143,14 +135,14 @@ def _accuracies(records: Iterable[Record], protocol: str) -> dict[Place, dict[in
     found: dict[Place, dict[int, dict[str, Any]]] = {}
     errors: dict[Place, dict[int, dict[int, list[float]]]] = {}  # of the sets, by model's seed and stream
     for r in records:
-        place, seed = place_of(r), r["seeds"]["model"]
-        if place[2] != protocol or r["error"]:
+        place, seed = r.place, r.seed
+        if place[2] != protocol or r.error:
             continue
-        if r["kind"] == "model" and r["ood"] is None:
-            found.setdefault(place, {})[seed] = r["metrics"]["accuracy"]
-        if r["kind"] == "adaptation":
+        if r.kind == MODEL and r.ood is None:
+            found.setdefault(place, {})[seed] = dict(r.metrics["accuracy"])
+        if r.kind == ADAPTATION:
             of_stream = errors.setdefault(place, {}).setdefault(seed, {})
-            of_stream.setdefault(r["seeds"]["stream"], []).append(r["metrics"]["error"]["value"])
+            of_stream.setdefault(r.seeds["stream"], []).append(float(r.value("error") or 0.0))
     for place, by_seed in errors.items():
         for seed, by_stream in by_seed.items():
             summary = seed_interval([1 - math.fsum(values) / len(values) for values in by_stream.values()])
@@ -165,8 +157,9 @@ def _by_place(
     """Gather the rows of each place; a scorer that does not apply there has a row without records."""
     places: dict[Place, dict[str, Row]] = {}
     for record in scores:
-        row = places.setdefault(place_of(record), {}).setdefault(record["scorer"], Row(record["scorer"]))
-        row.by_set.setdefault(record["ood"], {})[record["seeds"]["model"]] = record
+        scorer = str(record.scorer)
+        row = places.setdefault(record.place, {}).setdefault(scorer, Row(scorer))
+        row.by_set.setdefault(record.on, {})[record.seed] = record
     for manifest in manifests:
         listed = [a for a in manifest.get("not_applicable", []) if "scorer" in a]
         for absent in (a for a in listed if place_of(a)[2] == protocol):
@@ -175,26 +168,21 @@ def _by_place(
 
 
 def _sets_in_order(scores: Sequence[Record], manifest: Mapping[str, Any]) -> dict[str, str]:
-    groups = {record["ood"]: record["group"] for record in scores}
+    groups = {record.on: record.group for record in scores}
     known = [name for name in manifest.get("sets", []) if name in groups]
     order = [*known, *sorted(set(groups) - set(known))]
     return {name: groups[name] for group in GROUPS for name in order if groups[name] == group}
 
 
 def _cut(record: Record) -> list[Any] | None:
-    mixture = record.get("mixture")
+    mixture = record.mixture
     return [mixture["size"], mixture["batch_size"]] if mixture else None
 
 
 def _require_comparable(scores: Sequence[Record]) -> None:
     """Refuse to put on one board what was not measured alike, and say which."""
-    for key, what in (("suite", "suites"), ("suite_digest", "suite digests")):
-        found = sorted({record[key] for record in scores})
-        if len(found) > 1:
-            raise RecordsError(f"the records are of different {what}: {', '.join(found)}. Give one at a time")
-    streams = {
-        json.dumps([_cut(record), record["seeds"].get("stream")]) for record in scores if "mixture" in record
-    }
+    require_one_suite(scores, "records")
+    streams = {json.dumps([_cut(record), record.seeds.get("stream")]) for record in scores if record.mixture}
     if len(streams) > 1:
         raise RecordsError(
             "the records are of streams of different sizes, batches or seeds. Give runs of the same [adaptation]"
@@ -202,7 +190,7 @@ def _require_comparable(scores: Sequence[Record]) -> None:
     for side in ("id", "ood"):
         data: dict[str, str] = {}
         for record in scores:
-            name, digest = record[side], record["data"][side]
+            name, digest = record.id if side == "id" else record.on, record.data[side]
             if digest is not None and data.setdefault(name, digest) != digest:
                 raise RecordsError(
                     f"records of {name!r} are of different data: {data[name][:8]} and {digest[:8]}. "

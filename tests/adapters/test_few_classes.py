@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import read_journal
 from toys import run_suite
-
-from harness.reports.records import read_records
 
 FILTERING = ("eta", "eata", "rdumb", "sar", "deyo")
 
@@ -35,7 +34,7 @@ def adapted(classes: int, adapters: list[Any], folder: Path, cache: Path) -> dic
         "shift": [{"corrupt": ["gaussian_noise"], "severity": [5]}],
         "adapters": adapters,
     }
-    records = read_records(run_suite(suite, folder, plugins=(), cache=cache).folder)
+    records = read_journal(run_suite(suite, folder, plugins=(), cache=cache).folder)
     found = {record["adapter"]: record["metrics"] for record in records if record["kind"] == "adaptation"}
     return {adapter: {name: metric["value"] for name, metric in of.items()} for adapter, of in found.items()}
 

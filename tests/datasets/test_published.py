@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from images_of import all_images
-from test_run import records_of
+from journals import records_of
 from toys import run_suite, toy_module
 
 import harness

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from journals import read_journal
 from toys import TESTS, TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
 from harness.base.errors import InputError
 from harness.cli import app
 from harness.engine import runner, sets
-from harness.reports.records import read_records
 
 TOY_KIND = TESTS / "toy_kind.py"
 BOTH = (TOY_PLUGIN, TOY_KIND)
 
 
 def gauged(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    records = [r for r in read_records(folder) if r["kind"] == "gauge"]
+    records = [r for r in read_journal(folder) if r["kind"] == "gauge"]
     return {(r["gauge"], r["ood"] or "id"): r for r in records}
 
 

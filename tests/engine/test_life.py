@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from every_kind import every_kind
+from journals import read_journal
 from toys import TOY_PLUGIN, as_toml, run_suite
 
 import harness
 from harness.base.errors import DatasetError
 from harness.engine import runner, sets
 from harness.evaluations import KINDS
-from harness.reports.records import read_records
 
 KINDS_OF_RECORDS = {"score", "model", "probe", "adaptation", "estimate"}
 
@@ -30,7 +30,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_suite_has_records_of_every_kind(healthy: Path) -> None:
-    records = read_records(healthy / "out")
+    records = read_journal(healthy / "out")
     assert {r["kind"] for r in records} == KINDS_OF_RECORDS
     assert any("mixture" in r and r["scorer"] == "from_train (refit)" for r in records)
     assert any("transductive" in r["flags"] for r in records)
@@ -46,7 +46,7 @@ def test_a_model_that_fails_and_then_heals_leaves_no_error_behind(
     with monkeypatch.context() as patched:
         patched.setattr(runner, "load_model", refuse)
         failed = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
-    errors = read_records(tmp_path / "out")
+    errors = read_journal(tmp_path / "out")
     assert failed.failed == failed.cells == len(errors)
     assert {r["kind"] for r in errors} == KINDS_OF_RECORDS - {"model"}
     assert {r["error"] for r in errors} == {"model: OSError: the disk is away"}
@@ -69,8 +69,8 @@ def test_a_set_that_fails_and_then_heals_leaves_no_error_behind(
     with monkeypatch.context() as patched:
         patched.setattr(sets, "open_set", refuse)
         failed = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
-    whole = {r["cell_id"]: r for r in read_records(healthy / "out")}
-    found = {r["cell_id"]: r for r in read_records(tmp_path / "out")}
+    whole = {r["cell_id"]: r for r in read_journal(healthy / "out")}
+    found = {r["cell_id"]: r for r in read_journal(tmp_path / "out")}
     on_it = {place for place, r in found.items() if r["error"] and "the drive has died" in r["error"]}
     assert not failed.succeeded
     missing = {place for place in whole.keys() - found.keys() if whole[place]["kind"] != "model"}
@@ -92,13 +92,13 @@ def test_a_number_is_kept_while_its_model_is_away(
     monkeypatch.setattr(runner, "load_model", refuse)
     again = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
     assert again.failed == again.cells
-    kept = {r["cell_id"]: r for r in read_records(tmp_path / "out")}
-    for record in read_records(healthy / "out"):
+    kept = {r["cell_id"]: r for r in read_journal(tmp_path / "out")}
+    for record in read_journal(healthy / "out"):
         assert record["error"] or kept[record["cell_id"]] == record
 
 
 def test_a_second_run_measures_only_what_failed(healthy: Path) -> None:
-    failed = sum(bool(r["error"]) for r in read_records(healthy / "out"))
+    failed = sum(bool(r["error"]) for r in read_journal(healthy / "out"))
     before = journal(healthy / "out")
     again = run_suite(every_kind(), healthy / "out", cache=healthy / "cache")
     assert again.measured == again.failed == failed > 0
@@ -108,7 +108,7 @@ def test_a_second_run_measures_only_what_failed(healthy: Path) -> None:
 def test_a_shift_of_validation_data_that_cannot_be_made_fails_its_estimates_alone(tmp_path: Path) -> None:
     suite = every_kind() | {"estimation": {"corrupt": ["contrast"], "severity": [2, 9]}}
     result = run_suite(suite, tmp_path / "out")
-    estimates = [r for r in read_records(tmp_path / "out") if r["kind"] == "estimate"]
+    estimates = [r for r in read_journal(tmp_path / "out") if r["kind"] == "estimate"]
     failed = {r["ood"] for r in estimates if r["error"]}
     assert not result.succeeded
     assert failed == {"validation+contrast-9"}

@@ -26,7 +26,7 @@ from harness.evaluations.adaptation.section import (
 )
 from harness.evaluations.adaptation.tally import error_of, tallied
 from harness.evaluations.table_report import TableReport
-from harness.reports.records import ADAPTATION, ID
+from harness.reports.record import ADAPTATION, ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

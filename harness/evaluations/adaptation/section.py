@@ -16,7 +16,7 @@ from harness.engine.plan import Planned, taken
 from harness.engine.suite import Named, PluginEntry, Section, Suite
 from harness.evaluations.adaptation.protocols import EPISODIC, MIXED, PROTOCOLS
 from harness.evaluations.scores.section import ScoreSection
-from harness.reports.records import SEPARATE
+from harness.reports.record import SEPARATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

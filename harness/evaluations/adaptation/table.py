@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.reports.records import records_of
-from harness.reports.runs import place_of
 from harness.statistics.intervals import seed_interval
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.reports.records import Record
+    from harness.reports.record import Record
 
 METRICS = (
     "error", "error_after", "id_error", "updated", "resets", "class_entropy", "forwards", "backwards",
@@ -47,27 +46,27 @@ def adaptation_table(folders: Sequence[Path]) -> AdaptationTable:
 
     found = records_of(folders, "adaptation", "adapters")
     columns = [*PLACE, "seed", "stream", "set", *METRICS]
-    frame = pd.DataFrame([_row(record) for record in found if not record["error"]], columns=columns)
+    frame = pd.DataFrame([_row(record) for record in found if not record.error], columns=columns)
     sets: dict[str, set[str]] = {}  # by protocol
     for record in found:
-        sets.setdefault(place_of(record)[2], set()).add(record["ood"])
-    return AdaptationTable(found[0]["suite"], frame, _means(frame, sets), _notes(found))
+        sets.setdefault(record.place[2], set()).add(record.on)
+    return AdaptationTable(found[0].suite, frame, _means(frame, sets), _notes(found))
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
     """Say what failed: a line for each adapter and reason, with the sets."""
     failed: dict[tuple[str, str], list[str]] = {}
     for r in records:
-        if r["error"]:
-            place = f"{r['model']} (seed {r['seeds']['model']}), {r['adapter']} ({place_of(r)[2]})"
-            failed.setdefault((place, r["error"]), []).append(r["ood"])
+        if r.error:
+            place = f"{r.model} (seed {r.seed}), {r.adapter} ({r.place[2]})"
+            failed.setdefault((place, r.error), []).append(r.on)
     return [f"{place} failed on {', '.join(sorted(set(sets)))}: {e}" for (place, e), sets in failed.items()]
 
 
 def _row(record: Record) -> dict[str, Any]:
-    values = {name: record["metrics"].get(name, {}).get("value") for name in METRICS}
-    seeds = {"seed": record["seeds"]["model"], "stream": record["seeds"]["stream"]}
-    return dict(zip(PLACE, place_of(record), strict=True)) | seeds | {"set": record["ood"]} | values
+    values = {name: record.value(name) for name in METRICS}
+    seeds = {"seed": record.seed, "stream": record.seeds["stream"]}
+    return dict(zip(PLACE, record.place, strict=True)) | seeds | {"set": record.on} | values
 
 
 def _means(frame: pd.DataFrame, sets: Mapping[str, Collection[str]]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from harness.evaluations.estimation.section import EstimationSection, settings
 from harness.evaluations.table_report import TableReport
 from harness.models.loaded import libraries
 from harness.models.unlabelled import unlabelled
-from harness.reports.records import ESTIMATE, ID
+from harness.reports.record import ESTIMATE, ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

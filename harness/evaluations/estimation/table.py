@@ -14,13 +14,13 @@ from harness.evaluations.estimation.curve import Curve, Point
 from harness.reports.records import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from harness.reports.records import Record
+    from harness.reports.record import Record
 
 FITTED, SHARED = "-fitted", "-shared"  # follow the name of an estimator whose score a curve reads
 NOTHING, CLEAN, SHIFTED, OTHERS = (
@@ -61,18 +61,18 @@ def estimate_table(folders: Sequence[Path]) -> EstimateTable:
 
     found = records_of(folders, "estimate", "estimators")
     notes = _failures(found)
-    curves = _Curves([record for record in found if not record["error"]], notes)
-    rows = [row for record in found if not record["error"] for row in curves.rows(record)]
+    curves = _Curves([record for record in found if not record.error], notes)
+    rows = [row for record in found if not record.error for row in curves.rows(record)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return EstimateTable(found[0]["suite"], frame, _means(frame, curves, notes), notes)
+    return EstimateTable(found[0].suite, frame, _means(frame, curves, notes), notes)
 
 
 def _failures(records: Sequence[Record]) -> list[str]:
     failed: dict[tuple[str, str], list[str]] = {}
     for r in records:
-        if r["error"]:
-            place = f"{r['model']} (seed {r['seeds']['model']}), {r['estimator']}"
-            failed.setdefault((place, r["error"]), []).append(r["ood"] or "ID test")
+        if r.error:
+            place = f"{r.model} (seed {r.seed}), {r.estimator}"
+            failed.setdefault((place, r.error), []).append(r.ood or "ID test")
     return [
         f"{place} failed on {', '.join(sorted(set(sets)))}: {error}"
         for (place, error), sets in failed.items()
@@ -85,8 +85,8 @@ class _Curves:
     def __init__(self, records: Sequence[Record], notes: list[str]) -> None:
         self._points: dict[tuple[str, int, str], list[Point]] = {}
         for r in records:
-            if r["group"] == CALIBRATION:
-                point = Point(r["shift"], r["metrics"]["score"]["value"], r["metrics"]["accuracy"]["value"])
+            if r.group == CALIBRATION:
+                point = Point(str(r.shift), _value(r, "score"), _value(r, "accuracy"))
                 self._points.setdefault(_place(r), []).append(point)
         self.own: dict[tuple[str, int, str], Curve] = {}
         self.shared: dict[tuple[str, int, str], Curve] = {}
@@ -103,17 +103,17 @@ class _Curves:
 
     def rows(self, record: Record) -> Iterator[dict[str, Any]]:
         """Yield what is said of a set: by the estimator, by its own curve, and by the others'."""
-        if record["group"] == CALIBRATION:
+        if record.group == CALIBRATION:
             return
-        says, name = record["metrics"].get("estimate"), record["estimator"]
+        says, name = record.metrics.get("estimate"), str(record.estimator)
         if says is not None:
-            seen = CLEAN if "validation" in record["needs"] else NOTHING
-            yield _row(record, _Said(name, seen, says["value"], says["lo"], says["hi"]))
-        score = record["metrics"]["score"]
+            seen = CLEAN if "validation" in record.needs else NOTHING
+            yield _row(record, _Said(name, seen, _value(record, "estimate"), says["lo"], says["hi"]))
+        score = record.metrics["score"]
         own = f"{name}{FITTED}" if says is not None else name
         for curves, called, seen in ((self.own, own, SHIFTED), (self.shared, f"{name}{SHARED}", OTHERS)):
             if curve := curves.get(_place(record)):
-                value, interval = score["value"], curve.interval(score["lo"], score["hi"])
+                value, interval = _value(record, "score"), curve.interval(score["lo"], score["hi"])
                 beyond = curve.extrapolates(value)
                 yield _row(record, _Said(called, seen, curve.accuracy(value), *interval, is_beyond=beyond))
 
@@ -127,8 +127,13 @@ class _Curves:
         return float(np.mean(errors)) if errors else math.nan
 
 
-def _place(record: Mapping[str, Any]) -> tuple[str, int, str]:
-    return record["model"], record["seeds"]["model"], record["estimator"]
+def _place(record: Record) -> tuple[str, int, str]:
+    return record.model, record.seed, str(record.estimator)
+
+
+def _value(record: Record, metric: str) -> float:
+    value = record.value(metric)
+    return math.nan if value is None else value
 
 
 @dataclass(frozen=True)
@@ -144,10 +149,10 @@ class _Said:
 
 
 def _row(record: Record, said: _Said) -> dict[str, Any]:
-    truth, score = (record["metrics"][name]["value"] for name in ("accuracy", "score"))
+    truth, score = (_value(record, name) for name in ("accuracy", "score"))
     values = (
-        record["model"], record["seeds"]["model"], said.name, said.seen, record["ood"] or "id", record["group"],
-        record["shift"], score, said.estimate, said.low, said.high, truth, abs(said.estimate - truth), said.is_beyond,
+        record.model, record.seed, said.name, said.seen, record.on, record.group,
+        record.shift, score, said.estimate, said.low, said.high, truth, abs(said.estimate - truth), said.is_beyond,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -20,7 +20,7 @@ from harness.evaluations.mixing import mixer
 from harness.evaluations.mixtures.trace import traced
 from harness.evaluations.scores.features import score_features
 from harness.evaluations.scores.scoring import code_id
-from harness.reports.records import ADAPTATION, SCORE, SEPARATE
+from harness.reports.record import ADAPTATION, SCORE, SEPARATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -18,7 +18,7 @@ from harness.engine.plan import Planned, taken
 from harness.engine.suite import PluginEntries, Section, Suite
 from harness.evaluations.table_report import TableReport
 from harness.models.loaded import libraries
-from harness.reports.records import ID, PROBE, SEPARATE, SOURCE
+from harness.reports.record import ID, PROBE, SEPARATE, SOURCE
 from harness.statistics.intervals import normal_interval
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.reports.records import ID, read_records, records_of
+from harness.reports.record import MODEL
+from harness.reports.records import read_records, records_of
 from harness.statistics.intervals import rank_correlation_interval
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from harness.reports.records import Record
+    from harness.reports.record import Record
 
 FEWEST_MODELS = 4  # that a correlation has an interval for
 
@@ -40,35 +41,30 @@ def probe_table(folders: Sequence[Path]) -> ProbeTable:
     """
     import pandas as pd
 
-    records = {r["cell_id"]: r for folder in folders for r in read_records(folder)}
+    records = {r.cell_id: r for folder in folders for r in read_records(folder)}
     probes = records_of(folders, "probe", "probes")
     accuracies = {
-        (*_run_of(r), r["ood"]): r["metrics"]["accuracy"]["value"]
+        (r.model, r.seed, r.ood): value
         for r in records.values()
-        if r["kind"] == "model"
+        if r.kind == MODEL and (value := r.value("accuracy")) is not None
     }
-    rows = [_row(record, accuracies) for record in probes if not record["error"]]
-    failed = [record for record in probes if record["error"]]
-    notes = [f"{r['model']}: {r['probe']} failed on {r['ood'] or ID}: {r['error']}" for r in failed]
+    rows = [_row(record, accuracies) for record in probes if not record.error]
+    failed = [record for record in probes if record.error]
+    notes = [f"{r.model}: {r.probe} failed on {r.on}: {r.error}" for r in failed]
     frame = pd.DataFrame(rows, columns=["model", "seed", "on", "probe", "value", "lo", "hi", "accuracy"])
-    return ProbeTable(probes[0]["suite"], frame, _correlations(frame), notes)
-
-
-def _run_of(record: Record) -> tuple[str, int]:
-    return record["model"], record["seeds"]["model"]
+    return ProbeTable(probes[0].suite, frame, _correlations(frame), notes)
 
 
 def _row(record: Record, accuracies: Mapping[tuple[str, int, str | None], float]) -> dict[str, Any]:
-    (metric,) = record["metrics"].values()
-    of_id = accuracies.get((*_run_of(record), None), math.nan)
-    model, seed = _run_of(record)
+    (metric,) = record.metrics.values()
+    of_id = accuracies.get((record.model, record.seed, None), math.nan)
     return {
-        "model": model,
-        "seed": seed,
-        "on": record["ood"] or ID,
-        "probe": record["probe"],
+        "model": record.model,
+        "seed": record.seed,
+        "on": record.on,
+        "probe": record.probe,
         **metric,
-        "accuracy": accuracies.get((*_run_of(record), record["ood"]), of_id),
+        "accuracy": accuracies.get((record.model, record.seed, record.ood), of_id),
     }
 
 

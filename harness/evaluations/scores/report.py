@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.reports.records import SCORE, read_records
+from harness.reports.record import SCORE
+from harness.reports.records import read_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ class Boards:
         from harness.reports.board_text import as_terminal
         from harness.reports.leaderboard import leaderboards
 
-        if not any(r["kind"] == SCORE and not r["error"] for r in read_records(folder)):
+        if not any(r.kind == SCORE and not r.error for r in read_records(folder)):
             return []
         return [as_terminal(board, width=width) for board in leaderboards([folder])]
 

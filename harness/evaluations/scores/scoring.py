@@ -19,8 +19,8 @@ from harness.evaluations.scores.features import checked_scores, score_features
 from harness.evaluations.scores.report import Boards
 from harness.evaluations.scores.section import ScoreSection, planned_scorers
 from harness.models.loaded import libraries
-from harness.reports.records import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON, read_paired
-from harness.reports.runs import place_of
+from harness.reports.record import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON
+from harness.reports.records import read_paired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -167,7 +167,7 @@ class Scoring(Sitting[ScoreCell]):
         """List the scorers to run on each set: those of pending cells, and those whose kept scores are gone."""
         work: dict[str, list[str]] = {entry.name: [] for entry in self.job.plan.sets}
         for (name, label), cell in self.cells.items():
-            kept = None if (name, label) in pending else self.job.folder.records[cell.cell_id]["scores"]
+            kept = None if (name, label) in pending else self.job.folder.records[cell.cell_id].scores
             if kept is not None and label not in self._id_scores:
                 self._restore(self._id_scores, label, kept["id"])
             if kept is None or not self._restore(self._scores[name], label, kept["ood"]):
@@ -256,12 +256,12 @@ class Scoring(Sitting[ScoreCell]):
         """Restore the scores of scorers that ran into this folder before, so that all are ranked together."""
         mine = SCORE, (self.job.model.label, SOURCE, SEPARATE), self.job.model.seed
         for record in list(self.job.folder.records.values()):
-            label, name = record["scorer"], record["ood"]
-            is_mine = (record["kind"], place_of(record), record["seeds"]["model"]) == mine
-            if is_mine and label not in self.scorers and record["scores"] and name in self._scores:
+            label, name = str(record.scorer), record.on
+            is_mine = (record.kind, record.place, record.seed) == mine
+            if is_mine and label not in self.scorers and record.scores and name in self._scores:
                 if label not in self._id_scores:
-                    self._restore(self._id_scores, label, record["scores"]["id"])
-                self._restore(self._scores[name], label, record["scores"]["ood"])
+                    self._restore(self._id_scores, label, record.scores["id"])
+                self._restore(self._scores[name], label, record.scores["ood"])
 
     # Keys -------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from harness.evaluations.mixing import mixer
 from harness.evaluations.scores.features import checked_scores
 from harness.evaluations.scores.scoring import code_id, not_applicable
 from harness.models.unlabelled import unlabelled
-from harness.reports.records import SCORE, TRANSDUCTIVE
+from harness.reports.record import SCORE, TRANSDUCTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

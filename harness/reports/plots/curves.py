@@ -10,8 +10,8 @@ from harness.base.errors import RecordsError, unknown_name
 from harness.data.sets import CSID
 from harness.reports.leaderboard import leaderboard
 from harness.reports.plots import drawing
-from harness.reports.records import SCORES, SEPARATE, SOURCE, Record, read_manifest, read_records, read_scores
-from harness.reports.runs import place_of
+from harness.reports.record import SCORE, SEPARATE, SOURCE, TRANSDUCTIVE, Record, place_of
+from harness.reports.records import SCORES, read_manifest, read_records, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,23 +55,28 @@ class Scored:
     @property
     def id_name(self) -> str:
         """The ID dataset, without its folder."""
-        return PurePath(next(iter(self.cells.values()))["id"]).name
+        return PurePath(next(iter(self.cells.values())).id).name
 
     def has(self, scorer: str, name: str) -> bool:
         """Say whether the scorer was measured on the set."""
-        return bool(self.cells.get((scorer, name), {}).get("scores"))
+        record = self.cells.get((scorer, name))
+        return record is not None and bool(record.scores) and TRANSDUCTIVE not in record.flags
 
     def record(self, scorer: str, name: str) -> Record:
         """Return a measured cell's record; raise RecordsError where it failed or was not run."""
         record = self.cells.get((scorer, name))
-        if record is None or not record["scores"]:
-            reason = record["error"] if record else "it was not run"
+        if record is None or not record.scores:
+            reason = record.error if record else "it was not run"
             raise RecordsError(f"the scorer {scorer!r} has no scores on {name!r} with {self.model}: {reason}")
+        if TRANSDUCTIVE in record.flags:
+            raise RecordsError(
+                f"the scorer {scorer!r} scores whole streams, and no scores of single samples are kept. Name another"
+            )
         return record
 
     def scores(self, scorer: str, name: str) -> tuple[Array, Array]:
         """Read a measured cell's per-sample scores: (ID, OOD)."""
-        kept = self.record(scorer, name)["scores"]
+        kept = self.record(scorer, name).scores or {}
         return self._read(kept["id"]), self._read(kept["ood"])
 
     def _read(self, name: str) -> Array:
@@ -94,16 +99,14 @@ def read_scored(folder: Path, choice: Choice) -> Scored:
         UnknownNameError: a model, seed, scorer or set that has none.
 
     """
-    records = [r for r in read_records(folder) if r["kind"] == "score" and _is_unadapted(r)]
+    records = [r for r in read_records(folder) if r.kind == SCORE and r.place[1:] == (SOURCE, SEPARATE)]
     if not records:
         raise RecordsError(f"{str(folder)!r} has records of adapted models only, which are not drawn")
     board = leaderboard([folder], protocol=SEPARATE)
-    models = _in_order({r["model"] for r in records}, read_manifest(folder))
+    models = _in_order({r.model for r in records}, read_manifest(folder))
     model = one_of("model", choice.model, models)
-    seed = one_of("seed", choice.seed, sorted({r["seeds"]["model"] for r in records if r["model"] == model}))
-    cells = {
-        (r["scorer"], r["ood"]): r for r in records if (r["model"], r["seeds"]["model"]) == (model, seed)
-    }
+    seed = one_of("seed", choice.seed, sorted({r.seed for r in records if r.model == model}))
+    cells = {(str(r.scorer), r.on): r for r in records if (r.model, r.seed) == (model, seed)}
     ranked = [row["scorer"] for row in board.rows if row["model"] == model and _is_unadapted(row)]
     scorers = [scorer for scorer in ranked if any(scorer == of_cell for of_cell, _ in cells)]
     for kind, names, valid in (("scorer", choice.scorers, scorers), ("set", choice.sets, board.sets)):
@@ -183,11 +186,11 @@ def _curves(scored: Scored, scorers: Sequence[str], name: str) -> list[drawing.C
     """Compute one curve for each distinct pair of scores, the largest AUROC first."""
     alike: dict[tuple[str, str], list[str]] = {}
     for scorer in scorers:
-        kept = scored.record(scorer, name)["scores"]
+        kept = scored.record(scorer, name).scores or {}
         alike.setdefault((kept["id"], kept["ood"]), []).append(scorer)
     curves = []
     for labels in alike.values():
-        auroc = scored.record(labels[0], name)["metrics"]["auroc"]["value"]
+        auroc = float(scored.record(labels[0], name).value("auroc") or 0.0)
         points = roc_points(*scored.scores(labels[0], name))
         curves.append(drawing.Curve(" = ".join(sorted(labels)), auroc, *points))
     return sorted(curves, key=lambda curve: -curve.auroc)
