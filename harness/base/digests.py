@@ -1,6 +1,6 @@
 """Every key of the harness: what a stored number depends on, and nothing else.
 
-docs/cache.md holds the table of what invalidates what; tests/test_digests.py turns it into checks.
+docs/cache.md holds the table of what invalidates what; tests/base/test_digests.py turns it into checks.
 """
 
 from __future__ import annotations

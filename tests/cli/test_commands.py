@@ -1,0 +1,191 @@
+"""The command line: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import TOY_PLUGIN, as_toml
+
+from harness import cli
+
+
+@pytest.fixture
+def suite_file(toy_suite: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(as_toml(toy_suite))
+    return path
+
+
+def call(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command line in this process and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["ood-harness", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+        raise SystemExit(0)
+    return int(exit_.value.code or 0)
+
+
+def test_a_run_prints_the_board_and_exits_0(
+    suite_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status = call("run", suite_file, "--plugin", TOY_PLUGIN, "--device", "cpu", monkeypatch=monkeypatch)
+    output = capfd.readouterr()
+    assert status == 0
+    assert "toy: group means" in output.out
+    assert "from_train" in output.out
+    assert "9 cells, 9 measured now, 0 failed; 200 images decoded, 200 forwarded" in output.err
+    expected = {"run.json", "records.jsonl", "timings.jsonl", "scores", "paired.json"}
+    expected |= {f"leaderboard.{ending}" for ending in ("csv", "md", "parquet")}
+    assert {path.name for path in Path("results/toy").iterdir()} == expected
+
+
+def test_failed_cells_exit_1_after_the_others_are_done(
+    toy_suite: dict[str, Any],
+    suite_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    toy_suite["scorers"].append("raises")
+    suite_file.write_text(as_toml(toy_suite))
+    assert call("run", suite_file, "--plugin", TOY_PLUGIN, monkeypatch=monkeypatch) == 1
+    output = capfd.readouterr()
+    assert "12 cells, 9 measured now, 3 failed" in output.err
+    assert "raises failed on 3 cells, first: ZeroDivisionError: by design" in output.out
+
+
+def test_a_plugin_with_a_problem_exits_1_though_every_cell_has_a_number(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "import harness\n@harness.hookimpl\ndef harness_scorers():\n    raise OSError('by design')\n"
+    )
+    status = call("run", suite_file, "--plugin", TOY_PLUGIN, "--plugin", broken, monkeypatch=monkeypatch)
+    assert status == 1
+    assert "plugin file:broken.py: harness_scorers raised OSError: by design" in capfd.readouterr().err
+    assert json.loads(Path("results/toy/run.json").read_text())["problems"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "digts"], "no suite named 'digts'. Did you mean 'digits'?"),
+        (["run", "digits", "--limit", "0"], "--limit 0 leaves no samples. Give 1 or more"),
+        (["run", "digits", "--device", "cuda:99"], "the device 'cuda:99' is not there. Valid: auto, cpu"),
+        (["run", "digits", "--plugin", "absent.py"], "the plugin file 'absent.py' is not there"),
+        (["leaderboard", "absent"], "'absent' is no run's folder"),
+        (["plugins", "--kind", "scorers"], "no kind named 'scorers'. Did you mean 'scorer'?"),
+    ],
+)
+def test_bad_input_is_one_line_and_exits_2(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments, monkeypatch=monkeypatch) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(
+    suite_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", suite_file, "--plugin", TOY_PLUGIN, "--dry-run", monkeypatch=monkeypatch) == 0
+    assert "suite toy: 1 models × 3 scorers × 3 sets" in capfd.readouterr().out
+    assert not Path("results").exists()
+
+
+def test_a_limited_run_has_a_folder_of_its_own(
+    suite_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", suite_file, "--plugin", TOY_PLUGIN, "--limit", 10, monkeypatch=monkeypatch) == 0
+    assert "50 images decoded" in capfd.readouterr().err
+    assert [path.name for path in Path("results").iterdir()] == ["toy-limit-10"]
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv", "json", "latex"])
+def test_the_board_is_printed_in_every_format(
+    form: str, suite_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    call("run", suite_file, "--plugin", TOY_PLUGIN, monkeypatch=monkeypatch)
+    capfd.readouterr()
+    assert call("leaderboard", "results/toy", "--format", form, monkeypatch=monkeypatch) == 0
+    output = capfd.readouterr().out
+    assert "from" + ("\\_" if form == "latex" else "_") + "train" in output
+    assert form != "json" or len(json.loads(output)["rows"]) == 3
+
+
+def test_plugins_lists_what_is_offered_with_its_origin(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("plugins", "--kind", "scorer", "--json", monkeypatch=monkeypatch) == 0
+    listed = {row["name"]: row for row in json.loads(capfd.readouterr().out)["plugins"]}
+    assert listed["knn"]["plugin"] == "ood-harness:knn"
+    assert listed["knn"]["needs"] == ["penultimate", "train"]
+    assert call("plugins", monkeypatch=monkeypatch) == 0
+    assert "hf:" in capfd.readouterr().out
+
+
+def test_the_cache_is_shown_and_pruned(
+    suite_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    call("run", suite_file, "--plugin", TOY_PLUGIN, monkeypatch=monkeypatch)
+    capfd.readouterr()
+    assert call("cache", monkeypatch=monkeypatch) == 0
+    assert "features: 5 entries" in capfd.readouterr().out
+    assert call("cache", "--prune", "--days", 0, monkeypatch=monkeypatch) == 0
+    assert "removed 5 entries" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import harness", {"torch", "timm", "datasets", "sklearn", "pandas"}),
+        ("from harness.cli import main; main()", {"torch", "timm", "datasets", "sklearn", "pandas"}),
+        (
+            "from harness.contract.registry import Registry; assert Registry.load().names('scorer')",
+            {"torch", "timm", "sklearn"},
+        ),
+        (
+            "import harness.reports.leaderboard, harness.reports.board_text",
+            {"torch", "timm", "datasets", "sklearn"},
+        ),
+    ],
+)
+def test_light_commands_import_nothing_heavy(statement: str, absent: set[str]) -> None:
+    """`import harness`, `--help`, listing plugins and the board pay for no network library."""
+    code = (
+        "import atexit, sys\n"
+        "sys.argv = ['ood-harness', '--help']\n"
+        f"atexit.register(lambda: print('LOADED', sorted({absent!r} & set(sys.modules))))\n"
+        f"{statement}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_the_leaderboard_of_a_finished_run_needs_no_torch(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("run", suite_file, "--plugin", TOY_PLUGIN, monkeypatch=monkeypatch)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom harness.reports.leaderboard import leaderboard\n"
+        "board = leaderboard([Path('results/toy')])\n"
+        "print(len(board.frame), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.split() == ["3", "False"]
+
+
+def test_help_shows_brackets_as_they_are_written(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("train", "--help", monkeypatch=monkeypatch) == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "Train on this suite's [id]. Default: the recipe's [data]." in shown

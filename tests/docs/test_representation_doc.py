@@ -1,0 +1,165 @@
+"""The numbers in docs/representation.md are those of the committed tables, and its probe of a stranger works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+import harness
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "representation.md").read_text()
+STUDIES = ROOT / "results" / "studies"
+
+
+def rows(first_header: str) -> dict[str, list[str]]:
+    """Read the document's table whose first column is headed so: cells by the first column."""
+    (table,) = re.findall(
+        rf"^\| {re.escape(first_header)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", TEXT, flags=re.MULTILINE
+    )
+    cells = [re.split(r" (?<!\\)\| ", line.strip("| \n")) for line in table.splitlines()]
+    return {line[0].replace("\\", ""): line[1:] for line in cells}
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d*\.\d+", text.replace("−", "-"))]
+
+
+def test_drift() -> None:
+    table = pd.read_csv(STUDIES / "drift.csv")
+    means = table.pivot_table(index="detector", columns="percent", values="auroc")
+    shown = rows("detector")
+    assert len(shown) == len(means)
+    for name, cells in shown.items():
+        detector = name.replace("−", "-").replace("| / sd", "|/sd")
+        expected = means.loc[detector, [5, 10, 25, 50]]
+        assert [float(cell) for cell in cells] == pytest.approx(expected.tolist(), abs=0.005)
+
+
+def test_correlation_with_accuracy() -> None:
+    written = (STUDIES / "correlation.md").read_text()
+    for name, cell in rows_of_correlation().items():
+        probe = name.split("`")[1]
+        width = "(sigma=neighbour)" if "neighbours" in name else ""
+        (expected,) = re.findall(
+            rf"^\| {re.escape(probe + width)} \| id \| \d+ \| (.*) \|$", written, flags=re.MULTILINE
+        )
+        assert numbers(cell) == numbers(expected)
+
+
+def test_correlation_within_convnets() -> None:
+    table = pd.read_csv(STUDIES / "correlation.csv")
+    convnets = table[(table["probe"] == "dsmi") & table["model"].str.startswith("cnn")]
+    assert len(convnets) == 8
+    (stated,) = re.findall(r"does follow accuracy \((.*?)\)", TEXT)
+    assert spearmanr(convnets["value"], convnets["accuracy"]).statistic == pytest.approx(
+        float(stated), abs=0.006
+    )
+
+
+def rows_of_correlation() -> dict[str, str]:
+    part = TEXT[TEXT.index("## Does it tell accuracy?") :]
+    lines = re.findall(r"^\| (`.*?) \| (.*) \|$", part[: part.index("![")], flags=re.MULTILINE)
+    assert len(lines) == 6
+    return dict(lines)
+
+
+def test_along_training() -> None:
+    table = pd.read_csv(STUDIES / "dynamics.csv")
+    ends = table[table["epoch"] == table["epoch"].max()].groupby(["on", "condition"]).mean(numeric_only=True)
+    on_test, on_train = ends.loc["test"], ends.loc["train"]
+    part = TEXT[TEXT.index("## Along training") : TEXT.index("## At initialisation")]
+    for value in (
+        on_test.loc["true labels", "dse_10"],
+        on_test.loc["shuffled labels", "dse_10"],
+        on_test.loc["true labels", "dsmi_y_10"],
+        on_test.loc["shuffled labels", "dsmi_y_10"],
+        on_test.loc["true labels", "dse_neighbour"],
+        on_test.loc["shuffled labels", "dse_neighbour"],
+        on_test.loc["shuffled labels", "dsmi_y_neighbour"],
+        on_train.loc["shuffled labels", "dsmi_y_10"],
+        on_test.loc["true labels", "er_bound"],
+    ):
+        assert f"{value:.2f}" in part
+    starts = table[table["epoch"] == 0].groupby("on")["dse_neighbour"].mean()
+    for value in (starts["test"], starts["train"], on_train.loc["shuffled labels", "dse_neighbour"]):
+        assert f"{value:.2f}" in part
+    for condition in ("true labels", "shuffled labels"):
+        assert f"{100 * on_test.loc[condition, 'accuracy']:.0f} %" in part
+        assert on_train.loc[condition, "accuracy"] == 1
+    assert on_test.loc["shuffled labels", "er_bound"] < 0
+
+
+def test_initialisation() -> None:
+    table = pd.read_csv(STUDIES / "initialisation.csv")
+    means = table.groupby(["network", "sigma", "epoch"]).mean(numeric_only=True)
+    part = TEXT[TEXT.index("## At initialisation") : TEXT.index("## Small samples")]
+    for network, sigma, epoch in (
+        ("with BatchNorm", 0.01, 3),
+        ("with BatchNorm", 0.3, 3),
+        ("without", 0.01, 3),
+        ("without", 0.3, 3),
+        ("without", 0.01, 1),
+        ("without", 0.3, 1),
+    ):
+        assert f"{100 * means.loc[(network, sigma, epoch), 'accuracy']:.1f} %" in part
+    untrained = means.xs(0, level="epoch")
+    assert f"{untrained.loc[('with BatchNorm', 0.3), 'dse_10']:.2f} = log2 1000" in part
+    short, long = (untrained.loc[("without", sigma), "feature_norm"] for sigma in (0.01, 0.3))
+    assert f"({short:.2f} at\nσ = 0.01, {long:.0f} at 0.3" in part
+    of_networks = means["dse_neighbour"].groupby("network")
+    assert np.allclose(of_networks.max(), of_networks.min(), atol=1e-3)  # the same for every sigma
+
+
+def test_the_probe_of_the_plugin_document_is_the_effective_rank() -> None:
+    (shown,) = re.findall(
+        r'```python\n("""The effective rank.*?)```', (ROOT / "docs/plugins.md").read_text(), re.DOTALL
+    )
+    Path("effective_rank.py").write_text(shown)
+    registry = harness.Registry.load([Path("effective_rank.py")], blocked=())
+    probe = registry.get("probe", "effective_rank").spec.build()
+    corners = torch.cat([torch.eye(4), -torch.eye(4)])  # four directions, all alike
+    found = probe.measure(harness.FeatureSet.of(harness.Features(penultimate=corners)))
+    assert found.value == pytest.approx(4)
+
+
+def test_encoders() -> None:
+    folder = ROOT / "results" / "fashion-mnist-encoders"
+    board, probes = pd.read_csv(folder / "leaderboard.csv"), pd.read_csv(folder / "probes.csv")
+    recipes = {"InfoNCE": "infonce", "ER": "er", "ER, teacher at 0.99": "er-ema", "BYOL": "byol"}
+    shown = rows("encoder")
+    assert set(shown) == set(recipes)
+    for name, cells in shown.items():
+        label = f"fashion-mnist-{recipes[name]}"
+        measured = probes[probes["model"] == label].set_index(["probe", "on"])["value"]
+        for cell, probe in zip(cells, ("knn_accuracy", "linear_probe_accuracy"), strict=False):
+            assert float(cell) == pytest.approx(100 * measured[probe, "id"], abs=0.06)
+        of_model = board[board["model"] == label].set_index("scorer")
+        for cell, scorer in zip(
+            cells[2:], ("mahalanobis", "dse", "mahalanobis_pp", "vmf_kde", "knn"), strict=True
+        ):
+            expected = 100 * of_model.loc[scorer, ["near_auroc", "far_auroc"]].astype(float)
+            assert numbers(cell) == pytest.approx(expected.tolist(), abs=0.06)
+        assert of_model.loc["energy", "near_auroc"] != of_model.loc["energy", "near_auroc"]  # – on the board
+
+
+def test_stability() -> None:
+    table = pd.read_csv(STUDIES / "stability.csv")
+    assert table.groupby(["method", "batch", "momentum"], dropna=False)["seed"].nunique().eq(3).all()
+    shown = rows("method")
+    for name, cells in shown.items():
+        method, _, momentum = name.partition(" at ")
+        of_method = table[
+            (table["method"] == method)
+            & (table["momentum"].eq(float(momentum)) if momentum else table["momentum"].isna())
+        ]
+        for cell, batch in zip(cells, (32, 128, 512), strict=True):
+            accuracies = 100 * of_method[of_method["batch"] == batch]["knn"]
+            expected = [accuracies.mean(), accuracies.std()] if len(accuracies) else []
+            assert numbers(cell) == pytest.approx(expected, abs=0.06)
