@@ -31,7 +31,7 @@ def test_folders_of_the_first_schema_are_read_whole(folder: str) -> None:
 def test_keys_of_other_kinds_are_kept() -> None:
     record = Record.of({**LEAST, "gauge": "2.0"})
     assert record.extra == {"gauge": "2.0"}
-    assert Record.of(json.loads(record.line())).content() == record.content()
+    assert Record.of(json.loads(record.line())).line() == record.line()
 
 
 def test_what_only_some_kinds_say_is_left_out_by_the_others() -> None:
