@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.data.streams import Stream
 from harness.engine.guard import Failure
 from harness.reports.record import ID, SEPARATE, SOURCE, Record
 
@@ -68,7 +69,7 @@ class Recorder:
         """Return what every record says."""
         suite, name, offered = self.plan.suite, cell.on, (cell.worker or cell.model).offered
         stream = self.sets.streams.get(name)
-        part: Any = None if stream is None or isinstance(stream, Failure) or name == ID else stream.parts[0]
+        part = stream.parts[0] if isinstance(stream, Stream) and name != ID else None
         return {
             "suite": suite.name,
             "suite_digest": suite.digest,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.contract.features import FeatureSet
+    from harness.contract.protocols import Scorer
     from harness.data.mixtures import Mixture, OpenStream
     from harness.engine.evaluation import Job
     from harness.engine.plan import Plan, Planned, PlannedModel
@@ -281,12 +282,13 @@ class Detecting(Sitting[MixtureCell]):
         import torch
 
         bench = self.job.bench
-        fitted = {cell.head["scorer"]: self._fitted(cell, traces[0].refit) for cell in cells}
-        ready: dict[str, Any] = {
-            cell.head["scorer"]: (cell.scorer, scorer)
-            for cell in cells
-            if not isinstance(scorer := fitted[cell.head["scorer"]], Failure)
-        }
+        fitted: dict[str, Scorer | Failure] = {}
+        ready: dict[str, tuple[Planned, Scorer]] = {}
+        for cell in cells:
+            name, scorer = str(cell.head["scorer"]), self._fitted(cell, traces[0].refit)
+            fitted[name] = scorer
+            if not isinstance(scorer, Failure) and cell.scorer is not None:
+                ready[name] = cell.scorer, scorer
         on = cells[0].mixture.name if cells else ""
         parts = [score_features(ready, trace.features, bench.clock, on=on) for trace in traces]
         is_ood = torch.cat([torch.from_numpy(s.is_ood) for s in streams]).to(bench.loaded.device)
@@ -295,11 +297,13 @@ class Detecting(Sitting[MixtureCell]):
             for name, scorer in fitted.items()
         ]
 
-    def _fitted(self, cell: MixtureCell, refit: FeatureSet | None) -> Any:
+    def _fitted(self, cell: MixtureCell, refit: FeatureSet | None) -> Scorer | Failure:
         assert cell.scorer is not None
-        if not cell.is_refit:
-            return self.job.bench.fitted(cell.scorer)
-        return self.job.bench.fit(cell.scorer, {"train": refit})
+        bench = self.job.bench
+        found: Scorer | Failure = (
+            bench.fit(cell.scorer, {"train": refit}) if cell.is_refit else bench.fitted(cell.scorer)
+        )
+        return found
 
 
 def _meeting(cell: MixtureCell) -> tuple[str, str, str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.base import digests
 from harness.base.errors import HarnessError
+from harness.contract.protocols import ImageScorer
 from harness.contract.specs import STREAM
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from harness.contract.protocols import AnyScorer, Scorer
     from harness.contract.registry import Registry
     from harness.data.sets import SetEntry
     from harness.engine.evaluation import Job
@@ -189,17 +191,21 @@ class Scoring(Sitting[ScoreCell]):
         stream = self.job.sets.streams[name]
         if isinstance(stream, Failure):
             return dict.fromkeys(labels, stream)
-        fitted: dict[str, Any] = {label: self.bench.fitted(self.scorers[label]) for label in labels}
+        fitted: dict[str, AnyScorer | Failure] = {s: self.bench.fitted(self.scorers[s]) for s in labels}
         outcomes: Outcomes = {label: f for label, f in fitted.items() if isinstance(f, Failure)}
-        ready = {label: scorer for label, scorer in fitted.items() if label not in outcomes}
-        readers = {label: s for label, s in ready.items() if hasattr(s, "score_images")}
+        ready = {label: scorer for label, scorer in fitted.items() if not isinstance(scorer, Failure)}
+        readers = {label: s for label, s in ready.items() if isinstance(s, ImageScorer)}
         try:
             extraction = self.bench.extract(name, stream, readers)
         except Exception as error:  # a stranger's dataset or model may raise anything
             logger.warning("%s, set %s: %s", self.job.model.label, name, describe(error))
             return dict.fromkeys(labels, Failure(describe(error)))
         scored = {label: self._image_scores(extraction, name, label) for label in readers}
-        others = {label: (self.scorers[label], s) for label, s in ready.items() if label not in readers}
+        others = {
+            label: (self.scorers[label], cast("Scorer", s))
+            for label, s in ready.items()
+            if label not in readers
+        }
         scored |= score_features(others, extraction.features, self.bench.clock, on=name)
         for label, outcome in scored.items():
             if isinstance(outcome, Failure):
