@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, keys, seeds, progress."""
+"""Foundations of all other packages: errors, cache, digests, seeds, TOML, progress."""

@@ -1,8 +1,8 @@
-"""A folder of arrays, addressed by what they depend on.
+"""A cache of arrays on disk. The key of an entry is a digest of everything that its arrays depend on.
 
-An entry is written under a temporary name, synchronised and renamed, so that it is whole or absent; checksums are
-verified on read, and a damaged entry is removed and reported as absent. Several runs may share a cache: the first
-writer of an entry wins.
+An entry is written under a temporary name, synced to disk and renamed, so it is either complete or absent. Checksums
+are verified on read; a damaged entry is removed and counts as absent. Several runs may share a cache: the first writer
+of an entry wins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DAY = 86400.0
 
 
 def default_root() -> Path:
-    """Return the user's cache folder; OOD_HARNESS_CACHE names another."""
+    """Return the folder OOD_HARNESS_CACHE if it is set, else the user's cache folder."""
     import platformdirs
 
     named = os.environ.get("OOD_HARNESS_CACHE")
@@ -45,7 +45,7 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the cache, for `ood-harness cache`."""
+    """One entry of the cache, as `ood-harness cache` lists it."""
 
     kind: str
     name: str
@@ -55,7 +55,7 @@ class Entry:
 
 
 class Cache:
-    """Arrays by key, below one folder."""
+    """Named arrays, stored by key in one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -73,7 +73,7 @@ class Cache:
         return self.root / MODELS
 
     def load(self, key: str) -> dict[str, NDArray[Any]] | None:
-        """Return an entry's arrays, memory-mapped, or None where it is absent or damaged."""
+        """Return an entry's arrays, memory-mapped; None if it is absent or damaged."""
         import numpy as np
 
         folder = self._folder(key)
@@ -100,7 +100,7 @@ class Cache:
 
     @contextlib.contextmanager
     def writer(self, key: str) -> Iterator[EntryWriter]:
-        """Open a new entry for writing; it appears when the block ends without an error."""
+        """Open a new entry for writing; it is published when the block ends without an error."""
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.root / FEATURES))
         try:
             writer = EntryWriter(temporary)
@@ -111,21 +111,20 @@ class Cache:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def entries(self) -> list[Entry]:
-        """List what is kept, the longest unused first."""
+        """List all entries, the least recently used first."""
         found = []
         for kind in (FEATURES, MODELS):
             for path in (self.root / kind).iterdir():
                 with contextlib.suppress(FileNotFoundError):  # another run may publish or prune meanwhile
                     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
                     entry = Entry(kind, path.name, path, size, path.stat().st_mtime)
-                    if (
-                        not path.name.startswith(".") or entry.last_used < time.time() - _DAY
-                    ):  # else being written
+                    # A recent entry with a temporary name is still being written.
+                    if not path.name.startswith(".") or entry.last_used < time.time() - _DAY:
                         found.append(entry)
         return sorted(found, key=lambda entry: (entry.last_used, entry.name))
 
     def prune(self, *, days: float) -> list[Entry]:
-        """Remove the entries that were not used for the given number of days, and return them."""
+        """Remove and return the entries that were not used for the given number of days."""
         limit = time.time() - days * _DAY
         removed = [entry for entry in self.entries() if entry.last_used <= limit]
         for entry in removed:
@@ -137,14 +136,14 @@ class Cache:
 
 
 class EntryWriter:
-    """Arrays of one entry, written in pieces through memory maps."""
+    """Writes the arrays of one entry piece by piece, through memory maps."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._arrays: dict[str, np.memmap[Any, Any]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Create an array of the entry, to be filled."""
+        """Create an array of the entry; the caller fills it."""
         import numpy as np
 
         path = self._folder / f"{name.replace('/', '%2F')}.npy"
@@ -154,7 +153,7 @@ class EntryWriter:
         return self._arrays[path.name]
 
     def close(self) -> None:
-        """Write everything to the disk, with checksums."""
+        """Write all arrays and their checksums to disk."""
         checksums = {}
         for name, array in self._arrays.items():
             array.flush()
@@ -167,7 +166,7 @@ class EntryWriter:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content: readers see the old or the new, never a part."""
+    """Replace a file's content: a reader sees the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     sync(temporary)
@@ -175,7 +174,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file or a folder onto the disk."""
+    """Flush a file or a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Digests of code: they change if what a module does changes, and not if only its text does."""
+"""Digests of code: they change if the behaviour of a module changes, not if only comments or layout change."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def file_digest(path: Path) -> str:
 
 
 def code_digest(path: Path) -> str:
-    """Hash what a Python file does, and not how it is written.
+    """Hash the behaviour of a Python file, not its text.
 
-    Comments, docstrings, layout, the annotations of functions and variables, `if TYPE_CHECKING:` and the place of an
-    import do not count. What is imported does, and so do the fields of classes, which dataclasses and pydantic read.
-    A file that is not Python, or does not parse, counts by its bytes.
+    These do not count: comments, docstrings, layout, annotations of functions and variables, `if TYPE_CHECKING:` and
+    the position of an import. These count: the imported names, and the fields of classes, because dataclasses and
+    pydantic read them. A file that is not Python, or does not parse, is hashed by its bytes.
     """
     if path.suffix != ".py":
         return file_digest(path)
@@ -37,10 +37,10 @@ def code_digest(path: Path) -> str:
 
 
 def source_digest(builder: Callable[..., Any]) -> str:
-    """Hash the code behind a builder: its module and every module of the same package that this one imports.
+    """Hash the code behind a builder: its module and all modules of the same package that it imports, also indirectly.
 
-    The imports are read, not run, so that an edited file counts even before it is loaded. Code of other
-    distributions counts by its version instead.
+    Imports are parsed, not executed, so an edited file counts even before it is loaded. The code of other
+    distributions is not hashed: their versions count instead.
     """
     target = builder
     while isinstance(target, functools.partial | Deferred):
@@ -50,14 +50,14 @@ def source_digest(builder: Callable[..., Any]) -> str:
     if module is None or origin is None:
         return digest("no source", repr(target))
     files = _package_files(module.__name__, Path(origin))
-    # The module's own name is left out: a plugin file may be loaded under another.
+    # The module's own name is left out: a plugin file may be loaded under another name.
     return digest(
         {name if name != module.__name__ else "": code_digest(path) for name, path in files.items()}
     )
 
 
 def _package_files(module: str, path: Path) -> dict[str, Path]:
-    """Follow imports from a module within its top-level package: {module name: file}."""
+    """Follow the imports of a module within its top-level package; return {module name: file}."""
     found = {module: path}
     waiting = [module]
     top = module.partition(".")[0]
@@ -110,7 +110,7 @@ def _python_digest(source: bytes) -> str | None:
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk over all nodes but those below `if TYPE_CHECKING:`, in no order."""
+    """Walk over all nodes except those below `if TYPE_CHECKING:`, in any order."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -125,7 +125,7 @@ def _is_for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:
 
 
 def _imports(tree: ast.AST) -> tuple[set[tuple[str, ...]], set[str]]:
-    """Collect all imports, and the names whose imports must keep their place: those bound to two things.
+    """Collect all imports, and the contested names: bound to two things, so their imports must keep their position.
 
     For example `try: import a as x` with `except ImportError: import b as x`.
     """
@@ -152,14 +152,14 @@ def _bound_name(alias: ast.alias) -> str:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes all from a tree that changes nothing at run time, and the imports but for those of contested names."""
+    """Removes all code without effect at run time from a tree, and all imports except those of contested names."""
 
     def __init__(self, contested: set[str]) -> None:
         self.contested = contested
         self.in_class = False
 
     def visit(self, node: ast.AST) -> Any:
-        if isinstance(node, ast.expr):  # holds no statement
+        if isinstance(node, ast.expr):  # contains no statement
             return node
         outside = self.in_class
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -182,7 +182,7 @@ class _Bare(ast.NodeTransformer):
         return ast.Assign([node.target], node.value) if node.value is not None else None
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        # A docstring. A string elsewhere that nothing reads is a comment as well.
+        # A docstring, or another string that nothing reads.
         is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if is_string else node
 
@@ -199,7 +199,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def _parts(tree: ast.AST) -> Iterator[str]:
-    """Write a tree as text. Unlike `ast.dump`, the text is the same in all versions of Python that parse alike."""
+    """Write a tree as text. Unlike with `ast.dump`, all Python versions that parse alike give the same text."""
     waiting: list[object] = [tree]
     while waiting:
         item = waiting.pop()
@@ -207,7 +207,7 @@ def _parts(tree: ast.AST) -> Iterator[str]:
             yield f"<{type(item).__name__}"
             waiting.append(("end",))
             for name, value in ast.iter_fields(item):
-                # Newer versions add fields, which are empty in older code. `kind` is the u of u"text".
+                # Newer Python versions add fields, which are empty for older code. `kind` is the u of u"text".
                 if value is not None and value != [] and name != "kind":
                     waiting += [value, (name,)]
         elif isinstance(item, list):
@@ -217,7 +217,7 @@ def _parts(tree: ast.AST) -> Iterator[str]:
 
 
 def _module_file(name: str) -> Path | None:
-    """Find a module's file by its package's folders. `find_spec` would import the packages on the way."""
+    """Find a module's file in the folders of its package. `find_spec` would import the parent packages."""
     top, *rest = name.split(".")
     spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
     if spec is None:

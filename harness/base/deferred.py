@@ -1,4 +1,4 @@
-"""A builder by its address, so that offering it imports nothing, and its code counts apart from its neighbours'."""
+"""A builder given by its address: offering it imports nothing, and its digest covers only the module it names."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deferred:
-    """A callable that is imported when it is first called, or asked for its parameters.
+    """A callable that is imported when it is first called or its parameters are first read.
 
-    Digests follow it to the module that it names: a change in another module leaves what it builds as it was.
+    Its source digest is that of the module that it names. A change in the module that offers it does not count.
     """
 
     address: str  # "package.module:name"
 
     @cached_property
     def target(self) -> Callable[..., Any]:
-        """The callable itself."""
+        """The imported callable."""
         module, _, name = self.address.partition(":")
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return found

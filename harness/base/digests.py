@@ -1,6 +1,6 @@
-"""Every key of the harness: what a stored number depends on, and nothing else.
+"""All keys of the harness. A key hashes everything that a stored number depends on, and nothing else.
 
-docs/cache.md holds the table of what invalidates what; tests/base/test_digests.py turns it into checks.
+The table in docs/cache.md shows which change invalidates which key; tests/base/test_digests.py checks it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def array_digest(array: NDArray[Any]) -> str:
 
 
 def model_digest(classifier: nn.Module, builder_source: str) -> str:
-    """Hash a model's weights, buffers, architecture and the code that built it."""
+    """Hash a model's weights, buffers and architecture, and the digest of the code that built it."""
     hasher = hashlib.blake2b(f"{classifier!r}{builder_source}".encode(), digest_size=16)
     for name, tensor in sorted(classifier.state_dict().items()):
         hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -53,7 +53,7 @@ def features_key(
     fields: Iterable[str],
     libraries: Mapping[str, str],
 ) -> str:
-    """Name the features of one stream under one model."""
+    """Return the key of the features of one stream, computed by one model."""
     return digest(
         "features",
         EXTRACTION_VERSION,
@@ -70,7 +70,7 @@ def features_key(
 def cell_id(
     *, suite: str, model: str, seed: int, adapter: str, protocol: str, scorer: str, id_name: str, ood: str
 ) -> str:
-    """Name a cell's place on the leaderboard. Whatever is measured there again replaces it."""
+    """Return the id of a cell on the leaderboard. A newer record with the same id replaces the older one."""
     return digest("cell", suite, model, seed, adapter, protocol, scorer, id_name, ood)
 
 

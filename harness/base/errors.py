@@ -1,4 +1,4 @@
-"""The failures that a reader can mend: each is one line that names the value, the valid ones and the fix."""
+"""Errors that a user can fix. Each message is one line: the wrong value, the valid values and the fix."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class HarnessError(Exception):
 
 
 class UnknownNameError(HarnessError):
-    """A name that nothing installed, declared or selected bears."""
+    """A name that is not installed, declared or selected."""
 
 
 class NotDeclaredError(HarnessError):
-    """A plugin touched a field that it did not declare among its needs."""
+    """A plugin read a field that its spec does not declare in `needs`."""
 
 
 class InputError(HarnessError):
@@ -30,17 +30,17 @@ class DatasetError(HarnessError):
 
 
 class PluginError(HarnessError):
-    """A plugin that could not be loaded, or two that claim one name."""
+    """A plugin that cannot be loaded, or a name that two plugins offer."""
 
 
 class RecordsError(HarnessError):
-    """A run's folder that is damaged, or runs that must not be compared."""
+    """A damaged run folder, or runs that must not be compared."""
 
 
 def unknown_name(
     kind: str, name: str, valid: Iterable[str], *, valid_label: str = "Installed"
 ) -> UnknownNameError:
-    """Build the error for a name that is not among the valid ones, with the nearest as a suggestion."""
+    """Build the error for a name that is not valid, with the most similar valid name as a suggestion."""
     choices = sorted(valid)
     nearest = difflib.get_close_matches(name, choices, n=1)
     suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""

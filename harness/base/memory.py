@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak, beyond what was held before it."""
+"""Peak memory of a block of code, beyond the memory in use before it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OWN = Path("/proc/self")
-_RESET_PEAK = "5"  # what Linux takes, in clear_refs, as the order to forget the peak
+_RESET_PEAK = "5"  # written to clear_refs, it makes Linux reset the peak
 
 
 @dataclass
 class Peak:
-    """The peak in bytes; None where the system does not tell."""
+    """The peak in bytes; None if the system does not report it."""
 
     bytes: int | None = None
 
 
 @contextmanager
 def peak_memory(device: str) -> Iterator[Peak]:
-    """Measure a block's peak: of a GPU, what torch allocates there; else of the process, where Linux tells it."""
+    """Measure a block's peak: on a GPU, the memory that torch allocates; else the resident memory (Linux only)."""
     peak = Peak()
     if device.startswith("cuda"):
         import torch
@@ -40,7 +40,7 @@ def peak_memory(device: str) -> Iterator[Peak]:
 
 
 def _forget_peak() -> int | None:
-    """Return what is resident now, and let the peak begin there; None where that cannot be done."""
+    """Reset the peak and return the resident memory in bytes; None if this is not possible."""
     try:
         (_OWN / "clear_refs").write_text(_RESET_PEAK)
     except OSError:

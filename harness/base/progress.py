@@ -1,4 +1,4 @@
-"""Progress bars for long work: live in a terminal, a line now and then in a log."""
+"""Progress bars: updated live in a terminal, every 15 seconds in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SECONDS_BETWEEN_LOG_LINES = 15.0
 
 
 def progress_bar(*, total: int | None, description: str, unit: str, enabled: bool = True) -> Any:
-    """Open a tqdm bar on stderr: rate, time left where the total is known; `update(n)`, `set_postfix`."""
+    """Open a tqdm bar on stderr (`update(n)`, `set_postfix`): rate and, if the total is known, time left."""
     from tqdm import tqdm
 
     live = sys.stderr.isatty()

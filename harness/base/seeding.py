@@ -1,4 +1,4 @@
-"""Random numbers, kernels and threads that repeat, without a trace in the process's global state."""
+"""Reproducible random numbers, kernels and threads. The process's global state is restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def derived_seed(*parts: object) -> int:
-    """Hash the parts into a seed, 0 to 2^63 - 1: streams of one experiment that share no numbers."""
+    """Hash the parts into a seed in 0..2^63 - 1, so that the random streams of one experiment are independent."""
     hashed = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(hashed, "little") >> 1
 
 
 @contextmanager
 def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Draw torch's random numbers from `seed`, on the CPU and on `device`; restore both states afterwards."""
+    """Seed torch's generators of the CPU and of `device`; restore both states afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=_gpus(device)):
@@ -28,9 +28,9 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 
 
 def reseed(seed: int, device: str = "cpu") -> None:
-    """Set torch's generators of the CPU and of `device`, within `seeded`.
+    """Seed torch's generators of the CPU and of `device`. Use it within `seeded`, which restores them.
 
-    torch.manual_seed would reseed every GPU of the machine, also those that nobody restores.
+    torch.manual_seed would seed every GPU of the machine, also those that `seeded` does not restore.
     """
     import torch
 
@@ -53,7 +53,7 @@ def library_seeds_restored() -> Iterator[None]:
 
 
 def reseed_libraries(seed: int) -> None:
-    """Set the global generators of `random` and NumPy, within `library_seeds_restored`."""
+    """Seed the global generators of `random` and NumPy. Use it within `library_seeds_restored`."""
     import numpy as np
 
     random.seed(seed)
@@ -71,9 +71,9 @@ def repeatable_kernels() -> Iterator[None]:
 
 @contextmanager
 def one_thread(*, wanted: bool) -> Iterator[None]:
-    """Compute on one CPU thread where that is wanted; restore the number afterwards.
+    """Compute on one CPU thread if `wanted`; restore the number of threads afterwards.
 
-    Threads that wait for one another over tiny tensors slow a busy machine down by a factor of ten and more.
+    With tiny tensors on a busy machine, threads wait for one another: ten times slower, or worse.
     """
     import torch
 

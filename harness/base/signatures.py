@@ -1,4 +1,4 @@
-"""Checks a suite's parameters against the builder that will receive them."""
+"""Checks a suite's parameters against the signature of the builder that receives them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def checked_parameters(
     build: Callable[..., Any], params: Mapping[str, object], *, owner: str, given: int = 0
 ) -> dict[str, Any]:
-    """Return the parameters as keywords, or raise for the first that the builder does not take.
+    """Return the parameters as keywords; raise UnknownNameError for the first one that the builder does not take.
 
-    `given` parameters are passed by position and cannot be named.
+    The first `given` parameters are passed by position and cannot be named.
     """
     parameters = list(inspect.signature(build).parameters.values())[given:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -1,4 +1,4 @@
-"""TOML that a person wrote, validated key by key: the first fault becomes one line that names the place and the fix."""
+"""Reads and validates TOML files that a user wrote. The first fault is reported in one line, with its place and fix."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Table(BaseModel):
-    """A table of a TOML file: no key but the stated ones, and no change after reading."""
+    """A table of a TOML file: unknown keys are refused, and values cannot change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
     def keys(cls) -> list[str]:
-        """List the keys that a file may have."""
+        """List the valid keys of the table."""
         return [field.alias or name for name, field in cls.model_fields.items()]
 
 
@@ -30,7 +30,7 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def read_toml(path: Path, kind: str) -> dict[str, Any]:
-    """Read a TOML file; raise InputError, one line, where that cannot be done."""
+    """Read a TOML file; raise a one-line InputError if it cannot be read or is not valid TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -46,10 +46,9 @@ def parse(
     source: str,
     parts: Mapping[str, Iterable[str]] | None = None,
 ) -> AnyTable:
-    """Validate a file's content. `parts` lists the valid keys of the tables within it, by their name.
+    """Validate a file's content. `parts` maps the name of each inner table to its valid keys.
 
-    Raises HarnessError, one line, for the first fault; an unknown key comes before the missing one that it
-    was meant to be.
+    Raises HarnessError, one line, for the first fault. Unknown keys come before missing ones: they may be misspellings.
     """
     _require_finite(content, source)
     try:
@@ -59,7 +58,7 @@ def parse(
 
 
 def _require_finite(value: Any, source: str, place: str = "") -> None:
-    """Refuse TOML's nan and inf, which no key and no record can hold."""
+    """Refuse TOML's nan and inf: neither keys nor records can store them."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{source}: at {place}: {value} is not a finite number")
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
