@@ -1,1 +1,1 @@
-"""What plugins see: features, findings, protocols, specs, hooks, and the registry that loads them."""
+"""The interface for plugins: features, results, protocols, specs, hooks, and the registry that loads plugins."""

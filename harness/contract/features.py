@@ -1,6 +1,6 @@
-"""What crosses the boundary between the harness and a plugin: features, sets of them, and data to fit on.
+"""Data that the harness and a plugin exchange: features, feature sets, data to fit on, and results.
 
-Shapes: N samples, C classes, D features. Nothing here imports torch until a tensor is touched.
+Shapes: N samples, C classes, D features. torch is imported only when a tensor is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Head = Callable[["Tensor"], "Tensor"]  # (N, D) -> (N, C)
 
-CHUNK_SIZE = 4096  # samples that are in memory at once
+CHUNK_SIZE = 4096  # samples in memory at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a probe found: a number, and its standard error where the number is an estimate."""
+    """The result of a probe: a number, and its standard error if the number is an estimate."""
 
     value: float
     standard_error: float | None = None
@@ -46,70 +46,68 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """What an adapter makes of one batch of a stream.
+    """The outputs of an adapter for one batch of a stream.
 
-    `before` is what the model computed of the batch before it learnt from it, `after` what it computes afterwards; None
-    leaves it to the harness to forward the batch again. `scored` says which of them the method's paper scores.
+    `before` holds the model's outputs before it learns from the batch, `after` those afterwards; if `after` is None,
+    the harness forwards the batch again. `scored` names the one that the method's paper scores.
     """
 
     before: Features  # logits (n, C), penultimate (n, D)
     after: Features | None = None
     scored: Literal["before", "after"] = "before"
-    updated: bool = False  # whether a weight has moved
-    reset: bool = False  # whether the model went back to the source afterwards
-    forwards: int = 0  # images that were forwarded, of the passes that the method defines
-    backwards: int = 0  # images that a gradient was computed for
+    updated: bool = False  # whether a weight changed
+    reset: bool = False  # whether the model was reset to the source model afterwards
+    forwards: int = 0  # images that were forwarded, in the passes that the method defines
+    backwards: int = 0  # images for which a gradient was computed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an estimator says of an unlabelled set.
+    """The result of an estimator for an unlabelled set.
 
-    `accuracy`, in 0..1, is left out where the score alone does not tell it: then a curve does, which is fitted on
-    labelled sets that are shifted. `score` is any number that rises or falls with accuracy; where there is an accuracy,
-    the same.
+    `accuracy` is in 0..1. It is None if the score alone does not give it: then a curve, fitted on labelled shifted
+    sets, maps the score to it. `score` is any number that rises or falls with accuracy, and equals it if it is given.
     """
 
     score: float
     accuracy: float | None = None
-    lo: float | None = None  # the score's 95 % interval over what resampling the images leaves open
+    lo: float | None = None  # the score's 95 % interval over resampled images
     hi: float | None = None
-    facts: Mapping[str, float] = field(default_factory=dict)  # what else the record shall tell
+    facts: Mapping[str, float] = field(default_factory=dict)  # further numbers for the record
 
 
 @dataclass(frozen=True, eq=False)
 class StreamScores:
-    """What a transductive scorer gives: OOD scores (N,), higher = more OOD, and how it came to them.
+    """The result of a transductive scorer: OOD scores (N,), higher = more OOD, with further facts and the cost.
 
-    `variants` are other scores of the same pass, whose AUROC stands beside in the record.
+    `variants` are other scores of the same pass; the record also holds their AUROC.
     """
 
     scores: Tensor
     variants: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     forwards: int = 0  # images that were forwarded
-    backwards: int = 0  # images that a gradient was computed for
+    backwards: int = 0  # images for which a gradient was computed
 
 
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """A whole set of images without labels, for what looks at all of it: estimators and transductive scorers."""
+    """A whole set of images without labels, as estimators and transductive scorers receive it."""
 
-    features: FeatureSet  # what the model as it is computes of them, in their order
+    features: FeatureSet  # outputs of the unchanged model, in the order of the images
     batch: Callable[[NDArray[np.int64]], Tensor]  # positions (n,) to normalised images (n, channels, H, W)
-    model: Callable[[], Any]  # a copy of the Classifier, in evaluation mode, to be changed at will
-    peer: FeatureSet | None = None  # the same of another training of the model, where one was asked for
-    seed: int = 0  # of whatever is drawn
+    model: Callable[[], Any]  # makes a copy of the Classifier, in evaluation mode, that may be changed
+    peer: FeatureSet | None = None  # the same from another training of the model, if the spec needs it
+    seed: int = 0  # for all random draws
 
     def __len__(self) -> int:
         return len(self.features)
 
 
 class Features:
-    """What a classifier computed for N samples, one row a sample.
+    """The outputs of a classifier for N samples, one row per sample.
 
-    A field that was not given raises NotDeclaredError when touched, so a scorer that forgot to declare a need
-    fails at once instead of finding None.
+    Reading a field that was not given raises NotDeclaredError: a scorer with an undeclared need fails at once.
     """
 
     __slots__ = ("_fields",)
@@ -132,7 +130,7 @@ class Features:
         if not lengths:
             raise InputError("Features needs at least one of logits, penultimate, labels, layers, ids")
         if len(set(lengths.values())) > 1:
-            raise InputError(f"Features fields differ in length: {lengths}. Give one row a sample to each")
+            raise InputError(f"Features fields differ in length: {lengths}. Give each one row per sample")
 
     @property
     def logits(self) -> Tensor:
@@ -148,7 +146,7 @@ class Features:
 
     @property
     def labels(self) -> Tensor:
-        """True classes, (N,) int64; -1 where there is none. Given only to `fit`."""
+        """True classes, (N,) int64; -1 for no label. Scorers receive them only in `fit`."""
         labels: Tensor = self._field("labels")
         return labels
 
@@ -166,11 +164,11 @@ class Features:
 
     @property
     def fields(self) -> frozenset[str]:
-        """Names of the fields that can be touched."""
+        """Names of the fields that can be read."""
         return frozenset(self._fields)
 
     def only(self, fields: frozenset[str]) -> Features:
-        """Return a view with the named fields alone."""
+        """Return a view with only the named fields."""
         return Features(**{name: value for name, value in self._fields.items() if name in fields})
 
     def __len__(self) -> int:
@@ -182,15 +180,15 @@ class Features:
             return self._fields[name]
         except KeyError:
             raise NotDeclaredError(
-                f"the field {name!r} was touched but not declared. Declared: {', '.join(sorted(self._fields))}. "
+                f"the field {name!r} was read but not declared. Declared: {', '.join(sorted(self._fields))}. "
                 f"Add {name!r} to the spec's needs"
             ) from None
 
 
 class FeatureSet:
-    """The features of a whole set, read in chunks, so that memory depends on the chunk and not on the set.
+    """The features of a whole set, read in chunks, so that memory depends on the chunk size and not on N.
 
-    Columns are tensors or memory-mapped arrays; a layer's column is named `layers/NAME`. Iterating again starts anew.
+    Columns are tensors or memory-mapped arrays; a layer's column is named `layers/NAME`. Each iteration starts anew.
     """
 
     def __init__(
@@ -202,7 +200,7 @@ class FeatureSet:
 
     @classmethod
     def of(cls, features: Features, *, chunk_size: int = CHUNK_SIZE) -> FeatureSet:
-        """Wrap features that are in memory already, on the device where they are."""
+        """Wrap features that are already in memory, on their device."""
         columns: dict[str, Any] = {}
         for name in features.fields:
             value = getattr(features, name)
@@ -217,15 +215,13 @@ class FeatureSet:
 
     @property
     def labels(self) -> Tensor:
-        """All labels, (N,) int64: the one column that is small enough to hold whole."""
+        """All labels, (N,) int64: the only column that is small enough to load whole."""
         if "labels" not in self._columns:
-            raise NotDeclaredError(
-                "the labels were touched but not declared. Add 'labels' to the spec's needs"
-            )
+            raise NotDeclaredError("the labels were read but not declared. Add 'labels' to the spec's needs")
         return self._features(slice(None), only=frozenset({"labels"})).labels
 
     def chunks(self, size: int | None = None) -> Iterator[Features]:
-        """Yield the samples in order, `size` at a time, on the set's device."""
+        """Yield the samples in order, `size` per chunk, on the set's device."""
         step = size or self._chunk_size
         for start in range(0, len(self), step):
             yield self._features(slice(start, start + step))
@@ -237,7 +233,7 @@ class FeatureSet:
         return self._features(np.asarray(indices, dtype=np.int64))
 
     def sample(self, n: int, seed: int) -> Features:
-        """Return n samples drawn without replacement (all, in order, where n ≥ N); the same for the same seed."""
+        """Return n samples drawn without replacement (all, in order, if n ≥ N); the same for the same seed."""
         import numpy as np
 
         if n >= len(self):
@@ -246,7 +242,7 @@ class FeatureSet:
         return self._features(np.sort(chosen))
 
     def only(self, fields: frozenset[str]) -> FeatureSet:
-        """Return a view with the named fields alone."""
+        """Return a view with only the named fields."""
         columns = {name: column for name, column in self._columns.items() if name.partition("/")[0] in fields}
         return FeatureSet(columns, device=self._device, chunk_size=self._chunk_size)
 
@@ -281,9 +277,9 @@ class FeatureSet:
 
 
 class FitData:
-    """What a scorer may fit on: features of ID train and ID validation, and the model's head.
+    """Data that a plugin may fit on: features of ID train and ID validation, and the model's head.
 
-    A part that the spec did not declare raises NotDeclaredError when touched.
+    Reading a part that the spec did not declare raises NotDeclaredError.
     """
 
     __slots__ = ("_head", "_train", "_validation")
@@ -309,7 +305,7 @@ class FitData:
 
     @property
     def head(self) -> Head:
-        """The map from penultimate (N, D) to logits (N, C)."""
+        """The map from penultimate features (N, D) to logits (N, C)."""
         return _declared("head", self._head)
 
     @property
@@ -324,7 +320,5 @@ class FitData:
 
 def _declared(name: str, value: T | None) -> T:
     if value is None:
-        raise NotDeclaredError(
-            f"fit touched {name!r}, which was not declared. Add {name!r} to the spec's needs"
-        )
+        raise NotDeclaredError(f"fit read {name!r}, which was not declared. Add {name!r} to the spec's needs")
     return value

@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement. Each offers specs; nothing registers itself by being imported."""
+"""The hooks that a plugin may implement. Hooks return specs; importing a module registers nothing."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def harness_evaluations() -> Iterable[EvaluationSpec]:
 
 @hookspec
 def harness_run_start(manifest: Mapping[str, Any]) -> None:
-    """Follow a run: it starts, with run.json as it stands then."""
+    """React to the start of a run; `manifest` is the content of run.json at that time."""
 
 
 @hookspec
 def harness_record(record: Mapping[str, Any]) -> None:
-    """Follow a run: a cell's record was written."""
+    """React to a record that was written for a cell."""
 
 
 @hookspec
 def harness_run_end(folder: Path) -> None:
-    """Follow a run: it ended, and its folder is complete."""
+    """React to the end of a run; its folder is complete."""

@@ -1,7 +1,7 @@
-"""From decoded images to the tensor that a model expects, by the model's own configuration.
+"""Converts decoded images to the tensor that a model expects, as the model's own configuration states.
 
-Wrong preprocessing is the commonest error of this field, so a model states its own, it enters every key, and it is
-written into run.json.
+Wrong preprocessing is the most common error in this field. So each model states its preprocessing, and every key and
+run.json contain it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model wants its images: timm's `input_size`, `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`.
+    """A model's preprocessing of images: timm's `input_size`, `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`.
 
-    Geometry (resize, crop, channels) is done on 8-bit images, as timm does it; `normalise` runs on the model's device,
-    so that a quarter of the bytes are moved.
+    Geometry (resize, crop, channels) is done on 8-bit images, as in timm. `normalise` runs on the model's device, so
+    that only a quarter of the bytes are transferred.
     """
 
     input_size: tuple[int, int, int]  # channels, height, width
@@ -43,12 +43,10 @@ class Preprocessing:
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != channels:
-                raise InputError(
-                    f"{name} has {len(values)} values for {channels} channels. Give one a channel"
-                )
+                raise InputError(f"{name} has {len(values)} values for {channels} channels. Give {channels}")
 
     def batch(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Bring decoded images, (H, W) or (H, W, 3), to the model's size: uint8 (N, channels, height, width)."""
+        """Convert decoded images, (H, W) or (H, W, 3), to the model's size: uint8 (N, channels, height, width)."""
         import numpy as np
         import torch
 
@@ -61,7 +59,7 @@ class Preprocessing:
         return torch.from_numpy(np.stack([self._resized(image) for image in images]))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images (N, channels, H, W) into float32 ones, (x / 255 - mean) / std, on their device."""
+        """Convert uint8 images (N, channels, H, W) to float32, (x / 255 - mean) / std, on their device."""
         import torch
 
         mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
@@ -82,7 +80,7 @@ class Preprocessing:
     def _transform(self) -> Callable[[Any], Any]:
         from timm.data.transforms_factory import create_transform
 
-        # timm's prefetcher variant ends with uint8 channels-first, which leaves normalising to `normalise`.
+        # With `use_prefetcher`, timm returns uint8 images, channels first, that are not yet normalised.
         transform: Callable[[Any], Any] = create_transform(
             self.input_size,
             interpolation=self.interpolation,

@@ -1,4 +1,4 @@
-"""What a plugin's objects must be able to do. Nobody inherits from these: a fitting shape is enough."""
+"""Protocols that the objects of a plugin must satisfy. Inheritance is not needed: matching methods are enough."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores samples by their features."""
+    """Scores samples from their features."""
 
     def score(self, features: Features) -> Tensor:
-        """Return one OOD score a sample, (N,), higher = more OOD."""
+        """Return one OOD score per sample, (N,), higher = more OOD."""
         ...
 
 
 @runtime_checkable
 class FittableScorer(Protocol):
-    """A scorer that must see ID data first."""
+    """A scorer that must be fitted on ID data first."""
 
     def fit(self, data: FitData) -> Scorer:
-        """Return a new, fitted scorer; hyperparameters stay as they are."""
+        """Return a new, fitted scorer with the same hyperparameters."""
         ...
 
 
 @runtime_checkable
 class ImageScorer(Protocol):
-    """Scores samples by their images, inside the extraction pass. May take gradients with respect to the images."""
+    """Scores samples from their images during extraction. It may compute gradients with respect to the images."""
 
     def score_images(self, images: Tensor, classifier: Classifier) -> Tensor:
-        """Return one OOD score a sample, (N,), higher = more OOD, from normalised images (N, channels, H, W)."""
+        """Return one OOD score per sample, (N,), higher = more OOD, from normalised images (N, channels, H, W)."""
         ...
 
 
 @runtime_checkable
 class StreamScorer(Protocol):
-    """Scores the samples of a stream together, all of them at once: a transductive scorer."""
+    """A transductive scorer: it scores all samples of a stream together."""
 
     def score_stream(self, stream: Unlabelled) -> StreamScores:
-        """Return one OOD score a sample, (N,), higher = more OOD, from a mixture of ID and OOD."""
+        """Return one OOD score per sample, (N,), higher = more OOD, from a mixture of ID and OOD."""
         ...
 
 
@@ -71,10 +71,10 @@ class Estimator(Protocol):
 
 @runtime_checkable
 class FittableEstimator(Protocol):
-    """An estimator that must see ID validation data first: clean, and with labels."""
+    """An estimator that must be fitted first, on clean ID validation data with labels."""
 
     def fit(self, data: FitData) -> Estimator:
-        """Return a new, fitted estimator, from `data.validation` and what else its spec declares."""
+        """Return a new estimator, fitted on `data.validation` and the other needs that its spec declares."""
         ...
 
 
@@ -87,7 +87,7 @@ class Classifier(Protocol):
         ...
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map the feature map to penultimate features (N, D), or on to logits (N, C)."""
+        """Map the feature map to logits (N, C), or with `pre_logits` to penultimate features (N, D)."""
         ...
 
     def get_classifier(self) -> nn.Module:
@@ -101,12 +101,12 @@ class ImageDataset(Protocol):
 
     @property
     def digest(self) -> str:
-        """What the content is, in hexadecimal: equal digests mean equal images and labels in equal order."""
+        """Digest of the content, in hexadecimal. Equal digests mean equal images and labels in equal order."""
         ...
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Classes, (N,); -1 where there is no label."""
+        """Classes, (N,); -1 for no label."""
         ...
 
     def __len__(self) -> int:
@@ -118,27 +118,27 @@ class ImageDataset(Protocol):
         ...
 
     def identity(self, index: int) -> bytes:
-        """Return bytes that two samples share only if they are the same image, without decoding where possible."""
+        """Return bytes that are equal only for equal images; avoid decoding if possible."""
         ...
 
 
 @runtime_checkable
 class BatchedImages(Protocol):
-    """An image dataset whose images cost less together: an optional part of ImageDataset."""
+    """An optional part of ImageDataset: several images are decoded together at lower cost."""
 
     def images_at(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Decode the images at the given positions, in that order, the same as one by one."""
+        """Decode the images at the given positions, in that order; they equal those decoded one by one."""
         ...
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A training loss, with the head that it needs."""
+    """A training loss and the head that it needs."""
 
     def head(self, num_features: int, num_classes: int) -> nn.Module | None:
-        """Return the last step from penultimate features (N, D) to logits (N, C); None keeps the network's own.
+        """Return the layer from penultimate features (N, D) to logits (N, C); None keeps the network's own.
 
-        torch's Identity makes the network an encoder: it gives penultimate features and no logits.
+        torch's Identity makes the network an encoder: it returns penultimate features and no logits.
         """
         ...
 
@@ -149,40 +149,40 @@ class Objective(Protocol):
 
 @runtime_checkable
 class ViewObjective(Objective, Protocol):
-    """A training loss on several augmented views of each image, with the network around the encoder that it needs.
+    """A training loss on several augmented views of each image, and the network around the encoder that it needs.
 
-    The network may have `after_step()`, called after every optimiser step; what that changes must be in its state.
+    The network may have `after_step()`, called after every optimiser step. All that it changes must be in the state.
     """
 
     @property
     def views(self) -> int:
-        """The augmented views of each image in a batch, V."""
+        """The number of augmented views of each image, V."""
         ...
 
     def around(self, classifier: Classifier, num_features: int) -> nn.Module:
-        """Return the network that is trained: the classifier, a part of it, with what the loss needs beyond it.
+        """Return the network to train: the classifier or a part of it, with the other modules that the loss needs.
 
-        It maps the images of all views, view after view (V n, channels, H, W), to one tensor, the loss's outputs. The
-        targets are the classes of the n images.
+        It maps the images of all views, view after view (V n, channels, H, W), to one tensor: `outputs` of the loss.
+        The targets are the classes of the n images.
         """
         ...
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """Sums up the features of a whole set in one number."""
+    """Summarises the features of a whole set in one number."""
 
     def measure(self, features: FeatureSet) -> Measurement:
-        """Return the number, with its standard error where it is an estimate."""
+        """Return the number, with its standard error if it is an estimate."""
         ...
 
 
 @runtime_checkable
 class FittableProbe(Protocol):
-    """A probe that must see the training features first."""
+    """A probe that must be fitted on training features first."""
 
     def fit(self, data: FitData) -> Probe:
-        """Return a new, fitted probe; hyperparameters stay as they are."""
+        """Return a new, fitted probe with the same hyperparameters."""
         ...
 
 
@@ -191,27 +191,27 @@ class Adapter(Protocol):
     """Adapts a classifier to an unlabelled stream while it predicts."""
 
     def adapt(self, classifier: Classifier, batches: Iterable[Tensor]) -> Iterator[Adapted]:
-        """Take batches of normalised images (n, channels, H, W) and give what the classifier makes of each, in order.
+        """Take batches of normalised images (n, channels, H, W); yield the outputs for each batch, in order.
 
-        The classifier is the adapter's own: it may change its weights, modes and layers. No labels come along.
+        The adapter may change the classifier's weights, modes and layers. It receives no labels.
         """
         ...
 
 
 @runtime_checkable
 class PreparedAdapter(Adapter, Protocol):
-    """An adapter that must see clean ID images of the source model first."""
+    """An adapter that must see the source model and clean ID images first."""
 
     def prepare(self, classifier: Classifier, batches: Iterable[Tensor]) -> Adapter:
-        """Return a new adapter that knows what it needs; the classifier is left as it was."""
+        """Return a new, prepared adapter; the classifier must not change."""
         ...
 
 
 class Catalogue(Protocol):
-    """What the installed plugins offer. A model that is made of other plugins' parts finds them here."""
+    """The specs of the installed plugins. A model that is built from parts of other plugins finds them here."""
 
     def get(self, kind: str, name: str) -> Any:
-        """Return the `spec` that a kind's name stands for, with the `source` digest of its code."""
+        """Return the offer of one name: an object with its `spec` and the `source` digest of its code."""
         ...
 
     def names(self, kind: str) -> list[str]:

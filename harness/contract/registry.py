@@ -1,8 +1,8 @@
-"""Finds plugins and asks each, alone, what it offers.
+"""Finds plugins and collects the specs of each one separately.
 
-pluggy loses plugins where two distributions share an entry-point name, one module has two names, or one hook raises.
-So the entry points are walked here, each is registered as `distribution:name` and called by itself, and whatever goes
-wrong becomes a Problem that names the plugin while the others go on.
+pluggy loses plugins if two distributions share an entry-point name, one module has two names, or one hook raises.
+So this module walks the entry points itself, registers each as `distribution:name` and calls it alone. Any failure
+becomes a Problem that names the plugin; the other plugins still work.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ logger = logging.getLogger("ood_harness")
 
 @dataclass(frozen=True)
 class Offered:
-    """A spec with where it came from."""
+    """A spec and the plugin that offers it."""
 
     spec: Any
     plugin: str  # "distribution:entry point", or "file:NAME"
@@ -73,7 +73,7 @@ class Offered:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a plugin, in one line with the fix."""
+    """A problem of one plugin, in one line with the fix."""
 
     plugin: str
     message: str
@@ -83,7 +83,7 @@ class Problem:
 
 
 class Registry:
-    """All that the installed plugins offer, with the provenance of every spec."""
+    """All specs of the installed plugins, with their provenance."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -111,12 +111,9 @@ class Registry:
         return sorted(name for of_kind, name in self._offers if of_kind == kind)
 
     def get(self, kind: str, name: str) -> Offered:
-        """Return the spec of a name. `family:argument` finds the family.
+        """Return the spec of a name; `family:argument` finds the family.
 
-        Raises:
-            UnknownNameError: nothing installed bears the name.
-            PluginError: two plugins offer it.
-
+        Raises UnknownNameError if no plugin offers the name, PluginError if two do.
         """
         found = self._offers.get((kind, name)) or self._family(kind, name)
         if not found:
@@ -126,7 +123,7 @@ class Registry:
         return found[0]
 
     def path(self, kind: str, name_or_path: str) -> Path:
-        """Return the TOML file of a suite or recipe, by the name that a plugin gave it or as a path."""
+        """Return the TOML file of a suite or recipe, given by its name in a plugin or as a path."""
         if name_or_path.endswith(".toml"):
             return Path(name_or_path).expanduser()
         try:
@@ -136,20 +133,20 @@ class Registry:
         return path
 
     def offers(self, kind: str) -> list[Offered]:
-        """List every spec of one kind, in the order of names, contested ones included."""
+        """List every spec of one kind, sorted by name; names that two plugins offer are included."""
         return [offered for name in self.names(kind) for offered in self._offers[kind, name]]
 
     @property
     def versions(self) -> dict[str, str]:
-        """The loaded plugins' distribution versions by plugin name."""
+        """Distribution versions of the loaded plugins, by plugin name."""
         return dict(self._versions)
 
     def notify(self, hook: str, **arguments: object) -> None:
-        """Tell every plugin that follows the run. One that raises is reported and does not stop the others."""
+        """Call a hook of every plugin that has it. A plugin that raises is reported and does not stop the others."""
         for name, _ in self._plugins.list_name_plugin():
             try:
                 self._call(name, hook, **arguments)
-            except Exception as error:  # a stranger's hook may raise anything
+            except Exception as error:  # third-party code may raise anything
                 self._report(name, f"{hook} raised {_describe(error)}")
 
     def _family(self, kind: str, name: str) -> list[Offered]:
@@ -159,7 +156,7 @@ class Registry:
     def _load_entry_point(self, name: str, version: str, entry_point: importlib.metadata.EntryPoint) -> None:
         try:
             module = entry_point.load()
-        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+        except (Exception, SystemExit) as error:  # third-party code may raise anything
             self._report(name, f"its import raised {_describe(error)}")
         else:
             self._add(name, version, module)
@@ -167,7 +164,7 @@ class Registry:
     def _add(self, name: str, version: str, plugin: ModuleType) -> None:
         known = self._plugins.get_name(plugin)
         if known is not None:
-            self._report(name, f"is the same module as {known}, which offers its specs already", block=False)
+            self._report(name, f"is the same module as {known}, which already offers its specs", block=False)
             return
         self._versions[name] = version
         try:
@@ -191,12 +188,12 @@ class Registry:
         hook, spec_type = KINDS[kind]
         try:
             for specs in self._call(plugin, hook):
-                for spec in specs:  # a generator may raise later: what it yielded before is kept
+                for spec in specs:  # a generator may raise later: earlier specs are kept
                     if isinstance(spec, spec_type):
                         self._offer(kind, plugin, spec)
                     else:
-                        self._report(plugin, f"{hook} gave {spec!r}, which is no {spec_type.__name__}")
-        except Exception as error:  # a stranger's hook may raise anything
+                        self._report(plugin, f"{hook} returned {spec!r} instead of {spec_type.__name__}")
+        except Exception as error:  # third-party code may raise anything
             self._report(plugin, f"{hook} raised {_describe(error)}")
 
     def _offer(self, kind: str, plugin: str, spec: Any) -> None:
@@ -213,17 +210,17 @@ class Registry:
         return results
 
     def _report(self, plugin: str, message: str, *, block: bool = True) -> None:
-        fix = f". Mend it, or block it with {BLOCK}={plugin}" if block else ""
+        fix = f". Fix it, or block it with {BLOCK}={plugin}" if block else ""
         problem = Problem(plugin, message + fix)
         self.problems.append(problem)
         logger.warning("%s", problem)
 
 
 def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]]:
-    """Walk the distributions, each once, in the order of their names."""
+    """List the entry points of all distributions, sorted by name; each distribution counts once."""
     distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
-        if distribution.name:  # a half-removed distribution has none
+        if distribution.name:  # a half-removed distribution has no name
             distributions.setdefault(distribution.name.lower().replace("_", "-"), distribution)
     return [
         (distribution, entry_point)
@@ -237,16 +234,16 @@ def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.met
 def _import_file(path: Path) -> ModuleType:
     if path.suffix != ".py" or not path.is_file():
         raise InputError(
-            f"the plugin file {str(path)!r} is not there or no .py file. Give --plugin a Python file"
+            f"the plugin file {str(path)!r} does not exist or is not a .py file. Give --plugin a Python file"
         )
     module_name = f"ood_harness_file_{path.stem}"
     if getattr(sys.modules.get(module_name), "__file__", str(path.resolve())) != str(path.resolve()):
-        module_name += f"_{digest(str(path.resolve()))}"  # two files of one name
+        module_name += f"_{digest(str(path.resolve()))}"  # two files with the same name
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"the plugin file {str(path)!r} cannot be imported. Give --plugin a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look their module up
+    sys.modules[module_name] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""Which samples of a dataset are meant, in which order, under which labels."""
+"""A selection of samples from a dataset, with their order and labels."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """An ordered choice of a dataset's samples, with the labels that the suite gives them."""
+    """Selected samples of a dataset, in order, with the labels that the suite gives them."""
 
     name: str
     dataset: ImageDataset
     indices: NDArray[np.int64]  # (N,) positions in the dataset
-    labels: NDArray[np.int64]  # (N,) classes 0..C-1; -1 where there is none
+    labels: NDArray[np.int64]  # (N,) classes 0..C-1; -1 for no label
 
     @classmethod
     def all_of(cls, name: str, dataset: ImageDataset) -> Selection:
-        """Select every sample under its own label."""
+        """Select every sample with its own label."""
         if len(dataset) == 0:
             raise DatasetError(f"the dataset {name!r} is empty. Check its split, folder or limit")
         return cls(name, dataset, np.arange(len(dataset)), np.asarray(dataset.labels, dtype=np.int64))
 
     def with_classes(self, classes: Sequence[int] | None) -> Selection:
-        """Keep the given classes and renumber them 0, 1, ... in the order given; None keeps all as they are."""
+        """Keep the given classes, renumbered 0, 1, ... in the given order; None keeps all classes and labels."""
         if classes is None:
             return self
         present = set(np.unique(self.labels).tolist())
@@ -52,14 +52,14 @@ class Selection:
         return Selection(self.name, self.dataset, self.indices[kept], renumbered[self.labels[kept]])
 
     def limited(self, limit: int | None, *, seed: int = 0) -> Selection:
-        """Keep at most `limit` samples, drawn by the seed, in their order."""
+        """Keep at most `limit` samples, drawn with the seed, in their original order."""
         if limit is None or limit >= len(self):
             return self
         chosen = np.random.default_rng(seed).choice(len(self), size=limit, replace=False)
         return self.take(np.sort(chosen))
 
     def split(self, share: float, *, seed: int) -> tuple[Selection, Selection]:
-        """Cut off a random share of each class: (the rest, the share), disjoint by construction."""
+        """Split off a random share of each class; return (rest, share), which have no sample in common."""
         rng = np.random.default_rng(seed)
         held: list[NDArray[np.int64]] = []
         for label in np.unique(self.labels):
@@ -87,14 +87,14 @@ class Selection:
 
     @cached_property
     def digest(self) -> str:
-        """What is selected: the dataset's content, which samples, which labels."""
+        """Digest of the dataset's content, the selected samples and their labels."""
         digest = hashlib.blake2b(self.dataset.digest.encode(), digest_size=16)
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     def identities(self) -> set[bytes]:
-        """Hash every selected sample by its content."""
+        """Return the content hashes of the selected samples."""
         return {
             hashlib.blake2b(self.dataset.identity(int(index)), digest_size=16).digest()
             for index in self.indices

@@ -1,4 +1,4 @@
-"""What a plugin's hooks return: frozen descriptions that name a thing, cite it, and know how to build it."""
+"""Specs, which the hooks of a plugin return: frozen descriptions with a name, a citation and a builder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from harness.contract.selection import Selection
 
-STREAM = "stream"  # the need of a scorer that looks at a whole mixture at once
+STREAM = "stream"  # the need of a scorer that scores a whole mixture at once
 NEEDS = frozenset(
     {
         "logits",
@@ -53,11 +53,11 @@ ADAPTER_NEEDS = frozenset({"train", "normalisation", "batchnorm"})
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """A scorer: its name, what builds it from hyperparameters, and what its cells need.
+    """A scorer: its name, its builder, which takes the hyperparameters, and the needs of its cells.
 
-    A need is any of logits, penultimate, layers (fields of Features), labels, train, validation, head, linear (for
-    `fit`), images, gradients (for `score_images`), stream (for `score_stream`) and normalisation (the network has
-    normalisation layers with weights). A model that does not offer all of them is not applicable.
+    Valid needs: logits, penultimate, layers (fields of Features), labels, train, validation, head, linear (for `fit`),
+    images, gradients (for `score_images`), stream (for `score_stream`) and normalisation (the network has
+    normalisation layers with weights). The scorer is not applicable to a model that does not offer all its needs.
     """
 
     name: str
@@ -74,18 +74,18 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """What a suite asks of a dataset plugin."""
+    """A suite's request to a dataset plugin."""
 
-    name: str  # as the suite writes it, "hf:mnist"
-    argument: str = ""  # what follows the colon, "mnist"
+    name: str  # as in the suite, "hf:mnist"
+    argument: str = ""  # the part after the colon, "mnist"
     split: str | None = None
     revision: str | None = None
     data_root: Path | None = None  # OOD_HARNESS_DATA
-    base: Selection | None = None  # the ID test samples that a shift changes
+    base: Selection | None = None  # the ID samples that a shift is applied to
 
     @classmethod
     def parse(cls, name: str, **rest: Any) -> DatasetRequest:
-        """Build a request from a suite's name for a dataset, with what follows its colon as the argument."""
+        """Build a request from a dataset's name in a suite; the argument is the part after the colon."""
         return cls(name=name, argument=name.partition(":")[2], **rest)
 
 
@@ -96,17 +96,15 @@ class DatasetSpec:
     name: str
     build: Callable[..., ImageDataset]
     cite: str = ""
-    argument: str = ""  # what may follow the colon, for `ood-harness plugins`; "" where nothing may
-    shifts: bool = (
-        False  # whether it is a family that shifts the images of another, by the kind after the colon
-    )
-    calibration: tuple[str, ...] = ()  # of such a family: kinds that are set aside for calibration
-    opens_folders: bool = False  # whether what follows the colon may be a plain folder of images
+    argument: str = ""  # describes the part after the colon, for `ood-harness plugins`; "" if there is none
+    shifts: bool = False  # whether it is a family that shifts other images, by the kind after the colon
+    calibration: tuple[str, ...] = ()  # for such a family: the kinds that are reserved for calibration
+    opens_folders: bool = False  # whether the part after the colon may be a plain folder of images
 
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier with all that is needed to use it rightly."""
+    """A classifier with everything that is needed to use it correctly."""
 
     classifier: Classifier
     preprocessing: Preprocessing
@@ -127,26 +125,26 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What a suite asks of a model plugin."""
+    """A suite's request to a model plugin."""
 
-    name: str  # as the suite writes it, "timm:resnet18.a1_in1k"
-    argument: str = ""  # what follows the colon
+    name: str  # as in the suite, "timm:resnet18.a1_in1k"
+    argument: str = ""  # the part after the colon
     seed: int = 0
     data: TrainingData | None = None
     device: str = "cpu"
-    store: Path | None = None  # a folder where trained models are kept; None keeps nothing
+    store: Path | None = None  # the folder for trained models; None stores nothing
     progress: bool = False
-    catalogue: Catalogue | None = None  # the installed plugins, for a model made of their parts
-    num_outputs: int | None = None  # of an architecture: the logits that it shall have, C
-    input_size: tuple[int, int, int] | None = None  # of an architecture: channels, height, width
-    pretrained: bool = True  # of an architecture: whether it may start from weights of its own
+    catalogue: Catalogue | None = None  # the installed plugins, for a model built from their parts
+    num_outputs: int | None = None  # for an architecture: the number of logits, C
+    input_size: tuple[int, int, int] | None = None  # for an architecture: channels, height, width
+    pretrained: bool = True  # for an architecture: whether it may start from pretrained weights
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model, or a family of them (`timm:NAME`): `build(request, **params)` loads or trains it.
 
-    An architecture can be built for any number of outputs and size of images, which makes it trainable by a recipe.
+    An architecture can be built for any number of outputs and any image size, so that a recipe can train it.
     """
 
     name: str
@@ -154,12 +152,12 @@ class ModelSpec:
     cite: str = ""
     argument: str = ""
     architecture: bool = False
-    takes: Literal["name", "folder", "recipe"] = "name"  # what follows the colon is
+    takes: Literal["name", "folder", "recipe"] = "name"  # meaning of the part after the colon
 
 
 @dataclass(frozen=True)
 class SuiteSpec:
-    """A suite that a distribution ships, as a TOML file."""
+    """A suite that a plugin ships as a TOML file."""
 
     name: str
     path: Path
@@ -167,7 +165,7 @@ class SuiteSpec:
 
 @dataclass(frozen=True)
 class RecipeSpec:
-    """A recipe that a distribution ships, as a TOML file: how to train a model."""
+    """A training recipe that a plugin ships as a TOML file."""
 
     name: str
     path: Path
@@ -175,16 +173,16 @@ class RecipeSpec:
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
-    """A training objective: its name, and what builds it from hyperparameters.
+    """A training objective: its name, and its builder, which takes the hyperparameters.
 
-    An objective that needs `auxiliary` data finds them in every batch, with the target -1.
+    An objective that needs `auxiliary` data receives auxiliary samples in every batch, with target -1.
     """
 
     name: str
     build: Callable[..., Objective]
     needs: Iterable[str] = frozenset()
     cite: str = ""
-    is_default: bool = False  # whether a recipe that names no objective means this one
+    is_default: bool = False  # whether a recipe that names no objective uses this one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))
@@ -195,11 +193,11 @@ class ObjectiveSpec:
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """A test-time adapter: its name, and what builds it from hyperparameters.
+    """A test-time adapter: its name, and its builder, which takes the hyperparameters.
 
-    A need is any of train (it is prepared on clean ID training images before it meets a stream), normalisation (the
-    network has normalisation layers with weights) and batchnorm (it has BatchNorm layers with statistics). A model that
-    does not offer all of them is not applicable.
+    Valid needs: train (it is prepared on clean ID training images before the stream), normalisation (the network has
+    normalisation layers with weights) and batchnorm (the network has BatchNorm layers with statistics). The adapter is
+    not applicable to a model that does not offer all its needs.
     """
 
     name: str
@@ -216,17 +214,17 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """A probe, which sums up the features of a set in one number: its name, what builds it, and what it reads.
+    """A probe, which summarises the features of a set in one number: its name, its builder and its needs.
 
-    A need is any of logits, penultimate, layers, labels (fields of Features) and train (for `fit`). A probe that needs
-    labels is measured where they are ID's: on ID test and on shifted ID.
+    Valid needs: logits, penultimate, layers, labels (fields of Features) and train (for `fit`). A probe that needs
+    labels is measured only on sets with ID labels: ID test and shifted ID.
     """
 
     name: str
     build: Callable[..., AnyProbe]
     needs: Iterable[str] = frozenset({"penultimate"})
     cite: str = ""
-    unit: str = ""  # of the number, as in "bits"
+    unit: str = ""  # of the number, such as "bits"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))
@@ -237,11 +235,11 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class EstimatorSpec:
-    """An estimator of accuracy: its name, what builds it, and what it needs.
+    """An estimator of accuracy: its name, its builder and its needs.
 
-    A need is any of logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head,
-    linear (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as an adapter's)
-    and peer (another training of the model).
+    Valid needs: logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head, linear
+    (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as for an adapter) and
+    peer (another training of the model).
     """
 
     name: str
@@ -258,7 +256,7 @@ class EstimatorSpec:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """A kind of evaluation: its name, and what builds it (harness.engine.evaluation.Evaluation)."""
+    """A kind of evaluation: its name, and the builder of its harness.engine.evaluation.Evaluation."""
 
     name: str
     build: Callable[[], Any]

@@ -77,7 +77,7 @@ def test_a_plugin_with_a_problem_exits_1_though_every_cell_has_a_number(
         (["run", "digts"], "no suite named 'digts'. Did you mean 'digits'?"),
         (["run", "digits", "--limit", "0"], "--limit 0 leaves no samples. Give 1 or more"),
         (["run", "digits", "--device", "cuda:99"], "the device 'cuda:99' is not there. Valid: auto, cpu"),
-        (["run", "digits", "--plugin", "absent.py"], "the plugin file 'absent.py' is not there"),
+        (["run", "digits", "--plugin", "absent.py"], "the plugin file 'absent.py' does not exist"),
         (["leaderboard", "absent"], "'absent' is no run's folder"),
         (["plugins", "--kind", "scorers"], "no kind named 'scorers'. Did you mean 'scorer'?"),
     ],

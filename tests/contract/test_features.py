@@ -19,7 +19,7 @@ def features() -> harness.Features:
 
 def test_an_undeclared_field_raises_with_the_fix(features: harness.Features) -> None:
     with pytest.raises(
-        NotDeclaredError, match=r"'penultimate' was touched.*Add 'penultimate' to the spec's needs"
+        NotDeclaredError, match=r"'penultimate' was read.*Add 'penultimate' to the spec's needs"
     ):
         _ = features.penultimate
     with pytest.raises(NotDeclaredError, match="'labels'"):

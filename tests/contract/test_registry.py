@@ -98,7 +98,7 @@ def test_one_module_under_two_names_is_reported_and_offers_once(install: Install
 
     assert registry.get("scorer", "only").plugin == "twice-toy:one"
     assert [str(p) for p in registry.problems] == [
-        "plugin twice-toy:two: is the same module as twice-toy:one, which offers its specs already"
+        "plugin twice-toy:two: is the same module as twice-toy:one, which already offers its specs"
     ]
 
 
@@ -115,7 +115,7 @@ def test_a_hook_that_raises_is_reported_and_loses_nothing(install: Install) -> N
     assert registry.get("scorer", "sound").plugin == "sound-toy:toy"
     assert [str(p) for p in registry.problems] == [
         "plugin raising-toy:toy: harness_scorers raised RuntimeError: by design. "
-        "Mend it, or block it with OOD_HARNESS_BLOCK=raising-toy:toy"
+        "Fix it, or block it with OOD_HARNESS_BLOCK=raising-toy:toy"
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_hook_that_gives_no_spec_is_reported(install: Install) -> None:
     source = "import harness\n@harness.hookimpl\ndef harness_scorers():\n    return ['gen']\n"
     install("wrong-toy", "1", {"toy": "wrong_toy"}, wrong_toy=source)
     (problem,) = Registry.load().problems
-    assert "harness_scorers gave 'gen', which is no ScorerSpec" in problem.message
+    assert "harness_scorers returned 'gen' instead of ScorerSpec" in problem.message
 
 
 def test_a_file_is_a_plugin(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_file_is_a_plugin(tmp_path: Path) -> None:
 
 
 def test_a_plugin_file_that_is_missing_or_raises_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.py' is not there"):
+    with pytest.raises(InputError, match=r"absent\.py' does not exist"):
         Registry.load([tmp_path / "absent.py"])
     (tmp_path / "bad.py").write_text("1 / 0")
     with pytest.raises(PluginError, match=r"bad\.py' raised ZeroDivisionError: division by zero"):

@@ -84,7 +84,7 @@ def test_unruly_scorers_become_error_records_while_the_others_finish(
     assert errors["level"] is errors["margin"] is errors["from_train"] is None
     assert errors["nan"].startswith("NaN for 40 of 40 samples")
     assert "(40, 3) where (40,) is expected" in errors["shape"]
-    assert "'penultimate' was touched but not declared" in errors["undeclared"]
+    assert "'penultimate' was read but not declared" in errors["undeclared"]
     assert errors["raises"] == "ZeroDivisionError: by design"
 
 

@@ -83,7 +83,7 @@ def test_unruly_probes_are_records_with_an_error_and_stop_nobody(
     assert errors["unruly(how=raises)"] == "ZeroDivisionError: by design"
     assert errors["unruly(how=nan)"] == "gave nan ± None. A measurement must be finite"
     assert errors["unruly(how=number)"] == "gave a float. Return harness.Measurement(value)"
-    assert "'logits' was touched but not declared" in errors["unruly(how=undeclared)"]
+    assert "'logits' was read but not declared" in errors["unruly(how=undeclared)"]
     assert "failed on close" in as_markdown(probe_text(probe_table([tmp_path / "out"])))
 
 

@@ -70,7 +70,7 @@ def test_each_declared_need_is_touched(spec):
             fitted(spec, without=need)
     features, scorer = make(1, 60)[0], fitted(spec)
     for need in spec.needs & {"logits", "penultimate"}:
-        with pytest.raises(harness.NotDeclaredError, match=f"{need!r} was touched"):
+        with pytest.raises(harness.NotDeclaredError, match=f"{need!r} was read"):
             scorer.score(features.only(FIELDS - {need}))
 
 
