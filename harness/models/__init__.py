@@ -1,1 +1,1 @@
-"""A model on its device, and the one pass that extracts its features."""
+"""A model on its device, and the pass that extracts its features."""

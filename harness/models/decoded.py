@@ -1,4 +1,4 @@
-"""Decodes streams for adapters, which meet the same images one after another, and keeps what there is room for."""
+"""Decodes streams for adapters. All adapters read the same images, so decoded images are cached up to a limit."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ if TYPE_CHECKING:
     from harness.models.extract import Counts
     from harness.models.loaded import LoadedModel
 
-ROOM = 2**28  # bytes of decoded images that are kept, whatever the data
+ROOM = 2**28  # bytes: the limit of the cache of decoded images, for any data
 
 
 @dataclass(eq=False)
 class Decoder:
-    """Decoded batches of streams, at a model's size; those used last are kept."""
+    """Decodes streams at a model's input size. The most recently used streams stay cached."""
 
     model: LoadedModel
     counts: Counts
     room: int = ROOM
-    _kept: OrderedDict[str, Tensor] = field(
-        default_factory=OrderedDict
-    )  # (N, channels, H, W) by the stream's digest
+    _kept: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)  # by digest: (N, channels, H, W)
 
     def batches(self, stream: Stream) -> Iterator[Tensor]:
-        """Yield a stream's images, uint8 (n, channels, H, W): as they are kept, or decoded ahead, and counted."""
+        """Yield a stream's images, uint8 (n, channels, H, W): from the cache, or decoded ahead and counted."""
         kept = self._find(stream)
         if kept is not None:
             yield from kept.split(stream.batch_size)  # type: ignore[no-untyped-call]  # torch's own
@@ -50,13 +48,13 @@ class Decoder:
             self._keep(stream, found)
 
     def at(self, stream: Stream, positions: NDArray[np.int64]) -> Tensor:
-        """Return the images at positions (n,) of a stream, uint8 (n, channels, H, W); decode what is not kept."""
+        """Return the images at positions (n,) of a stream, uint8 (n, channels, H, W); decode them if not cached."""
         import torch
 
         kept = self._find(stream)
         if kept is None and self._fits(stream):
             for _ in self.batches(stream):
-                pass  # decoded whole, and kept
+                pass  # this decodes the whole stream and caches it
             kept = self._find(stream)
         if kept is not None:
             return kept[torch.from_numpy(positions)]
@@ -69,7 +67,7 @@ class Decoder:
         return self._kept.get(stream.digest)
 
     def _fits(self, stream: Stream) -> bool:
-        """Say whether a stream can be kept whole."""
+        """Return whether the cache has room for the whole stream."""
         return len(stream) * math.prod(self.model.model.preprocessing.input_size) <= self.room
 
     def _keep(self, stream: Stream, batches: list[Tensor]) -> None:

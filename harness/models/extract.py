@@ -1,4 +1,4 @@
-"""One pass over a stream: every image is decoded once and forwarded once, for everything that reads features."""
+"""One pass over a stream: each image is decoded once and forwarded once, for all consumers of its features."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from harness.models.image_scoring import ImageScores
     from harness.models.loaded import LoadedModel
 
-_WORKERS_PAY_FROM = 4096  # images; below, starting processes costs more than it saves
+_WORKERS_PAY_FROM = 4096  # images; for fewer, starting worker processes takes longer than it saves
 
 
 @dataclass
 class Counts:
-    """How much work was done: images decoded and forwarded."""
+    """Number of images decoded and forwarded."""
 
     decoded: int = 0
     forwarded: int = 0
@@ -39,7 +39,7 @@ class Counts:
 
 @dataclass
 class Extraction:
-    """The features of one stream, and the scores of scorers that read images."""
+    """The features of one stream, and the scores of image scorers."""
 
     features: FeatureSet
     image_scores: dict[str, ImageScores] = field(default_factory=dict)
@@ -57,11 +57,11 @@ def extract(
 ) -> Extraction:
     """Return a stream's features, from the cache or by one pass that fills it.
 
-    Scorers of images run inside the same pass. Where the features are in the cache but image scores are asked for,
-    the images are decoded again for those alone.
+    Image scorers run in the same pass. If the features are cached and image scores are wanted, the images are decoded
+    again for these scores only.
 
     Raises:
-        InputError: the model's outputs do not fit its own description.
+        InputError: the model's outputs do not match its description.
         DatasetError: an image cannot be read.
 
     """
@@ -79,7 +79,7 @@ def extract(
         _one_pass(model, stream, list(tasks.values()), counts or Counts(), progress=progress)
     if arrays is None:
         raise InputError(
-            f"the cache lost the features of {stream.name!r} while they were written. Check its disk"
+            f"the features of {stream.name!r} disappeared from the cache while it wrote them. Check its disk"
         )
     columns = {**arrays, "labels": stream.labels, "ids": np.arange(len(stream))}
     results = {name: task.result() for name, task in tasks.items()}
@@ -88,7 +88,7 @@ def extract(
 
 class _Consumer(Protocol):
     def consume(self, images: Tensor) -> None:
-        """Take the next batch of normalised images."""
+        """Process the next batch of normalised images."""
 
 
 def _one_pass(
@@ -108,7 +108,7 @@ def _one_pass(
 
 
 class _FeatureSink:
-    """Forwards batches and writes what the model computes into a cache entry."""
+    """Forwards batches and writes the model's outputs into a cache entry."""
 
     def __init__(self, model: LoadedModel, length: int, writer: EntryWriter, *, layers: bool) -> None:
         self._model, self._writer, self._length = model, writer, length
@@ -117,7 +117,7 @@ class _FeatureSink:
         self._filled = 0
 
     def consume(self, images: Tensor) -> None:
-        """Forward the next batch and write what comes out."""
+        """Forward the next batch and write its outputs."""
         import torch
 
         with torch.inference_mode(), _precision(self._model):
@@ -149,13 +149,13 @@ class _FeatureSink:
             if value.ndim != 2 or len(value) != len(images):
                 raise InputError(
                     f"the model gives {name} of shape {tuple(value.shape)} for {len(images)} images. "
-                    "Give one row an image: (N, C) logits, (N, D) penultimate"
+                    "Return one row per image: (N, C) logits, (N, D) penultimate"
                 )
         return outputs | {f"layers/{name}": value for name, value in layers.items()}
 
     def _check_head(self, outputs: dict[str, Tensor]) -> None:
         classes = self._model.model.num_classes
-        outputs_given = outputs["logits"].shape[1] if classes else 0  # an encoder gives none
+        outputs_given = outputs["logits"].shape[1] if classes else 0  # an encoder has no logits
         if outputs_given < classes:
             raise InputError(
                 f"the model has {outputs_given} outputs for {classes} classes. Give a model with {classes} or more"
@@ -164,10 +164,10 @@ class _FeatureSink:
 
 @contextlib.contextmanager
 def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Record the named modules' outputs as means over space (N, C, H, W) or tokens (N, L, C): (N, C)."""
+    """Record the named modules' outputs, averaged over space (N, C, H, W) or tokens (N, L, C), as (N, C)."""
     recorded: dict[str, Tensor] = {}
     modules = dict(module.named_modules())
-    channels_last = str(getattr(module, "output_fmt", "")) == "NHWC"  # timm says so of Swin and its kin
+    channels_last = str(getattr(module, "output_fmt", "")) == "NHWC"  # timm sets it, as for Swin
 
     def recorder(name: str) -> Callable[[object, object, Tensor], None]:
         def record(_module: object, _inputs: object, output: Tensor) -> None:
@@ -201,7 +201,7 @@ class _Decoded:
 
 
 def decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
-    """Decode ahead of the model: in worker processes where a GPU would otherwise wait, else in a thread."""
+    """Decode ahead of the model: in worker processes if a GPU would otherwise wait, else in a thread."""
     decoded: Any = _Decoded(model, stream)
     if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
         from torch.utils.data import DataLoader
@@ -222,7 +222,7 @@ def decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """Let cuDNN choose the same algorithm every time, in full float32."""
+    """Make cuDNN use the same algorithm every time, in full float32."""
     import torch
 
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):

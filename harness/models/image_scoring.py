@@ -1,4 +1,4 @@
-"""Runs scorers of images inside the extraction pass, each isolated from the others' failures."""
+"""Runs image scorers in the extraction pass. If one fails, the others continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ImageScores:
-    """What a scorer of images gave in a pass: its scores, or what went wrong, and its work."""
+    """The result of one image scorer: its scores or its error, and the images it passed forwards and backwards."""
 
     scores: NDArray[np.float64] | None = None
     error: str | None = None
@@ -30,7 +30,7 @@ class ImageScores:
 
 
 class ImageTask:
-    """Runs one scorer of images through a pass; a failure is kept, and ends only its own work."""
+    """Runs one image scorer during a pass. An error is recorded and stops this scorer only."""
 
     def __init__(self, name: str, scorer: ImageScorer, model: LoadedModel) -> None:
         self._name, self._scorer, self._model = name, scorer, model
@@ -38,7 +38,7 @@ class ImageTask:
         self._result = ImageScores()
 
     def consume(self, images: Tensor) -> None:
-        """Score the next batch of normalised images, unless an earlier one failed."""
+        """Score the next batch of normalised images, unless an earlier batch failed."""
         if self._result.error is not None:
             return
         try:
@@ -46,14 +46,14 @@ class ImageTask:
                 scores = self._scorer.score_images(images, self._model.model.classifier).detach()
             if scores.shape != (len(images),):
                 raise InputError(
-                    f"gave scores of shape {tuple(scores.shape)} where ({len(images)},) is expected"
+                    f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image"
                 )
             self._scores.append(scores.double().cpu())
-        except Exception as error:  # a stranger's scorer may raise anything
+        except Exception as error:  # a third-party scorer may raise any exception
             self._result.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
 
     def result(self) -> ImageScores:
-        """Return the scores of the whole pass, or the first failure."""
+        """Return the scores of the whole pass, or the first error."""
         import torch
 
         if self._result.error is None:
@@ -63,7 +63,7 @@ class ImageTask:
 
 @contextlib.contextmanager
 def _counted_passes(model: LoadedModel, result: ImageScores) -> Iterator[None]:
-    """Count the images that pass forwards and backwards through the classifier's last step."""
+    """Count the images that pass forwards and backwards through the head, or the whole model if it has none."""
 
     def forward(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         result.forwards += len(output)

@@ -1,4 +1,4 @@
-"""A model on its device: what it offers to scorers, and the digest of all that decides its features."""
+"""A model on its device: the inputs that it offers to scorers, and the cache key of its features."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from harness.contract.specs import Model
     from harness.data.streams import Stream
 
-_UNADAPTED: Mapping[str, object] = {"name": "source"}  # the adapter that adapts nothing
+_UNADAPTED: Mapping[str, object] = {"name": "source"}  # the adapter that changes nothing
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model on its device, with what it offers to scorers and the digest of all that decides its features."""
+    """A model on its device, and the dtype of its forward pass."""
 
     model: Model
     device: str
@@ -40,12 +40,12 @@ class LoadedModel:
 
     @cached_property
     def digest(self) -> str:
-        """Weights, architecture and the code that built them."""
+        """Digest of the weights, the architecture and the code that built them."""
         return model_digest(self.module, self.builder_source + self.model.source)
 
     @cached_property
     def head(self) -> Head | None:
-        """The map from penultimate features to logits, None where the model has no single one."""
+        """The map from penultimate features to logits; None if the model has no single one."""
         import torch
 
         head = self.model.classifier.get_classifier()
@@ -59,7 +59,7 @@ class LoadedModel:
 
     @property
     def offers(self) -> frozenset[str]:
-        """What cells may need of this model."""
+        """Names of the inputs that this model offers: to scorers, probes, adapters and estimators."""
         offers = {*self._basic_fields, "images", "gradients", STREAM, *self._normalisations}
         if self.layer_names:
             offers.add("layers")
@@ -69,7 +69,7 @@ class LoadedModel:
 
     @property
     def _normalisations(self) -> set[str]:
-        """What an adapter may need: normalisation layers with weights, and BatchNorm layers with statistics."""
+        """Inputs of adapters: normalisation layers with weights, and BatchNorm layers with statistics."""
         from torch import nn
         from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -94,7 +94,7 @@ class LoadedModel:
     def features_key(
         self, stream: Stream, *, layers: bool, adapter: Mapping[str, object] = _UNADAPTED
     ) -> str:
-        """Name this model's features of a stream in the cache, as they are under an adapter."""
+        """Return the cache key of this model's features of a stream under an adapter."""
         return features_key(
             model=self.digest,
             preprocessing=asdict(self.model.preprocessing),
@@ -108,14 +108,14 @@ class LoadedModel:
 
 @cache
 def libraries() -> dict[str, str]:
-    """Return the versions of the libraries whose arithmetic enters every feature and score."""
+    """Return the versions of the libraries whose arithmetic affects every feature and score."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "torchvision", "timm")}
 
 
 def resolve_device(device: str) -> str:
-    """Turn `auto` into the GPU where there is one, else the CPU; check that a named device is there."""
+    """Turn `auto` into the GPU if there is one, else the CPU. Raises InputError for a device that is not there."""
     import torch
 
     if device == "auto":

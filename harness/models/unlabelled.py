@@ -1,4 +1,4 @@
-"""Gives out a whole set of images without labels: to estimators, and to scorers that look at all of it."""
+"""A whole set of images without labels, for estimators and for scorers that read all images at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def unlabelled(
     decoder: Decoder, stream: Stream, features: FeatureSet, *, seed: int, peer: FeatureSet | None = None
 ) -> Unlabelled:
-    """Put a stream's features, its images on demand, and copies of the model together, without labels."""
+    """Combine a stream's features, its images on demand and copies of the model, without labels."""
     model = decoder.model
 
     def batch(positions: NDArray[np.int64]) -> Tensor:

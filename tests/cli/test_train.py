@@ -118,7 +118,7 @@ def test_a_recipe_says_only_what_differs_from_its_base() -> None:
     [
         (["train", "smal"], "no recipe named 'smal'."),
         (["train", "absent.toml"], "the recipe 'absent.toml' cannot be read: No such file or directory"),
-        (["train", "small.toml"], "the recipe 'small' trains on ID data, and none was given"),
+        (["train", "small.toml"], "the recipe 'small' trains on ID data, but none were given"),
         (["train", "small.toml", "--suite", "digit"], "no suite named 'digit'. Did you mean 'digits'?"),
         (
             ["train", "small.toml", "--suite", "digits", "--seed", "1", "--seed", "1"],

@@ -1,1 +1,1 @@
-"""Trains models by recipes: any architecture under any objective, resumable and repeatable."""
+"""Trains models by recipes: any architecture with any objective, resumable and reproducible."""

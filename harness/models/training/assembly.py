@@ -1,4 +1,4 @@
-"""Puts a network together: an architecture, and the head that an objective asks for."""
+"""Builds a network from an architecture and the head of an objective."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.contract.preprocessing import Preprocessing
     from harness.contract.protocols import Catalogue, Objective
 
-# What libraries raise for hyperparameters and configurations that make no sense.
+# Errors that libraries raise for invalid hyperparameters and configurations.
 BUILDING_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Blueprint:
-    """What a network is made of, resolved against the installed plugins: all that rebuilds it, but its weights."""
+    """Everything that is needed to rebuild a network, except its weights. Names refer to installed plugins."""
 
     architecture: Part
     objective: Part
@@ -57,7 +57,7 @@ class Blueprint:
                 n for n in self.catalogue.names("model") if self.catalogue.get("model", n).spec.architecture
             ]
             raise InputError(
-                f"the model {self.architecture.name!r} is no architecture, so it cannot be trained. "
+                f"the model {self.architecture.name!r} is not an architecture, so it cannot be trained. "
                 f"Valid: {', '.join(valid)}"
             )
         owner = f"model {self.architecture.name}"
@@ -68,7 +68,7 @@ class Blueprint:
 
     @property
     def source(self) -> str:
-        """Digest of the code in the network's forward pass and in its loss."""
+        """Digest of the code of the network and of its loss."""
         parts = (("model", self.architecture.name), ("objective", self.objective.name))
         return digest([self.catalogue.get(kind, name).source for kind, name in parts])
 
@@ -113,9 +113,9 @@ class Blueprint:
 
 
 def require_usable(model: Model, blueprint: Blueprint) -> None:
-    """Forward one image, and raise InputError where the network cannot, or where its logits are not its head's.
+    """Forward one image. Raises InputError if this fails, or if the logits are not the output of the head.
 
-    Some architectures add to their last layer's output that of another, which no objective reaches.
+    Some architectures add the output of a second last layer, which the objective's head does not replace.
     """
     name, size = blueprint.architecture.name, model.preprocessing.input_size
     classifier: Any = model.classifier
@@ -131,13 +131,13 @@ def require_usable(model: Model, blueprint: Blueprint) -> None:
     fits = isinstance(logits, torch.Tensor) and logits.shape == (1, outputs)
     if not fits or not torch.allclose(logits, by_head, rtol=1e-4, atol=1e-5):
         raise InputError(
-            f"the logits of the model {name!r} are not what its classifier makes of the penultimate features, so an "
-            "objective cannot train it. Choose another"
+            f"the logits of the model {name!r} are not the output of its classifier for the penultimate features, so "
+            "an objective cannot train it. Choose another"
         )
 
 
 def replace_classifier(classifier: nn.Module, head: nn.Module, *, name: str = "model") -> None:
-    """Put a head in the place of a timm-like model's linear classifier, wherever in the model that is."""
+    """Replace the linear classifier of a timm-like model by a head, wherever it is in the model."""
     linear = _linear(classifier, name)
     paths = [path for path, module in classifier.named_modules() if module is linear]
     classifier.set_submodule(paths[0], head)
@@ -154,7 +154,7 @@ def _linear(classifier: Any, name: str) -> nn.Linear:
 
 
 def _guarded(owner: str, build: Any, *arguments: Any, **params: Any) -> Any:
-    """Call a plugin's builder; what it raises becomes one line."""
+    """Call a plugin's builder; its errors become an InputError of one line."""
     try:
         return build(*arguments, **params)
     except HarnessError:

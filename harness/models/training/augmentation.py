@@ -1,4 +1,4 @@
-"""Random changes of training images, by timm's and torchvision's transforms; the same seed gives the same pixels."""
+"""Random augmentation of training images by timm and torchvision; the same seed gives the same pixels."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Augmentation:
 
     @property
     def crops_the_original(self) -> bool:
-        """Whether a random resized crop comes before all else, so that images may not be resized beforehand."""
+        """Whether a random resized crop comes first, so that images must not be resized before."""
         return self.table.scale != _WHOLE or self.table.ratio != _WHOLE
 
     def __post_init__(self) -> None:
-        _ = self._transform  # so that what timm does not know is told before anything is decoded
+        _ = self._transform  # so that invalid settings raise an error before anything is decoded
 
     def changed(self, image: NDArray[np.uint8], seed: int, *, is_fitted: bool = False) -> Tensor:
-        """Change one decoded image, (H, W) or (H, W, 3): uint8 (channels, height, width).
+        """Augment one decoded image, (H, W) or (H, W, 3), to uint8 (channels, height, width).
 
-        A fitted image has the model's size already. Draws from the global generators, so call it within
+        A fitted image already has the model's size. This draws from the global generators, so call it within
         `seeded` and `library_seeds_restored`.
         """
         import numpy as np
@@ -59,7 +59,7 @@ class Augmentation:
 
     @cached_property
     def erase(self) -> Callable[[Tensor], Tensor] | None:
-        """Random erasing of normalised images (N, channels, H, W), None where the recipe asks for none."""
+        """Random erasing of normalised images (N, channels, H, W); None if the recipe has none."""
         if not self.table.re_prob:
             return None
         from timm.data.random_erasing import RandomErasing
@@ -78,7 +78,7 @@ class Augmentation:
             first, second, last = create_transform(
                 self.preprocessing.input_size,
                 is_training=True,
-                mean=self.preprocessing.mean,  # what some of them fill borders with
+                mean=self.preprocessing.mean,  # some transforms fill borders with it
                 scale=table.scale,
                 ratio=table.ratio,
                 hflip=table.hflip,
@@ -91,13 +91,13 @@ class Augmentation:
             )
         except (AssertionError, KeyError, ValueError) as error:
             raise InputError(
-                f"auto_augment = {table.auto_augment!r} is nothing that timm knows ({error}). "
-                "Give one as in 'rand-m9-mstd0.5', 'augmix-m3' or 'original'"
+                f"auto_augment = {table.auto_augment!r} is not known to timm ({error}). "
+                "Give, for example, 'rand-m9-mstd0.5', 'augmix-m3' or 'original'"
             ) from None
         cropped = []
         if table.crop_padding:
             cropped.append(transforms.RandomCrop((height, width), padding=table.crop_padding))
-        # timm's first transform is the random resized crop, which even of the whole would distort what is no square.
+        # timm's first transform is the random resized crop. Even if it keeps the whole, it distorts non-square images.
         begin = first.transforms if self.crops_the_original else [*cropped, *first.transforms[1:]]
         transform: Callable[[Any], Any] = transforms.Compose([*begin, *second.transforms, *last.transforms])
         return transform

@@ -1,8 +1,7 @@
-"""A model as a folder: config.json says what it is, model.safetensors holds its weights.
+"""A model as a folder: config.json describes it, model.safetensors holds its weights.
 
-The configuration has timm's keys, so a folder downloaded from the hub is read as it is; `builder` marks one that
-rebuilds its network from the installed plugins, whatever its head. Pickles are refused, because to open one is to
-run it.
+The configuration has timm's keys, so a folder downloaded from the hub can be read. A config with `builder` is rebuilt
+from the installed plugins, with any head. Pickles are refused, because opening a pickle can run code.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ FACTS = (
 
 
 class UnreadableError(InputError):
-    """A file that is there and could not be read, perhaps only this time."""
+    """A file exists but could not be read. The cause may be temporary."""
 
 
 def load_checkpoint(
@@ -56,9 +55,9 @@ def load_checkpoint(
 ) -> Model:
     """Load the folder's model in eval mode onto `device`, with the preprocessing that its config states.
 
-    Reads config.json and model.safetensors and no other file. `unmarked` builds a network from a config that
-    names no builder. Raises HarnessError, one line, for a folder with pickles only, for damaged files, for a
-    builder that is not installed, and for weights that do not fit, naming the first keys.
+    Reads only config.json and model.safetensors. `unmarked` builds a network from a config without `builder`.
+    Raises HarnessError, one line, for a folder with pickles only, damaged files, a builder that is not installed,
+    and weights that do not fit (with the first keys).
     """
     _refuse_unreadable(folder)
     config = _read_config(folder / CONFIG)
@@ -86,10 +85,10 @@ def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any])
 
 
 def describe(blueprint: Blueprint, model: Model) -> dict[str, Any]:
-    """Describe a network with timm's keys and those that rebuild it.
+    """Describe a network with timm's keys and the keys that are needed to rebuild it.
 
-    `num_classes` counts the classes of the training data, 0 for an encoder; `num_outputs`, what the architecture is
-    built with before the objective's head takes its place, may be more.
+    `num_classes` counts the classes of the training data, 0 for an encoder. `num_outputs` is the number of outputs that
+    the architecture is built with, before the objective's head replaces its own; it may be larger.
     """
     classifier: Any = model.classifier
     geometry = {key: getattr(model.preprocessing, key) for key in GEOMETRY}
@@ -106,7 +105,7 @@ def describe(blueprint: Blueprint, model: Model) -> dict[str, Any]:
 
 
 def opened(classifier: Any, device: str, *, name: str) -> Any:
-    """Return the classifier in eval mode on its device; InputError where it is not a Classifier."""
+    """Return the classifier in eval mode on its device. Raises InputError if it is not a Classifier."""
     if not isinstance(classifier, Classifier):
         raise InputError(
             f"the model {name!r} lacks forward_features, forward_head or get_classifier. Choose another"

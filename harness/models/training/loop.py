@@ -1,7 +1,7 @@
-"""The training loop. A step depends on its number, the seed and the weights before it, and on nothing else.
+"""The training loop. A step depends only on its number, the seed and the weights before it.
 
-Every random draw is seeded by (seed, what it is for, number), so that to resume takes weights, the optimiser's
-state and the number of the step, and a training that was killed ends with the bits of one that was not.
+Every random draw is seeded by (seed, purpose, number). So the weights, the optimiser's state and the step's number are
+enough to resume, and a resumed training ends with the same bits as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
     from harness.models.training.samples import Samples
 
 EVALUATED_AT_ONCE = 1024
-SMALL_BATCH = 2**14  # pixels in a batch, below which a second thread costs more than it brings
+SMALL_BATCH = 2**14  # pixels in a batch; below, a second thread costs more than it saves
 SECONDS_BETWEEN_SAVES = 30.0
-STEPS_BETWEEN_CHECKS = 16  # of the loss: to look at it makes a GPU wait
+STEPS_BETWEEN_CHECKS = 16  # of the loss: reading it makes a GPU wait
 
 _NETWORK, _KEPT, _GOOD = "network.", "kept.", "good."
 
 
 class DivergedError(HarnessError):
-    """The loss stopped being finite. Holds the weights of the last epoch that ended well, if any did."""
+    """The loss is not finite. Holds the weights of the last epoch that ended with finite weights, if any."""
 
     def __init__(self, message: str, weights: dict[str, Tensor] | None, epoch: int) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class DivergedError(HarnessError):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained network in eval mode, and how it came to be."""
+    """A trained network in eval mode, and the record of its training."""
 
     model: Model
     epoch: int  # the epoch whose weights these are, from 1
@@ -88,15 +88,14 @@ def train(
 ) -> Trained:
     """Train a freshly built model on `data.train`; the same seed gives the same bits on the same machine.
 
-    Every so often, what there is goes into the state file, from which a later call goes on. Images are held in
-    memory where they fit (samples.py), else decoded as they are needed.
+    The state file is saved at intervals, and a later call resumes from it. Images are held in memory if they fit
+    (samples.py), else decoded when needed.
 
-    `on_epoch` gets the model in eval mode, with 0 before the first step and with each epoch's number at its end, for
-    curves over a training. What it draws at random changes no weight. A training that is resumed does not call it
-    again for epochs that the state has behind it.
+    `on_epoch` gets the model in eval mode: with 0 before the first step, and with each epoch's number at its end. Its
+    random draws change no weight. A resumed training does not call it again for epochs that were completed before.
 
-    Raises InputError for labels out of range, an empty class, and settings that timm does not take, and
-    DivergedError where the loss stops being finite, naming the step.
+    Raises InputError for labels out of range, an empty class, and settings that timm does not take. Raises
+    DivergedError, with the step, if the loss is not finite.
     """
     require_known_optimizer(recipe)
     views = objective.views if isinstance(objective, ViewObjective) else 1
@@ -128,7 +127,7 @@ class _Run:
         self._seed, self._device = seed, device
         classifier: Any = model.classifier
         self._classifier: nn.Module = classifier
-        self._network = trained_network(model, objective, seed).to(device)  # the classifier, or that and more
+        self._network = trained_network(model, objective, seed).to(device)  # or a module around it
         self._network.to(memory_format=torch.channels_last)
         self._optimizer = make_optimizer(self._network, recipe)
         self._steps = len(shuffled(len(self._samples), recipe.batch_size))  # in an epoch
@@ -139,9 +138,9 @@ class _Run:
         self._after_step: Callable[[], None] | None = getattr(self._network, "after_step", None)
         self._on_epoch: Callable[[int, Model], None] | None = None
         self._progress = Progress()
-        self._kept: dict[str, Tensor] | None = None  # weights of the best epoch, where the best is wanted
-        self._good: dict[str, Tensor] | None = None  # weights of the last epoch that ended well
-        self._unchecked: list[Tensor] = []  # losses that nobody has looked at yet
+        self._kept: dict[str, Tensor] | None = None  # weights of the best epoch, if the recipe selects it
+        self._good: dict[str, Tensor] | None = None  # of the last epoch with finite weights
+        self._unchecked: list[Tensor] = []  # losses that were not checked yet
 
     def fit(
         self,
@@ -150,7 +149,7 @@ class _Run:
         progress: bool = False,
         on_epoch: Callable[[int, Model], None] | None = None,
     ) -> Trained:
-        """Run what is left of all epochs, and return the model with the weights that the recipe wants."""
+        """Run the remaining epochs, and return the model with the weights that the recipe selects."""
         self._on_epoch = on_epoch
         if state is not None:
             self._resume(state)
@@ -179,7 +178,7 @@ class _Run:
         return self._finished()
 
     def _epoch(self) -> Iterator[float | None]:
-        """Take the steps that are left of the present epoch; yield the last loss that was looked at."""
+        """Take the remaining steps of the current epoch. Yields the last loss after a check, else None."""
         epoch, done = divmod(self._progress.step, self._steps)
         order = shuffled(len(self._samples), self._recipe.batch_size, self._seed, "order", epoch)[done:]
         outliers = self._sets.outlier_batches(self._progress.step, len(order))
@@ -187,7 +186,7 @@ class _Run:
         images_of = self._samples.batches(order, epoch=epoch, views=self._sets.views)
         batches = zip(order, images_of, outliers, strict=True)
         for chosen, images, extra in batches:
-            reseed(derived_seed(self._seed, "step", self._progress.step), self._device)  # dropout and its kin
+            reseed(derived_seed(self._seed, "step", self._progress.step), self._device)  # for dropout
             self._step(images, self._samples.labels[chosen], extra)
             is_last = self._progress.step % self._steps == 0
             yield self._check() if is_last or len(self._unchecked) >= STEPS_BETWEEN_CHECKS else None
@@ -211,12 +210,12 @@ class _Run:
         self._unchecked.append(loss.detach())
         self._progress.step += 1
         if self._progress.step == 1:
-            optimizer_state(self._optimizer)  # what cannot be stored is told now, not at the first save
+            optimizer_state(self._optimizer)  # if it cannot be stored, fail now, not at the first save
         if self._scheduler is not None:
             self._scheduler.step_update(self._progress.step)
 
     def _check(self) -> float | None:
-        """Look at the losses since the last look: add them up, and stop at the first that is not finite."""
+        """Add up the losses since the last check. Raises DivergedError at the first that is not finite."""
         if not self._unchecked:
             return None
         losses = torch.stack(self._unchecked).double().tolist()
@@ -254,7 +253,7 @@ class _Run:
             self._on_epoch(epoch, self._model)
 
     def _chosen(self) -> dict[str, Any]:
-        """Return the history's entry of the epoch that the recipe wants, of those so far."""
+        """Return the history's entry of the epoch that the recipe selects, among those so far."""
         history = self._progress.history
         if self._recipe.select == "last":
             return history[-1]
@@ -294,7 +293,7 @@ class _Run:
         return len(self._progress.history) == self._progress.step // self._steps
 
     def _accuracy(self, samples: Samples) -> float:
-        """Compute the share of samples whose largest logit is that of their label."""
+        """Compute the accuracy: the share of samples whose largest logit is their label's."""
         self._classifier.eval()
         order = torch.split(torch.arange(len(samples)), EVALUATED_AT_ONCE)
         hits = 0
@@ -324,14 +323,14 @@ class _Run:
 
 
 def trained_network(model: Model, objective: Objective, seed: int) -> nn.Module:
-    """Return what is optimised: the classifier, or what an objective on views puts around it, by the seed."""
+    """Return the module to optimise: the classifier, or what an objective on views builds around it."""
     classifier: Any = model.classifier
     if not isinstance(objective, ViewObjective):
         return classifier  # type: ignore[no-any-return]
     with torch.inference_mode():
         image = torch.zeros(1, *model.preprocessing.input_size)
         features = classifier.eval().forward_head(classifier.forward_features(image), pre_logits=True)
-    reseed(derived_seed(seed, "around"))  # else its weights repeat the numbers of the encoder's
+    reseed(derived_seed(seed, "around"))  # else its weights repeat the random numbers of the encoder
     return objective.around(classifier, features.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""What a recipe file may say, checked key by key: how to train one model."""
+"""The keys of a recipe file and their checks: how to train one model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
     if not 0 < pair[0] <= pair[1]:
-        raise ValueError(f"{list(pair)} must be two numbers above 0, the lower first")
+        raise ValueError(f"{list(pair)} must be two numbers above 0, the smaller first")
     return pair
 
 
@@ -63,9 +63,9 @@ class PreprocessingTable(_StrictTable):
 class AugmentationTable(_StrictTable):
     """The recipe's [augmentation]: a padded crop, and timm's transforms under timm's names."""
 
-    crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels of black on every side, then a random crop
+    crop_padding: Annotated[int, Field(ge=0)] = 0  # black pixels added on every side before a random crop
     scale: Pair = (1.0, 1.0)  # of the area that a random resized crop keeps
-    ratio: Pair = (1.0, 1.0)  # width by height of that crop
+    ratio: Pair = (1.0, 1.0)  # of width to height of that crop
     hflip: Share = 0.0
     vflip: Share = 0.0
     color_jitter: Annotated[float, Field(ge=0)] = 0.0
@@ -79,7 +79,7 @@ class AugmentationTable(_StrictTable):
         if self.scale[1] > 1:
             raise ValueError(f"scale {list(self.scale)} must be shares of the area, at most 1")
         if self.crop_padding and resizes:
-            raise ValueError("crop_padding and scale or ratio are two random crops. Give one")
+            raise ValueError("crop_padding and scale or ratio are two random crops. Give only one")
         return self
 
 
@@ -103,9 +103,9 @@ class Recipe(_StrictTable):
     description: str = ""
     model: str
     model_params: dict[str, Any] = {}
-    pretrained: bool = False  # start from the architecture's own weights, where it has some
-    num_outputs: PositiveInt | None = None  # None: as many as the data has classes
-    objective: str  # default: the one that a plugin offers as such
+    pretrained: bool = False  # start from the architecture's own weights, if it has any
+    num_outputs: PositiveInt | None = None  # None: the number of classes of the data
+    objective: str  # default: the objective that a plugin marks as default
     objective_params: dict[str, Any] = {}
     optimizer: str = "adam"
     optimizer_params: dict[str, Any] = {}
@@ -115,8 +115,8 @@ class Recipe(_StrictTable):
     schedule_params: dict[str, Any] = {}
     epochs: PositiveInt
     batch_size: PositiveInt
-    select: Literal["last", "best"] = "last"  # best: the epoch of the highest validation accuracy
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it
+    select: Literal["last", "best"] = "last"  # best: the epoch with the highest validation accuracy
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that supports it
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]  # of `train`; a suite names its own
     preprocessing: PreprocessingTable | None = None  # None: the architecture's own
     augmentation: AugmentationTable | None = None
@@ -126,12 +126,12 @@ class Recipe(_StrictTable):
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} name one twice. Give each once")
+            raise ValueError(f"seeds {self.seeds} contain a seed twice. Give each once")
         return self
 
     @property
     def digest(self) -> str:
-        """What the recipe says to the trainer; the data and the seed have digests of their own."""
+        """Digest of all keys that affect training; the data and the seed have their own digests."""
         unsaid = {"description", "seeds", "data"}
         return digest("recipe", self.model_dump(mode="json", by_alias=True, exclude=unsaid))
 
@@ -150,10 +150,10 @@ _PARTS = {
 def load_recipe(name_or_path: str, catalogue: Catalogue) -> Recipe:
     """Load a recipe by the name that a plugin gave it, or from a TOML file.
 
-    A recipe with a `base` says only what differs from that recipe, key by key; a table replaces the base's whole.
+    A recipe with a `base` gives only the keys that differ from the base; a table replaces the whole table of the base.
 
-    Raises HarnessError, one line, for a recipe that is not there, a circle of bases, and what is not valid, with
-    the nearest valid key.
+    Raises HarnessError, one line, for a missing recipe, a cycle of bases, and invalid keys or values, with the nearest
+    valid key.
     """
     path = catalogue.path("recipe", name_or_path)
     content, seen = read_toml(path, "recipe"), [name_or_path]

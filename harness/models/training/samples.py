@@ -1,4 +1,4 @@
-"""Training images in batches: held in memory where they fit, else decoded, and augmented, as they are needed."""
+"""Training images in batches: held in memory if they fit, else decoded when needed; augmented when needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.contract.selection import Selection
     from harness.models.training.augmentation import Augmentation
 
-HELD_BYTES = 2**31  # of decoded images; above, they are decoded anew in every epoch
+HELD_BYTES = 2**31  # of decoded images; above, images are decoded again in every epoch
 DECODED_AT_ONCE = 4096
 MOST_WORKERS = 8
 
@@ -50,12 +50,12 @@ class Samples:
         seed: int = 0,
         device: str = "cpu",
     ) -> Samples:
-        """Decode the selection, where it fits into memory and no augmentation wants the originals."""
+        """Hold the decoded selection if it fits into memory and its augmentation does not need other originals."""
         if len(selection) == 0:
-            raise InputError(f"the selection {selection.name!r} is empty, so nothing can be trained on it")
+            raise InputError(f"the selection {selection.name!r} is empty, so it cannot be trained on")
         fits = len(selection) * int(np.prod(preprocessing.input_size)) <= HELD_BYTES
         labels = torch.as_tensor(selection.labels, dtype=torch.int64)
-        # A CPU that trains has no time to spare for processes that decode.
+        # On a CPU, decoding processes would take time from training.
         workers = 0 if device == "cpu" else min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
         wants_originals = augmentation is not None and augmentation.crops_the_original
         read = _originals if wants_originals else _decoded
@@ -63,7 +63,7 @@ class Samples:
         return cls(selection, preprocessing, augmentation, held, labels, seed, workers)
 
     def batches(self, order: Sequence[Tensor], *, epoch: int = 0, views: int = 1) -> Iterator[Tensor]:
-        """Yield the images at each of the positions (n,), view after view: uint8 (views n, channels, H, W)."""
+        """Yield, for each positions (n,), the images of all views: uint8 (views · n, channels, H, W), view by view."""
         if self.held is not None and self.augmentation is None:
             for chosen in order:
                 yield self.held[chosen]
@@ -76,15 +76,15 @@ class Samples:
             ],
             num_workers=self.workers,
             collate_fn=torch.stack,
-            generator=torch.Generator(),  # else it draws from the global one
+            generator=torch.Generator(),  # else it draws from the global generator
         )
         try:
             yield from loader
-        except HarnessError as error:  # of a worker it comes with that process's traceback before it
+        except HarnessError as error:  # an error of a worker begins with the traceback of its process
             raise type(error)(str(error).strip().splitlines()[-1]) from None
 
     def image(self, position: int, *, epoch: int, view: int = 0) -> Tensor:
-        """Read one image: uint8 (channels, H, W), changed by a seed of its own in every epoch and view."""
+        """Read one image, uint8 (channels, H, W), augmented with a separate seed per epoch and view."""
         if self.augmentation is None:
             return self.preprocessing.batch(self.selection.images([position]))[0]
         seed = derived_seed(self.seed, "augment", epoch, position, *([view] if view else []))
@@ -122,14 +122,14 @@ def require_labels(samples: Samples, num_classes: int) -> None:
     if empty:
         raise InputError(
             f"the selection {name!r} has no sample of class {', '.join(map(str, empty))}, of classes 0 to "
-            f"{num_classes - 1}. Raise its limit, or leave the class out of [id] classes"
+            f"{num_classes - 1}. Raise its limit, or remove the class from [id] classes"
         )
 
 
 def shuffled(size: int, batch_size: int, *what: object) -> Sequence[Tensor]:
-    """Shuffle 0..size-1 by a seed of what it is for, and cut it into batches; the last may be smaller.
+    """Shuffle 0..size-1 with a seed derived from `what`, and cut it into batches; the last may be smaller.
 
-    Among larger batches, a last one of one sample is left out: BatchNorm has no statistics of one.
+    A last batch of one sample after larger batches is dropped, because BatchNorm has no statistics of one sample.
     """
     shuffler = torch.Generator().manual_seed(derived_seed(*what))
     batches = torch.split(torch.randperm(size, generator=shuffler), batch_size)
@@ -145,7 +145,7 @@ def _decoded(selection: Selection, preprocessing: Preprocessing) -> Tensor:
 
 
 def _originals(selection: Selection, preprocessing: Preprocessing) -> Tensor | None:
-    """Decode the images where each has the model's shape already; None where one has not."""
+    """Decode the images if all of them already have the model's shape, else return None."""
     channels, height, width = preprocessing.input_size
     shape = (height, width) if channels == 1 else (height, width, channels)
     images = torch.empty((len(selection), height, width, channels), dtype=torch.uint8)

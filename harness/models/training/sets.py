@@ -1,4 +1,4 @@
-"""What a training reads: labelled images, those that choose an epoch, and outliers."""
+"""The data of a training: labelled images, validation images to select an epoch, and outliers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sets:
     """The samples of one training, checked against its recipe."""
 
     train: Samples
-    validation: Samples | None  # None for an encoder too, which has no accuracy
+    validation: Samples | None  # None also for an encoder, which has no accuracy
     outliers: Samples | None
     outlier_batch_size: int
     views: int
@@ -43,7 +43,7 @@ class Sets:
         seed: int,
         device: str,
     ) -> Sets:
-        """Open what is trained and validated on, and refuse what cannot be."""
+        """Open the training, validation and auxiliary data. Raises InputError if the recipe cannot use them."""
         is_validated = data.validation is not None and model.num_classes > 0
         if recipe.select == "best" and not is_validated:
             raise InputError(_no_best(recipe, model))
@@ -65,7 +65,7 @@ class Sets:
         return cls(train, validation, outliers, size, views, seed)
 
     def outlier_batches(self, step: int, count: int) -> Iterator[Tensor | None]:
-        """Yield outliers for `count` steps from number `step` on, going through the set again and again."""
+        """Yield outlier batches for `count` steps from number `step` on, cycling through the set."""
         outliers = self.outliers
         if outliers is None:
             yield from [None] * count
@@ -85,11 +85,11 @@ def _no_best(recipe: Recipe, model: Model) -> str:
     if not model.num_classes:
         return (
             f"the recipe {recipe.name!r} selects the best epoch by validation accuracy, and the objective "
-            f'{recipe.objective!r} trains an encoder, which has none. Write select = "last"'
+            f'{recipe.objective!r} trains an encoder, which has no accuracy. Write select = "last"'
         )
     return (
-        f"the recipe {recipe.name!r} selects the best epoch on validation data, and there are none. Give "
-        '[id] its validation, or write select = "last"'
+        f"the recipe {recipe.name!r} selects the best epoch on validation data, but there are none. Give "
+        '[id] a validation, or write select = "last"'
     )
 
 
@@ -97,10 +97,10 @@ def _require_views(recipe: Recipe, auxiliary: Selection | None) -> None:
     if recipe.augmentation is None:
         raise InputError(
             f"the recipe {recipe.name!r} has the objective {recipe.objective!r}, which compares augmented views of "
-            "an image, and no [augmentation]. Add one, as in augmentation = { scale = [0.3, 1.0], hflip = 0.5 }"
+            "an image, but no [augmentation]. Add one, for example augmentation = { scale = [0.3, 1.0], hflip = 0.5 }"
         )
     if auxiliary is not None:
         raise InputError(
-            f"the recipe {recipe.name!r} has [auxiliary] data, and the objective {recipe.objective!r} compares views. "
+            f"the recipe {recipe.name!r} has [auxiliary] data, but the objective {recipe.objective!r} compares views. "
             "Leave them out"
         )

@@ -1,4 +1,4 @@
-"""timm's optimisers and schedules, by their names and with their parameters, as a recipe writes them."""
+"""timm's optimisers and schedules, by timm's names and with timm's parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_known_optimizer(recipe: Recipe) -> None:
-    """Raise HarnessError, with the nearest names, where timm has no optimiser of the recipe's name."""
+    """Raise HarnessError, with the nearest names, if timm does not have the recipe's optimiser."""
     from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
     valid = [str(name) for name in list_optimizers()]
@@ -28,12 +28,12 @@ def require_known_optimizer(recipe: Recipe) -> None:
     if get_optimizer_info(recipe.optimizer).second_order:
         raise InputError(
             f"the optimizer {recipe.optimizer!r} needs second derivatives, which are not computed here. "
-            "Choose another, as in sgd, adam or adamw"
+            "Choose another, for example sgd, adam or adamw"
         )
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """Make timm's optimiser of the recipe's name for all parameters, those of the head included."""
+    """Make the recipe's optimiser for all parameters, including those of the head."""
     from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     settings = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, **recipe.optimizer_params}
@@ -43,14 +43,11 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def make_scheduler(optimizer: Optimizer, recipe: Recipe, steps: int) -> Any:
-    """Make timm's scheduler of the recipe's name, stepped after each update; None for a constant rate.
-
-    `steps` are those of one epoch.
-    """
+    """Make the recipe's scheduler, stepped after each update; None for a constant rate. `steps` are per epoch."""
     if recipe.schedule == "constant":
         if any("lr_scale" in group for group in optimizer.param_groups):
             raise InputError(
-                "layer_decay is applied by a schedule, and the recipe's is constant. Name another, as in cosine"
+                "layer_decay is applied by a schedule, but the recipe's is constant. Choose another, for example cosine"
             )
         return None
     from timm.scheduler.scheduler_factory import create_scheduler_v2
@@ -79,7 +76,7 @@ def _settings_explained(kind: str, name: str, params: Mapping[str, Any]) -> Iter
 
 
 def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
-    """Return the type in which the forward pass may compute, None for the parameters' own."""
+    """Return the dtype of the forward pass under autocast; None for the parameters' own dtype."""
     is_gpu = torch.device(device).type == "cuda"
     wanted = precision == "bfloat16" or (
         precision == "auto" and is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)

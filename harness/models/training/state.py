@@ -1,4 +1,4 @@
-"""Where a training stands, on the disk: whole or absent, so that one killed at any instant goes on from there."""
+"""The state of a training on disk. Writes are atomic, so a training that is killed at any time can resume."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ood_harness")
 
 _TRIES = 3
-_ENTRY, _GROUP = "optimizer", "optimizer_group"  # what it keeps of a parameter, and of a group
+_ENTRY, _GROUP = "optimizer", "optimizer_group"  # prefixes: per parameter, per group
 
 
 @dataclass
 class Progress:
-    """What is counted while training; seeds of steps and epochs follow from it, so no generator's state is kept."""
+    """Counters of a training. Seeds of steps and epochs follow from them, so no generator's state is saved."""
 
     step: int = 0  # steps taken
     loss_sum: float = 0.0  # over the steps of this epoch
-    history: list[dict[str, float | int | None]] = field(default_factory=list)  # one entry an epoch
+    history: list[dict[str, float | int | None]] = field(default_factory=list)  # one entry per epoch
     good_epoch: int = 0  # the last epoch that ended with finite weights
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """One safetensors file, replaced as a whole; its digest is verified on reading."""
+    """One safetensors file, replaced atomically; its digest is verified on reading."""
 
     path: Path
 
     def save(self, tensors: Tensors, content: Mapping[str, Any]) -> None:
-        """Write tensors and JSON values in place of what was there."""
+        """Replace the content by tensors and JSON values."""
         from safetensors.torch import save
 
         plain = storable(tensors)
         text = json.dumps(content, sort_keys=True)
         data = save(plain, metadata={"content": text, "digest": _digest(plain, text)})
-        for _ in range(_TRIES):  # another process that ends the same training removes the folder
+        for _ in range(_TRIES):  # another process that finishes the same training removes the folder
             with contextlib.suppress(FileNotFoundError):
                 self._replace(data)
                 return
@@ -70,7 +70,7 @@ class StateFile:
         sync(self.path.parent)
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """Return what was saved; None where nothing was, or where it is damaged."""
+        """Return the saved tensors and values; None if there are none or the file is damaged."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.is_file():
@@ -88,7 +88,7 @@ class StateFile:
         return tensors, content
 
     def remove(self) -> None:
-        """Remove the file, what killed writers left beside it, and its folder where that is empty then."""
+        """Remove the file, temporary files of killed writers, and then the folder if it is empty."""
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ class StateFile:
 
 
 def storable(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """Bring tensors to the CPU, row by row; those that share memory get their own, as safetensors wants them."""
+    """Copy tensors to the CPU, contiguous and without shared memory, as safetensors requires."""
     plain: Tensors = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
@@ -107,10 +107,7 @@ def storable(tensors: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """Take an optimiser's state apart into tensors and JSON values.
-
-    Raises InputError for an optimiser that keeps anything else.
-    """
+    """Split an optimiser's state into tensors and JSON values. Raises InputError for any other value in it."""
     state = optimizer.state_dict()
     groups = [{k: v for k, v in group.items() if _changes(v)} for group in state["param_groups"]]
     tensors: Tensors = {}
@@ -126,13 +123,13 @@ def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
                 else:
                     raise InputError(
                         f"the optimizer {type(optimizer).__name__} keeps a {type(value).__name__} ({name}), which "
-                        "cannot be stored safely. Choose another, as in sgd, adam or adamw"
+                        "cannot be stored safely. Choose another, for example sgd, adam or adamw"
                     )
     return tensors, values
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Tensors, values: Mapping[str, Any]) -> None:
-    """Put an optimiser into the state that `optimizer_state` took apart; other tensors are passed over."""
+    """Restore an optimiser from the parts that `optimizer_state` returned; other tensors are ignored."""
     found: dict[str, dict[int, dict[str, Any]]] = {_ENTRY: {}, _GROUP: {}}
     for key, value in {**tensors, **values}.items():
         kind, _, rest = key.partition(".")
@@ -152,14 +149,14 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors, values: Mapping[st
 
 
 def _laid_out(value: Any, parameter: torch.Tensor) -> Any:
-    """Give a moment its parameter's memory layout: sums over another order would end in other bits."""
+    """Give a moment its parameter's memory layout, because sums in another order would change the bits."""
     if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _changes(value: object) -> bool:
-    """Say whether a setting of a parameter group may change while training: a rate, a count."""
+    """Return whether a setting of a parameter group may change during training: a rate or a count."""
     return isinstance(value, torch.Tensor) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 

@@ -1,4 +1,4 @@
-"""Trained models by what made them: found where they were trained before, trained where not."""
+"""Trained models, stored by the digest of their training: loaded if they were trained before, else trained."""
 
 from __future__ import annotations
 
@@ -42,20 +42,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ood_harness")
 
-TRAINING_VERSION = 1  # bump when another module than these changes what a training gives
-_DECISIVE = (
-    "augmentation",
-    "loop",
-    "samples",
-    "sets",
-    "settings",
-)  # modules whose code decides trained weights
+TRAINING_VERSION = 1  # raise it if a module that is not in _DECISIVE changes trained weights
+_DECISIVE = ("augmentation", "loop", "samples", "sets", "settings")  # modules that determine trained weights
 _STATE = "state.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One model to be trained: a recipe, resolved against the plugins, with its data and one seed."""
+    """One model to train: a recipe, resolved against the plugins, with its data and one seed."""
 
     recipe: Recipe
     data: TrainingData
@@ -73,7 +67,7 @@ class Training:
         if self.blueprint.needs_auxiliary and recipe.auxiliary is None:
             raise InputError(
                 f"the recipe {recipe.name!r} has the objective {recipe.objective!r}, which trains on outliers, "
-                'and no [auxiliary]. Add one, as in auxiliary = { dataset = "letters" }'
+                'but no [auxiliary]. Add one, for example auxiliary = { dataset = "letters" }'
             )
         if recipe.auxiliary is not None and not self.blueprint.needs_auxiliary:
             raise InputError(
@@ -83,7 +77,7 @@ class Training:
 
     @cached_property
     def blueprint(self) -> Blueprint:
-        """The network that is trained."""
+        """The network to train."""
         recipe = self.recipe
         return Blueprint(
             Part(recipe.model, recipe.model_params),
@@ -100,7 +94,7 @@ class Training:
 
     @cached_property
     def auxiliary(self) -> Selection | None:
-        """The outliers of the recipe's [auxiliary]; InputError where images of ID are among them."""
+        """The outliers of the recipe's [auxiliary]. Raises InputError if they contain ID training images."""
         table = self.recipe.auxiliary
         if table is None:
             return None
@@ -118,13 +112,13 @@ class Training:
             shared = len(outliers.identities() & self.data.train.identities())
             if shared:
                 raise InputError(
-                    f"[auxiliary] {table.dataset!r} shares {shared} images with ID train. Outliers must be none of ID"
+                    f"[auxiliary] {table.dataset!r} shares {shared} images with ID train. Outliers must not be ID"
                 )
         return outliers
 
     @cached_property
     def digest(self) -> str:
-        """All that decides the trained weights."""
+        """Digest of everything that determines the trained weights."""
         validation = self.data.validation
         return digests.digest(
             "training",
@@ -153,7 +147,7 @@ class Training:
         progress: bool = False,
         on_epoch: Callable[[int, Model], None] | None = None,
     ) -> Trained:
-        """Train, from the state file on where there is one; `on_epoch` as in `train`."""
+        """Train, or resume from the state file if there is one; `on_epoch` as in `train`."""
         recipe = self.recipe
         model = self.blueprint.build(seed=self.seed, pretrained=recipe.pretrained)
         require_usable(model, self.blueprint)
@@ -171,7 +165,7 @@ class Training:
         )
 
     def of_its_classes(self, model: Model) -> Model:
-        """Note the classes of the data in a model, which may have more outputs; an encoder keeps its 0."""
+        """Set a model's number of classes to that of the data; it may have more outputs. An encoder keeps 0."""
         return replace(model, num_classes=self.data.num_classes) if model.num_classes else model
 
     def config(self, trained: Trained) -> dict[str, object]:
@@ -193,26 +187,26 @@ class Training:
 
 
 def recipe_data(recipe: Recipe, catalogue: Catalogue) -> TrainingData:
-    """Open the recipe's own [data]; its test part is opened only to see that no image of it is trained on."""
+    """Open the recipe's own [data]. The test part is opened only to check that no test image is trained on."""
     if recipe.data is None:
         raise InputError(
-            f"the recipe {recipe.name!r} trains on ID data, and none was given. Use it in a suite whose [id] has "
+            f"the recipe {recipe.name!r} trains on ID data, but none were given. Use it in a suite whose [id] has "
             "train, name a suite (train --suite NAME), or give the recipe [data]"
         )
     return training_data(open_id(recipe.data, catalogue), recipe.data.dataset)
 
 
 def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
-    """Load the recipe's model for the request's data and seed from its store, or train it and keep it there.
+    """Load the recipe's model for the request's data and seed from its store, or train it and store it.
 
-    The kept model's name digests all that made it: the recipe, the data, the seed, the code of the network, of
-    the objective and of the training loop, and the versions of torch and timm. Without a store nothing is kept.
+    The stored model's name contains a digest of the recipe, the data, the seed, the code of the network, of the
+    objective and of the training loop, and the versions of torch and timm. Without a store nothing is saved.
 
     Raises HarnessError for an unknown or invalid recipe, and for data that do not fit it.
     """
     catalogue = request.catalogue or Registry.load()
     recipe = load_recipe(name_or_path, catalogue)
-    if request.data is None:  # its own [data] may be this suite's test data
+    if request.data is None:  # the recipe's own [data] may be this suite's test data
         raise InputError(
             f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train. "
             "Add train = { split = ... }"
@@ -224,15 +218,15 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
 
 
 def kept_model(training: Training, folder: Path, *, progress: bool = False) -> Model:
-    """Load the folder's model, or train it into the folder first; a damaged one is trained again."""
+    """Load the folder's model, or train it into the folder first. A damaged model is trained again."""
     if folder.exists():
         with contextlib.suppress(OSError):
-            os.utime(folder)  # so that it counts as used lately
+            os.utime(folder)  # so that it counts as recently used
         try:
             model = load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
-            _state_of(folder).remove()  # of a process that was killed once the model was there
+            _state_of(folder).remove()  # left by a process that was killed after it stored the model
             return model
-        except UnreadableError:  # the disk's fault, perhaps for a moment, and no reason to throw a model away
+        except UnreadableError:  # maybe a temporary fault of the disk: do not delete the model
             raise
         except HarnessError as error:
             logger.warning("the stored model is damaged and is trained again: %s", error)
@@ -242,7 +236,7 @@ def kept_model(training: Training, folder: Path, *, progress: bool = False) -> M
 
 
 def unkept_model(training: Training, *, progress: bool = False) -> Model:
-    """Train a model without keeping it."""
+    """Train a model without storing it."""
     trained = training.run(progress=progress)
     config = training.config(trained)
     return replace(
@@ -269,9 +263,9 @@ def _state_of(folder: Path) -> StateFile:
 
 
 def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> str:
-    """Keep the weights of the last epoch that ended well beside where the model would have been."""
+    """Store the weights of the last epoch with finite weights, in a folder beside that of the model."""
     if error.weights is None:
-        return "No epoch had ended before, so nothing is kept"
+        return "No epoch was completed before, so nothing is kept"
     kept = folder.with_name(f"{folder.name}-diverged")
     model = training.of_its_classes(training.blueprint.build(seed=training.seed))
     classifier = opened(model.classifier, "cpu", name=training.recipe.name)
@@ -297,7 +291,7 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
     except OSError:
-        # Another process stored the same training first; its digest says that it is as good as ours.
+        # Another process stored the same training first. Its digest is equal, so its model is too.
         if not folder.is_dir():
             raise
         return
@@ -306,7 +300,7 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    # Renamed first, so that no other process meets it half removed.
+    # Renamed first, so that no other process sees a half-removed folder.
     aside = _beside(folder)
     with contextlib.suppress(FileNotFoundError):
         folder.rename(aside)

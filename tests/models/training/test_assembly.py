@@ -110,7 +110,7 @@ def test_a_network_that_adds_to_its_heads_logits_is_refused(catalogue: Registry)
         original(features, pre_logits) + (0 if pre_logits else 1)
     )
     with pytest.raises(
-        harness.InputError, match="'cnn' are not what its classifier makes of the penultimate"
+        harness.InputError, match="'cnn' are not the output of its classifier for the penultimate"
     ):
         require_usable(model, plan)
 

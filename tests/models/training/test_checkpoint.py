@@ -145,7 +145,7 @@ def test_what_is_not_a_checkpoint_folder_is_refused(own: tuple[Path, Any], tmp_p
         ({"num_outputs": 9}, "2 of another shape (fc.weight (5, 16) for (9, 16), fc.bias (5,) for (9,))"),
         ({"builder": "cnnn"}, "no model named 'cnnn'. Did you mean 'cnn'?"),
         ({"builder": "os.system"}, "no model named 'os.system'"),
-        ({"builder": "checkpoint:/tmp/x"}, "'checkpoint:/tmp/x' is no architecture"),
+        ({"builder": "checkpoint:/tmp/x"}, "'checkpoint:/tmp/x' is not an architecture"),
         ({"builder_params": {"widht": 4}}, "no parameter of model cnn named 'widht'. Did you mean 'width'?"),
         (
             {"objective": {"name": "isomx", "params": {}}},

@@ -215,7 +215,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(tiny: ha
 
 def test_selecting_the_best_epoch_needs_validation_data(tiny: harness.TrainingData) -> None:
     with pytest.raises(
-        harness.InputError, match="selects the best epoch on validation data, and there are none"
+        harness.InputError, match="selects the best epoch on validation data, but there are none"
     ):
         trained(harness.TrainingData(tiny.train, None, 2), recipe(select="best"))
 
@@ -278,7 +278,7 @@ def test_the_schedule_is_timms_by_steps(tiny: harness.TrainingData) -> None:
         ({"optimizer": "adahessian"}, "the optimizer 'adahessian' needs second derivatives"),
         (
             {"optimizer_params": {"layer_decay": 0.5}, "schedule": "constant"},
-            "layer_decay is applied by a schedule, and the recipe's is constant",
+            "layer_decay is applied by a schedule, but the recipe's is constant",
         ),
         (
             {"schedule_params": {"warm": 3}},

@@ -124,10 +124,10 @@ def test_what_is_no_square_is_not_distorted() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"scale": [0.5, 0.2]}, "must be two numbers above 0, the lower first"),
-        ({"ratio": [0.0, 1.0]}, "must be two numbers above 0, the lower first"),
+        ({"scale": [0.5, 0.2]}, "must be two numbers above 0, the smaller first"),
+        ({"ratio": [0.0, 1.0]}, "must be two numbers above 0, the smaller first"),
         ({"scale": [0.5, 2.0]}, "must be shares of the area, at most 1"),
-        ({"scale": [0.5, 1.0], "crop_padding": 2}, "are two random crops. Give one"),
+        ({"scale": [0.5, 1.0], "crop_padding": 2}, "are two random crops. Give only one"),
     ],
 )
 def test_crops_that_make_no_sense_are_refused(table: dict[str, Any], message: str) -> None:

@@ -310,7 +310,7 @@ def test_auxiliary_data_change_the_digest(
         (
             'model = "cnn"',
             'model = "recipe:x"',
-            "the model 'recipe:x' is no architecture, so it cannot be trained.",
+            "the model 'recipe:x' is not an architecture, so it cannot be trained.",
         ),
         ("{ width = 4 }", "{ widht = 4 }", "no parameter of model cnn named 'widht'. Did you mean 'width'?"),
         ("{ width = 4 }", '{ width = "4" }', "width is '4'. Give a whole number of at least 1"),
@@ -324,7 +324,7 @@ def test_auxiliary_data_change_the_digest(
             'model = "timm:deit_tiny_distilled_patch16_224"',
             "ends in tuple, not in one linear layer",
         ),
-        ("[prep", 'objective = "outlier_exposure"\n[prep', "which trains on outliers, and no [auxiliary]"),
+        ("[prep", 'objective = "outlier_exposure"\n[prep', "which trains on outliers, but no [auxiliary]"),
         (
             "[prep",
             '[auxiliary]\ndataset = "letters"\n[prep',
@@ -333,7 +333,7 @@ def test_auxiliary_data_change_the_digest(
         (
             "[prep",
             '[augmentation]\nauto_augment = "loud"\n[prep',
-            "auto_augment = 'loud' is nothing that timm knows",
+            "auto_augment = 'loud' is not known to timm",
         ),
         (
             "batch_size = 16",

@@ -323,11 +323,11 @@ def test_a_divergence_keeps_the_encoder_alone(
     [
         (
             {"augmentation": None},
-            "'byol', which compares augmented views of an image, and no [augmentation]. Add one",
+            "'byol', which compares augmented views of an image, but no [augmentation]. Add one",
         ),
         (
             {"select": "best"},
-            "the objective 'byol' trains an encoder, which has none. Write select = \"last\"",
+            "the objective 'byol' trains an encoder, which has no accuracy. Write select = \"last\"",
         ),
     ],
 )
@@ -343,7 +343,7 @@ def test_what_views_cannot_be_trained_with_is_one_line(
 def test_outliers_cannot_be_compared_by_views(tiny: harness.TrainingData, catalogue: Registry) -> None:
     task = training(tiny, catalogue)
     with pytest.raises(
-        harness.InputError, match=r"has \[auxiliary\] data, and the objective 'byol' compares"
+        harness.InputError, match=r"has \[auxiliary\] data, but the objective 'byol' compares"
     ):
         train(task.blueprint.build(seed=0), Comparing(), task.recipe, tiny, auxiliary=tiny.train)
 
