@@ -1,7 +1,7 @@
-"""How sure an AUROC is, which scorers differ, and which ranks they share.
+"""Uncertainty of AUROCs, tests for differences between scorers, and ranges of their ranks.
 
-Shapes: S scorers, m ID samples, n OOD samples, R seeds. Placements, one number for each sample, stay on the
-device of the scores; everything smaller is numpy on the host, and needs no torch.
+Shapes: S scorers, m ID samples, n OOD samples, R seeds. Placements, one number per sample, stay on the device of the
+scores. All smaller results are numpy arrays on the host and need no torch.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
-FEWEST_SEEDS = 5  # below it, no difference between seeded runs is called one
-ROUNDING = 64 * np.finfo(np.float64).eps  # the share of a variance that its sums may lose
+FEWEST_SEEDS = 5  # with fewer seeds, no difference between runs is called significant
+ROUNDING = 64 * np.finfo(np.float64).eps  # relative rounding error of a variance
 
 
 @dataclass(frozen=True, eq=False)
 class Placements:
-    """The AUROC of S scorers on one pair of ID and OOD, and where each sample stands among the other side's.
+    """The AUROC of S scorers on one pair of ID and OOD sets, and the placements of all samples.
 
-    v10 is, for each ID sample, the share of OOD above it, and v01, for each OOD sample, the share of ID
-    below it; ties are half. Both average to the AUROC. They are the structural components of DeLong et al.
+    v10 is, for each ID sample, the share of OOD samples above it; v01 is, for each OOD sample, the share of ID samples
+    below it. Ties count half. The mean of each is the AUROC. They are the structural components of DeLong et al.
     (Biometrics 1988).
     """
 
@@ -44,8 +44,8 @@ class Placements:
     def covariance(self) -> Floats:
         """Estimate the covariance (S, S) of the AUROCs: cov(v10) / m + cov(v01) / n.
 
-        DeLong et al. (1988), with m - 1 and n - 1 as divisors of the two covariances. Raises InputError for
-        fewer than two samples on a side.
+        DeLong et al. (1988); the two covariances are divided by m - 1 and n - 1. Raises InputError for fewer than two
+        samples on a side.
         """
         return _covariance_of_mean(self.v10, "ID") + _covariance_of_mean(self.v01, "OOD")
 
@@ -53,9 +53,9 @@ class Placements:
 def placements(id_scores: Scores, ood_scores: Scores) -> Placements:
     """Compute the AUROC and the placements of one or several scorers in O((m + n) log(m + n)) each.
 
-    Scores (m,) and (n,) for one scorer, S = 1, or (S, m) and (S, n) with the samples in the same order for
-    all; higher = more OOD. Raises InputError for NaN, an empty side, wrong shapes and two devices. Sun & Xu
-    (IEEE Signal Processing Letters 2014) sort too; here binary search counts instead of mid-ranks.
+    Scores (m,) and (n,) for one scorer, S = 1, or (S, m) and (S, n) with the same order of samples for all scorers;
+    higher = more OOD. Raises InputError for NaN, an empty side, wrong shapes and two devices. Like Sun & Xu (IEEE
+    Signal Processing Letters 2014), it sorts; it then counts by binary search instead of mid-ranks.
     """
     ids, oods = read_pair(id_scores, ood_scores, dims=(1, 2))
     ids, oods = ids.reshape(-1, ids.shape[-1]), oods.reshape(-1, oods.shape[-1])
@@ -71,7 +71,7 @@ def placements(id_scores: Scores, ood_scores: Scores) -> Placements:
 
 
 def _count_twice_below(others: Tensor, scores: Tensor, order: Tensor) -> Tensor:
-    """Count twice the others below each sorted score, ties once, and put the counts back in order."""
+    """Count the others below each sorted score, twice, and the ties, once; return the counts in the original order."""
     counts = count_below(others, scores) + count_at_most(others, scores)
     return counts.new_empty(counts.shape).scatter_(-1, order, counts)
 
@@ -83,7 +83,7 @@ def _covariance_of_mean(rows: Tensor, side: str) -> Floats:
         raise InputError(
             f"{count} {side} sample; a variance needs 2 or more: add samples, or leave out the interval"
         )
-    deviations = rows - rows[:, :1]  # so that equal placements, of a perfect scorer, vary by exactly nothing
+    deviations = rows - rows[:, :1]  # equal placements (a perfect scorer) get variance exactly 0
     deviations = deviations - deviations.mean(dim=1, keepdim=True)
     covariance: Floats = (deviations @ deviations.T / (count - 1) / count).cpu().numpy()
     return covariance
@@ -96,20 +96,18 @@ class MeanEstimate:
     auroc: Floats  # (S,)
     covariance: Floats  # (S, S)
     n_id: int
-    n_ood_effective: float  # the size of one set that would add as much OOD variance: 1 / sum_k (w_k² / n_k)
+    n_ood_effective: float  # size of one set with the same OOD variance: 1 / sum_k (w_k² / n_k)
 
 
 class MeanAccumulator:
-    """Adds up the mean AUROC over OOD sets one set at a time, so that memory holds (S, m) and not (K, S, m).
+    """Computes the mean AUROC over OOD sets one set at a time, so that memory holds (S, m) and not (K, S, m).
 
-    All sets share their ID samples, in one order, so their AUROCs are correlated. With weights w_k that sum
-    to 1,
+    All sets share their ID samples, in the same order, so their AUROCs are correlated. With weights w_k that sum to 1,
 
         Cov = cov_i(sum_k w_k V10_i^k) / m + sum_k w_k² cov(V01^k) / n_k,
 
-    which is DeLong's covariance of the mean's own placements: on the ID side the mean is taken within each
-    sample, on the OOD side the sets are independent. Taken as independent on both sides, intervals are too
-    narrow.
+    which is DeLong's covariance of the mean's own placements: on the ID side, the mean is taken per sample; on the OOD
+    side, the sets are independent. Treating the sets as independent on both sides makes intervals too narrow.
     """
 
     def __init__(self) -> None:
@@ -123,8 +121,8 @@ class MeanAccumulator:
     def add(self, placements: Placements, weight: float = 1.0) -> None:
         """Add one OOD set; the weights need not sum to 1.
 
-        Raises InputError for a weight that is not positive, another number of scorers or of ID samples than
-        before, and fewer than two samples on a side.
+        Raises InputError for a weight that is not positive, a number of scorers or ID samples that differs from before,
+        and fewer than two samples on a side.
         """
         shape = tuple(placements.v10.shape)
         if not 0 < weight < np.inf:
@@ -143,10 +141,10 @@ class MeanAccumulator:
         self._ood_covariance = self._ood_covariance + weight**2 * _covariance_of_mean(placements.v01, "OOD")
 
     def estimate(self) -> MeanEstimate:
-        """Give the mean over the sets so far, and its covariance; raises InputError when there are none.
+        """Return the mean over the sets so far, and its covariance; raises InputError if there are none.
 
-        n_ood_effective keeps Newcombe's interval for an extreme mean honest: were the placements of all sets
-        to vary alike, one set of that many samples would have the OOD variance of the mean.
+        n_ood_effective is the sample size for Newcombe's interval of an extreme mean: if the placements of all sets had
+        equal variance, one set of this size would have the OOD variance of the mean.
         """
         if isinstance(self._v10, float) or isinstance(self._auroc, float):
             raise InputError("the mean of no OOD sets: add the placements of at least one")
@@ -162,12 +160,12 @@ class MeanAccumulator:
 def weighted_mean(placements: Iterable[Placements], weights: Sequence[float] | None = None) -> MeanEstimate:
     """Estimate the mean AUROC over OOD sets that share their ID samples, and its covariance.
 
-    One weight a set, in any unit; equal where none are given. Equation and errors: MeanAccumulator.
+    One weight per set, in any unit; equal weights if None. Equation and errors: MeanAccumulator.
     """
     sets = list(placements)
     weights = [1.0] * len(sets) if weights is None else weights
     if len(weights) != len(sets):
-        raise InputError(f"{len(weights)} weights for {len(sets)} OOD sets: give one for each")
+        raise InputError(f"{len(weights)} weights for {len(sets)} OOD sets: give one per set")
     mean = MeanAccumulator()
     for one, weight in zip(sets, weights, strict=True):
         mean.add(one, weight)
@@ -175,19 +173,18 @@ def weighted_mean(placements: Iterable[Placements], weights: Sequence[float] | N
 
 
 def paired_p_values(auroc: ArrayLike, covariance: ArrayLike) -> Floats:
-    """Compute two-sided p-values (S, S) that two AUROCs are equal, by DeLong's z-test on the difference.
+    """Compute two-sided p-values (S, S) for the equality of two AUROCs, by DeLong's z-test on the difference.
 
-    AUROCs (S,) and their covariance (S, S), of one set or of a mean. Equal AUROCs have p = 1; unequal ones
-    whose difference has no variance, p = 0. A variance below what rounding loses counts as that much, so
-    that two nearly identical scorers are never told apart by rounding. Raises InputError for wrong shapes
-    and for NaN.
+    AUROCs (S,) and their covariance (S, S), of one set or of a mean. Equal AUROCs have p = 1; unequal AUROCs whose
+    difference has variance 0 have p = 0. A variance below its rounding error is raised to that error, so that rounding
+    alone never makes two nearly identical scorers differ. Raises InputError for wrong shapes and NaN.
     """
     from scipy.special import ndtr
 
     means, spread = _as_floats(auroc, "auroc", 1), _as_floats(covariance, "covariance", 2)
     if spread.shape != (len(means), len(means)):
         raise InputError(
-            f"covariance has shape {spread.shape}; valid: ({len(means)}, {len(means)}), as auroc has"
+            f"covariance has shape {spread.shape}; valid: ({len(means)}, {len(means)}), to match auroc"
         )
     variances = spread.diagonal()[:, None] + spread.diagonal()[None, :]
     scale = np.sqrt(np.maximum(variances - 2 * spread, ROUNDING * variances))
@@ -196,11 +193,11 @@ def paired_p_values(auroc: ArrayLike, covariance: ArrayLike) -> Floats:
 
 
 def paired_t_p_values(values: ArrayLike) -> Floats:
-    """Compute two-sided p-values (S, S) that two scorers' means over seeds are equal, by the paired t-test.
+    """Compute two-sided p-values (S, S) for the equality of two scorers' means over seeds, by the paired t-test.
 
-    Values (S, R), one column a seed, so that each difference is taken within one checkpoint; df = R - 1.
-    With fewer than FEWEST_SEEDS seeds every p is 1: undecided. Equal means have p = 1; a difference that no
-    seed changes, p = 0. Raises InputError for wrong shapes and for NaN. Student (Biometrika 1908).
+    Values (S, R), one column per seed, so that each difference is taken within one checkpoint; df = R - 1. With fewer
+    than FEWEST_SEEDS seeds every p is 1: undecided. Equal means have p = 1; a difference that is the same for all seeds
+    has p = 0. Raises InputError for wrong shapes and NaN. Student (Biometrika 1908).
     """
     from scipy.special import stdtr
 
@@ -216,18 +213,18 @@ def paired_t_p_values(values: ArrayLike) -> Floats:
 
 
 def _standardise(differences: Floats, scale: Floats) -> Floats:
-    """Divide the sizes of differences by their scale; 0 / 0 is 0, and anything else over 0 is infinite."""
+    """Divide absolute differences by their scale; 0 / 0 is 0, and x / 0 is infinite."""
     sizes = np.abs(differences)
-    sizes[sizes <= ROUNDING] = 0.0  # AUROCs and means are of the order of 1
+    sizes[sizes <= ROUNDING] = 0.0  # AUROCs and means have magnitude of about 1
     endless = np.where(sizes > 0, np.inf, 0.0)
     return np.divide(sizes, scale, out=endless, where=scale > 0)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjust p-values (K,) so that rejecting those at most alpha errs at all with probability alpha or less.
+    """Adjust p-values (K,) so that rejecting those at most alpha has a family-wise error rate of at most alpha.
 
-    Step-down: the i-th smallest of K is multiplied by K - i + 1, kept monotone and at most 1. Raises
-    InputError for what is not in 0..1. Holm (Scandinavian Journal of Statistics 1979).
+    Step-down: the i-th smallest of K is multiplied by K - i + 1, then made monotone and at most 1. Raises InputError
+    for values outside 0..1. Holm (Scandinavian Journal of Statistics 1979).
     """
     raw = _as_floats(p_values, "p_values", 1)
     if ((raw < 0) | (raw > 1)).any():
@@ -240,17 +237,17 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def rank_ranges(auroc: ArrayLike, p_values: ArrayLike, alpha: float = 0.05) -> tuple[Integers, Integers]:
-    """Compute each scorer's best and worst rank, (S,) each, that the pairwise tests leave open.
+    """Compute each scorer's best and worst rank, (S,) each, that the pairwise tests allow.
 
-    Best is 1 + the number of scorers significantly better, worst is S - the number significantly worse, with
-    Holm's adjustment over all S(S - 1) / 2 pairs. Values (S,), higher is better, and p-values (S, S), of
-    which the upper triangle is read. Raises InputError for wrong shapes, NaN and alpha outside 0..1.
+    Best is 1 + the number of significantly better scorers; worst is S - the number of significantly worse ones. Holm's
+    adjustment is over all S(S - 1) / 2 pairs. Values (S,), higher is better, and p-values (S, S), of which only the
+    upper triangle is read. Raises InputError for wrong shapes, NaN and alpha outside 0..1.
     """
     means, raw = _as_floats(auroc, "auroc", 1), _as_floats(p_values, "p_values", 2)
     count = len(means)
     if raw.shape != (count, count):
         raise InputError(
-            f"p_values has shape {raw.shape}; valid: ({count}, {count}), as auroc has {count} scorers"
+            f"p_values has shape {raw.shape}; valid: ({count}, {count}), because auroc has {count} scorers"
         )
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha}; valid: between 0 and 1, such as 0.05")

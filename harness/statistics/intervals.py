@@ -1,6 +1,6 @@
-"""Confidence intervals of a leaderboard's cells: of an AUROC, of an FPR95, and of a mean over seeds.
+"""Confidence intervals of AUROC, FPR95, shares, rank correlations and means over seeds.
 
-All are analytic; none resamples. Shapes: m ID samples, n OOD samples, R seeds.
+All are analytic, without resampling. Shapes: m ID samples, n OOD samples, R seeds.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     Scores = NDArray[Any] | Tensor
 
 Interval = tuple[float, float]
-HALVINGS = 64  # of an interval inside 0..1: as near as float64 comes
+HALVINGS = 64  # of an interval inside 0..1, down to float64 precision
 
 
 def logit_interval(
     auroc: float, variance: float, n_id: float, n_ood: float, confidence: float = 0.95
 ) -> Interval:
-    """Compute the confidence interval of an AUROC, normal on the logit scale, from its DeLong variance.
+    """Compute the confidence interval of an AUROC from its DeLong variance, normal on the logit scale.
 
-    logit(A) ± z sqrt(V) / (A (1 - A)), mapped back: inside 0..1, and wider towards ½. n_id and n_ood count
-    the samples; for a mean over OOD sets they are MeanEstimate's n_id and n_ood_effective.
+    logit(A) ± z sqrt(V) / (A (1 - A)), mapped back: it lies inside 0..1 and is wider towards ½. n_id and n_ood are
+    numbers of samples; for a mean over OOD sets they are MeanEstimate's n_id and n_ood_effective.
 
-    An AUROC of exactly 0 or 1 has variance 0 and no logit: its interval is method 5 of Newcombe (Statistics
-    in Medicine 25, 2006, part 2), the roots t of
+    An AUROC of exactly 0 or 1 has variance 0 and no logit. Its interval is method 5 of Newcombe (Statistics in Medicine
+    25, 2006, part 2): the roots t of
 
         (A - t)² = z² t (1 - t) / (mn) · [2N - 1 - (3N - 3) / ((2 - t)(1 + t))],   N = (m + n) / 2.
 
-    Inside 0..1 the variance of one set is 0 only where all scores are equal, and that of a mean only where
-    each set is so or is separated perfectly. Then no pair tells anything of the spread, a width of nothing
-    would claim the opposite, and method 5 is used too: it needs A, m and n alone.
+    For an AUROC strictly between 0 and 1, the variance of one set is 0 only if all scores are equal; the variance of a
+    mean is 0 only if in each set all scores are equal or separation is perfect. The data then contain no information
+    on the spread, and an interval of width 0 would be wrong. So method 5 is used too: it needs only A, m and n.
 
     Raises InputError for an AUROC outside 0..1, a variance that is negative or not finite, and no samples.
     """
@@ -77,7 +77,7 @@ def _tail(confidence: float) -> float:
 
 
 def _newcombe_lower(auroc: float, z: float, n_id: float, n_ood: float) -> float:
-    """Solve Newcombe's method 5 for the root below the AUROC by bisection; the upper one mirrors it."""
+    """Find the root of Newcombe's method 5 below the AUROC by bisection; the upper root follows by symmetry."""
     twice_n = n_id + n_ood
     below, above = 0.0, auroc
     for _ in range(HALVINGS):
@@ -92,7 +92,7 @@ def _newcombe_lower(auroc: float, z: float, n_id: float, n_ood: float) -> float:
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """The mean over seeds, their standard deviation (ddof 1), the mean's interval; None if undefined."""
+    """The mean over seeds, the standard deviation (ddof 1) and the mean's interval; None if undefined."""
 
     mean: float
     sd: float | None
@@ -104,9 +104,8 @@ def seed_interval(
 ) -> SeedSummary:
     """Compute the mean of a metric over R seeds and its Student's t interval, clipped to bounds.
 
-    mean ± t sd / sqrt(R), values (R,), df = R - 1. One seed has neither standard deviation nor interval. The
-    bounds are those of a share; differences of shares have (-1, 1).
-    Raises InputError for no seeds, a wrong shape and NaN.
+    mean ± t sd / sqrt(R), values (R,), df = R - 1. One seed has neither standard deviation nor interval. The default
+    bounds are for a share; differences of shares need (-1, 1). Raises InputError for no seeds, a wrong shape and NaN.
     """
     from scipy.special import stdtrit
 
@@ -128,26 +127,26 @@ def fpr95_interval(
     positive: Literal["id", "ood"] = "id",
     confidence: float = 0.95,
 ) -> Interval:
-    """Compute the confidence interval of an FPR95, whose threshold is estimated too, without resampling.
+    """Compute the confidence interval of an FPR95, including the error of its estimated threshold.
 
-    Scores (m,) and (n,), higher = more OOD; positive names the convention, as in metrics.fpr95_id and
-    fpr95_ood. Two errors add up, each asymmetric: of the share at a fixed threshold (Wilson, JASA 1927) and
-    of the threshold, which moves the share between those at the positive side's order statistics whose ranks
-    hold the 95 % quantile with the given confidence, whatever the distribution. MOVER (Zou & Donner,
-    Statistics in Medicine 2008) adds the squares of their distances from the estimate.
+    Scores (m,) and (n,), higher = more OOD; `positive` selects the convention of metrics.fpr95_id or fpr95_ood. Two
+    asymmetric errors are combined. One is the error of the share at a fixed threshold (Wilson, JASA 1927). The other is
+    the error of the threshold: the share is also computed at two order statistics of the positive side, whose ranks
+    enclose the 95 % quantile with the given confidence for any distribution. MOVER (Zou & Donner, Statistics in
+    Medicine 2008) adds the squares of the two distances from the estimate.
 
-    Ranks are real numbers, the beta quantiles of uniform order statistics, and the share is interpolated
-    between whole ones: rounded outwards they are needlessly wide below a thousand samples. Beyond the
-    largest sample the share is 1, so below about 72 samples of the positive side the upper limit is 1. Where
-    positive scores tie near the quantile, the threshold moves in jumps that do not average out, and squares
-    alone fall short; so the distances are added as if correlated by the share of neighbours that tie
-    (MOVER's form for correlated estimates, Zou, Psychological Methods 2007).
+    Ranks are real numbers, beta quantiles of uniform order statistics, and the share is interpolated between integer
+    ranks: ranks rounded outwards give intervals that are too wide below a thousand samples. Beyond the largest sample
+    the share is 1, so with fewer than about 72 positive samples the upper limit is 1. If positive scores tie near the
+    quantile, the threshold moves in jumps that do not average out, and the sum of squares is too small. So the
+    distances are added with a correlation: the share of tied neighbours (MOVER for correlated estimates, Zou,
+    Psychological Methods 2007).
 
-    In simulations of normal scores, separated a little or perfectly, the coverage is nominal or a few points
-    above it, most at a hundred samples; with rounded scores it falls slightly short at worst. As Wilson's
-    own interval it is short where the true share lies within about 1 / n of 0 or 1.
+    In simulations of normal scores with small or perfect separation, coverage is nominal or a few points above it, most
+    at a hundred samples; with rounded scores it is slightly too low in the worst case. Like Wilson's interval, it
+    covers too little if the true share is within about 1 / n of 0 or 1.
 
-    Raises InputError as metrics.fpr95_id does, and for another positive and confidence outside 0..1.
+    Raises InputError as metrics.fpr95_id does, and for another `positive` and confidence outside 0..1.
     """
     if positive not in ("id", "ood"):
         raise InputError(f"positive is {positive!r}; valid: 'id', 'ood'")
@@ -167,7 +166,7 @@ def _add(first: float, second: float, correlation: float) -> float:
 
 
 def wilson_interval(share: float, count: int, confidence: float = 0.95) -> Interval:
-    """Compute the score interval of a share of count samples; it always holds the share. Wilson (JASA 1927)."""
+    """Compute the score interval of a share of count samples; it always contains the share. Wilson (JASA 1927)."""
     z = _normal_quantile(confidence)
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     reach = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
@@ -177,7 +176,7 @@ def wilson_interval(share: float, count: int, confidence: float = 0.95) -> Inter
 def normal_interval(
     value: float, standard_error: float | None, confidence: float = 0.95
 ) -> tuple[float | None, float | None]:
-    """Give value ± z standard errors; (None, None) of an exact value, which has no standard error."""
+    """Return value ± z standard errors; (None, None) for an exact value, which has no standard error."""
     if standard_error is None:
         return None, None
     reach = _normal_quantile(confidence) * standard_error
@@ -187,8 +186,8 @@ def normal_interval(
 def rank_correlation_interval(correlation: float, count: int, confidence: float = 0.95) -> Interval | None:
     """Compute the interval of Spearman's correlation of count pairs on Fisher's scale.
 
-    The standard error is √((1 + ρ²/2) / (n - 3)) (Bonett & Wright, Psychometrika 2000). At ±1 the scale ends: there the
-    interval is that of the correlation half a swap of neighbours away, with ±1 as its end. None below 4 pairs.
+    The standard error is √((1 + ρ²/2) / (n - 3)) (Bonett & Wright, Psychometrika 2000). At ±1 the scale is infinite: then
+    the interval is that of the correlation half a swap of neighbours away, extended to ±1. None below 4 pairs.
     """
     if count < 4:
         return None
@@ -201,10 +200,10 @@ def rank_correlation_interval(correlation: float, count: int, confidence: float 
 
 @lru_cache(maxsize=256)
 def _rank_range(count: int, confidence: float) -> Interval:
-    """Give the real ranks l, u with P(U_(l) > 0.95) = P(U_(u) < 0.95) = the tail, of count uniform samples.
+    """Return the real ranks l, u with P(U_(l) > 0.95) = P(U_(u) < 0.95) = the tail, of count uniform samples.
 
-    0 and count + 1 stand for ranks below the smallest and beyond the largest sample. P(U_(k) > p) is the
-    binomial distribution at k - 1, extended to real k by the incomplete beta function.
+    Ranks 0 and count + 1 mean below the smallest and above the largest sample. P(U_(k) > p) is the binomial
+    distribution function at k - 1, extended to real k by the incomplete beta function.
     """
     from scipy.special import bdtrik
 
@@ -217,10 +216,7 @@ def _rank_range(count: int, confidence: float) -> Interval:
 def _shares(
     kept: Tensor, other: Tensor, lowest: float, highest: float
 ) -> tuple[tuple[float, float, float], float]:
-    """Give other's shares at kept's lowest, accepting and highest rank, and the share of ties between.
-
-    Both are sorted.
-    """
+    """Return the shares of sorted `other` at three ranks of sorted `kept`, and the share of ties between them."""
     import torch
 
     count = len(kept)

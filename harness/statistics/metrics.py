@@ -1,9 +1,8 @@
-"""The numbers a leaderboard shows: how well scores separate ID from OOD, and how good a model's classes are.
+"""Metrics: how well scores separate ID from OOD, and the accuracy and calibration of a classifier.
 
-Higher scores mean more OOD. Scores are numpy arrays or torch tensors of integers or floats; everything is
-computed in float64 on the device they are on, ties are grouped, infinities are ordered, and NaN raises
-InputError. The metrics of a pair are kernels of one Ranking, so that computing all of them sorts each side
-once.
+Higher scores mean more OOD. Scores are numpy arrays or torch tensors of integers or floats. Everything is computed in
+float64 on their device. Ties are grouped, infinities are ordered, and NaN raises InputError. The metrics of a pair of
+ID and OOD scores are kernels of one Ranking, so that computing all of them sorts each side once.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
 
     Scores = NDArray[Any] | Tensor
 
-ROWS_AT_ONCE = 4096  # logits that are in float64 at one time
+ROWS_AT_ONCE = 4096  # rows of logits that are converted to float64 at once
 
 
 def auroc(id_scores: Scores, ood_scores: Scores) -> float:
     """Compute P(ood > id) + ½ P(ood = id), the area under the ROC curve.
 
-    Scores (m,) and (n,); higher is better. Raises InputError for NaN, an empty side, a wrong shape and two
-    devices, as every metric of a pair does. Hanley & McNeil (Radiology 1982): the Wilcoxon statistic.
+    Scores (m,) and (n,); higher is better. Raises InputError for NaN, an empty side, a wrong shape and two devices, as
+    every metric of a pair does. Hanley & McNeil (Radiology 1982): the Wilcoxon statistic.
     """
     return float(_auroc(Ranking.of(id_scores, ood_scores)))
 
@@ -44,7 +43,7 @@ def auroc(id_scores: Scores, ood_scores: Scores) -> float:
 def fpr95_id(id_scores: Scores, ood_scores: Scores) -> float:
     """Compute the share of OOD accepted at the lowest threshold that accepts at least 95 % of ID.
 
-    ID is the positive class; a sample is accepted where its score is at most the threshold. Lower is better.
+    ID is the positive class; a sample is accepted if its score is at most the threshold. Lower is better.
     """
     return float(_fpr95_id(Ranking.of(id_scores, ood_scores)))
 
@@ -52,8 +51,7 @@ def fpr95_id(id_scores: Scores, ood_scores: Scores) -> float:
 def fpr95_ood(id_scores: Scores, ood_scores: Scores) -> float:
     """Compute the share of ID flagged at the highest threshold that flags at least 95 % of OOD.
 
-    OOD is the positive class; a sample is flagged where its score is at least the threshold. Lower is
-    better.
+    OOD is the positive class; a sample is flagged if its score is at least the threshold. Lower is better.
     """
     return float(_fpr95_ood(Ranking.of(id_scores, ood_scores)))
 
@@ -67,31 +65,30 @@ def tnr95_id(id_scores: Scores, ood_scores: Scores) -> float:
 
 
 def dtacc(id_scores: Scores, ood_scores: Scores) -> float:
-    """Compute detection accuracy: the largest mean of ID's accepted and OOD's rejected share, at any threshold.
+    """Compute detection accuracy: the mean of ID's accepted and OOD's rejected share, at the best threshold.
 
-    Both sides weigh the same, whatever their sizes, and a threshold that accepts all or nothing counts, so
-    that it is ½ or more. Higher is better. Liang et al. (ICLR 2018) report 1 minus it, the detection error;
-    Lee et al. (NeurIPS 2018).
+    Both sides have equal weight, whatever their sizes. Thresholds that accept all or nothing count too, so it is ½ or
+    more. Higher is better. Lee et al. (NeurIPS 2018); Liang et al. (ICLR 2018) report the detection error, 1 minus it.
     """
     return float(_dtacc(Ranking.of(id_scores, ood_scores)))
 
 
 def aupr_in(id_scores: Scores, ood_scores: Scores) -> float:
-    """Compute the trapezoid under precision-recall where ID is positive and ranked by low score.
+    """Compute the area under precision-recall by the trapezoidal rule, with ID positive, ranked by low score.
 
-    The curve has one point for each distinct score and begins at (recall 0, precision 1). Straight lines
-    between points flatter ties (Davis & Goadrich, ICML 2006): see ap_in. Higher is better.
+    The curve has one point per distinct score and begins at (recall 0, precision 1). Straight lines between points give
+    values that are too high with ties (Davis & Goadrich, ICML 2006): see ap_in. Higher is better.
     """
     return float(_aupr_in(Ranking.of(id_scores, ood_scores)))
 
 
 def aupr_out(id_scores: Scores, ood_scores: Scores) -> float:
-    """Compute the trapezoid under precision-recall with OOD positive, ranked by high score; see aupr_in."""
+    """Compute the trapezoidal area under precision-recall, with OOD positive, ranked by high score; see aupr_in."""
     return float(_aupr_out(Ranking.of(id_scores, ood_scores)))
 
 
 def ap_in(id_scores: Scores, ood_scores: Scores) -> float:
-    """Compute average precision, the steps under precision-recall, with ID positive, ranked by low score.
+    """Compute average precision, the area under precision-recall in steps, with ID positive, ranked by low score.
 
     It is the mean over ID samples of the precision at that sample's score. Higher is better.
     """
@@ -99,12 +96,12 @@ def ap_in(id_scores: Scores, ood_scores: Scores) -> float:
 
 
 def ap_out(id_scores: Scores, ood_scores: Scores) -> float:
-    """Compute average precision where OOD is positive and ranked by high score; see ap_in."""
+    """Compute average precision, with OOD positive, ranked by high score; see ap_in."""
     return float(_ap_out(Ranking.of(id_scores, ood_scores)))
 
 
 def all_metrics(id_scores: Scores, ood_scores: Scores) -> dict[str, float]:
-    """Compute every metric in METRICS from one sort of each side, with one transfer from the device.
+    """Compute all METRICS with one sort per side and one transfer from the device.
 
     Scores (m,) and (n,); the result has the names and the order of METRICS. Raises InputError as auroc does.
     """
@@ -118,8 +115,7 @@ def all_metrics(id_scores: Scores, ood_scores: Scores) -> dict[str, float]:
 def accuracy(logits: Scores, labels: Scores) -> float:
     """Compute the share of samples whose largest logit is that of their label.
 
-    Logits (N, C), integer labels (N,) in 0..C-1. Raises InputError for NaN, wrong shapes, labels and
-    devices.
+    Logits (N, C), integer labels (N,) in 0..C-1. Raises InputError for NaN, wrong shapes, labels and devices.
     """
     return float(_correct(*_read_logits(logits, labels)).double().mean())
 
@@ -127,9 +123,9 @@ def accuracy(logits: Scores, labels: Scores) -> float:
 def ece(logits: Scores, labels: Scores, bins: int = 15) -> float:
     """Compute the expected calibration error over equal-width bins of the largest softmax probability.
 
-    The sum over bins of |accuracy - mean confidence|, weighted by the bin's share of samples; bin b holds
-    confidences in (b / bins, (b + 1) / bins]. Logits (N, C), integer labels (N,); lower is better. Raises
-    InputError as accuracy does, and for infinite confidence and bins < 1. Guo et al. (ICML 2017), eq. 3.
+    The sum over bins of |accuracy - mean confidence|, weighted by the bin's share of samples; bin b holds confidences
+    in (b / bins, (b + 1) / bins]. Logits (N, C), integer labels (N,); lower is better. Raises InputError as accuracy
+    does, and for infinite confidence and bins < 1. Guo et al. (ICML 2017), eq. 3.
     """
     import torch
 
@@ -144,30 +140,28 @@ def ece(logits: Scores, labels: Scores, bins: int = 15) -> float:
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
-    """Compute ece from each sample's confidence (N,) in 0..1 and whether it was classified rightly (N,)."""
+    """Compute ece from each sample's confidence (N,) in 0..1 and whether its prediction is correct (N,)."""
     import torch
 
     edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
     gaps = correct.double() - confidence
     member = torch.bucketize(confidence, edges) == torch.arange(bins, device=confidence.device)[:, None]
-    # A product sums in one order on every device; scattered additions do not.
+    # A matrix product sums in a fixed order on every device; scattered additions do not.
     return float((member.double() @ gaps).abs().sum() / len(gaps))
 
 
 def _read_logits(logits: Scores, labels: Scores) -> tuple[Tensor, Tensor]:
     scores, classes = as_tensor(logits, "logits"), as_tensor(labels, "labels")
     if scores.ndim != 2 or not scores.numel():
-        raise InputError(f"logits has shape {tuple(scores.shape)}; valid: (N, C), one row for each sample")
+        raise InputError(f"logits has shape {tuple(scores.shape)}; valid: (N, C), one row per sample")
     if classes.shape != scores.shape[:1]:
         raise InputError(
-            f"labels has shape {tuple(classes.shape)}; valid: ({len(scores)},), one label a row of logits"
+            f"labels has shape {tuple(classes.shape)}; valid: ({len(scores)},), one label per row of logits"
         )
     check_one_device(logits=scores, labels=classes)
     check_not_nan(scores, "logits")
     if classes.is_floating_point() or not bool(((classes >= 0) & (classes < scores.shape[1])).all()):
-        raise InputError(
-            f"labels must be integers in 0..{scores.shape[1] - 1}, as logits has that many columns"
-        )
+        raise InputError(f"labels must be integers in 0..{scores.shape[1] - 1}, the columns of logits")
     return scores, classes
 
 
@@ -195,10 +189,10 @@ def _tnr95_id(ranking: Ranking) -> Tensor:
 
 
 def _dtacc(ranking: Ranking) -> Tensor:
-    """Look at the thresholds that are ID scores: between two of them, more OOD is accepted and no more ID.
+    """Use only the ID scores as thresholds: a threshold between two of them accepts more OOD but no more ID.
 
-    The last one accepts all of ID and so is worth ½ or more, which is what accepting nothing is worth. The
-    sums are of whole numbers, so that the result is exact but for one division.
+    The last one accepts all of ID and so gives ½ or more; accepting nothing gives exactly ½. All sums are of integers,
+    so that only the final division rounds.
     """
     at_id, m, n = ranking.id_counts, len(ranking.ids), len(ranking.oods)
     pairs = at_id.id_at_most * n + (n - at_id.ood_at_most) * m
@@ -206,26 +200,26 @@ def _dtacc(ranking: Ranking) -> Tensor:
 
 
 def _precisions_in(ranking: Ranking) -> tuple[Tensor, Tensor]:
-    """Give the precision at each ID sample's score, and at the curve's point just before it; (m,) each."""
+    """Return the precision at each ID sample's score, and at the previous point of the curve; (m,) each."""
     at_id = ranking.id_counts
     return _precision(at_id.id_at_most, at_id.ood_at_most), _precision(at_id.id_below, at_id.ood_below)
 
 
 def _precisions_out(ranking: Ranking) -> tuple[Tensor, Tensor]:
-    """Give the precision at each OOD sample's score, and at the curve's point just before it; (n,) each."""
+    """Return the precision at each OOD sample's score, and at the previous point of the curve; (n,) each."""
     at_ood, m, n = ranking.ood_counts, len(ranking.ids), len(ranking.oods)
     before = _precision(n - at_ood.ood_at_most, m - at_ood.id_at_most)
     return _precision(n - at_ood.ood_below, m - at_ood.id_below), before
 
 
 def _precision(hits: Tensor, false_alarms: Tensor) -> Tensor:
-    """Divide hits by all that is taken; where nothing is taken, the curve's anchor at precision 1."""
+    """Divide hits by all samples taken; 1 if none is taken, the start of the curve."""
     taken = hits + false_alarms
     return (hits.double() / taken).masked_fill(taken == 0, 1.0)
 
 
 def _trapezoid(precisions: tuple[Tensor, Tensor]) -> Tensor:
-    """Average the precision on both ends of the step in recall that each positive sample makes."""
+    """Average the precision at both ends of the step in recall that each positive sample adds."""
     at_sample, before = precisions
     return (at_sample.mean() + before.mean()) / 2
 
@@ -248,7 +242,7 @@ def _ap_out(ranking: Ranking) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of a pair of ID and OOD scores: its function, its column's header, and which way is better."""
+    """A metric of a pair of ID and OOD scores: its function, kernel, column header and direction."""
 
     function: Callable[[Scores, Scores], float]
     kernel: Callable[[Ranking], Tensor]

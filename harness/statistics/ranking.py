@@ -1,7 +1,7 @@
-"""How ID and OOD scores interleave: what metrics, placements and intervals are all counted from.
+"""The order of ID and OOD scores among each other: the counts behind metrics, placements and intervals.
 
-Shapes: m ID samples, n OOD samples, S scorers. Scores become float64 on the device they are on; torch is
-imported when a score is first read.
+Shapes: m ID samples, n OOD samples, S scorers. Scores become float64 on their device; torch is imported when a score is
+first read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def accepting_rank(count: int) -> int:
-    """Give the smallest k with k / count >= 0.95, in whole numbers: 0.95 * count may round to either side."""
+    """Return the smallest k with k / count >= 0.95, by integer arithmetic: 0.95 * count may round up or down."""
     return -(-19 * count // 20)
 
 
 def as_tensor(values: Scores, name: str) -> Tensor:
-    """Wrap an array as a tensor, without a copy where that is possible; pass a tensor on, detached.
+    """Wrap an array as a tensor, without a copy if possible; a tensor is only detached.
 
-    Raises InputError, which calls the argument by name, for what is not real numbers.
+    Raises InputError, which names the argument, for values that are not real numbers.
     """
     import torch
 
@@ -40,28 +40,28 @@ def as_tensor(values: Scores, name: str) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise _not_numbers(name, array.dtype)
-    # torch warns of arrays that are not writable, which memory-mapped scores are: those alone are copied.
+    # torch warns about read-only arrays, such as memory-mapped scores: only these are copied.
     return torch.from_numpy(np.require(array, _torch_dtype(array), ["C", "A", "W"]))
 
 
 def _torch_dtype(array: NDArray[Any]) -> np.dtype[Any]:
-    """Give the dtype, known to torch, that holds the array's values: not every width and byte order is."""
+    """Return a dtype of torch that holds the array's values: torch lacks some widths and byte orders."""
     if array.dtype.kind == "f" and array.itemsize <= 8:
         return array.dtype.newbyteorder("=")
     return np.dtype(np.float64 if array.dtype.kind == "f" or array.dtype == np.uint64 else np.int64)
 
 
 def _not_numbers(name: str, dtype: object) -> InputError:
-    return InputError(f"{name} holds {dtype}; valid: integers and floats. Pass one number for each sample")
+    return InputError(f"{name} holds {dtype}; valid: integers and floats. Pass one number per sample")
 
 
 def read_pair(
     id_scores: Scores, ood_scores: Scores, *, dims: tuple[int, ...] = (1,)
 ) -> tuple[Tensor, Tensor]:
-    """Read both sides' scores as float64 tensors: (m,) and (n,), or (S, m) and (S, n) where dims holds 2.
+    """Read both sides' scores as float64 tensors: (m,) and (n,), or (S, m) and (S, n) if dims contains 2.
 
-    Infinite scores keep their place in the order. Raises InputError for NaN, an empty side, a wrong number
-    of dimensions, different numbers of scorers, and two devices.
+    Infinite scores are valid. Raises InputError for NaN, an empty side, a wrong number of dimensions, different numbers
+    of scorers, and two devices.
     """
     pair = {"id_scores": as_tensor(id_scores, "id_scores"), "ood_scores": as_tensor(ood_scores, "ood_scores")}
     for name, scores in pair.items():
@@ -79,33 +79,31 @@ def read_pair(
 
 
 def check_one_device(**tensors: Tensor) -> None:
-    """Raise InputError where the tensors, given by argument name, lie on different devices."""
+    """Raise InputError if the tensors, given by argument name, are on different devices."""
     if len({tensor.device for tensor in tensors.values()}) > 1:
         places = " and ".join(f"{name} is on {tensor.device}" for name, tensor in tensors.items())
         raise InputError(f"{places}: move them to one device with .to()")
 
 
 def check_not_nan(values: Tensor, name: str) -> None:
-    """Raise InputError where values hold NaN, which has no place in an order."""
+    """Raise InputError if values contain NaN, which cannot be ordered."""
     count = int(values.isnan().sum())
     if count:
         raise InputError(
-            f"{name} holds {count} NaN of {values.numel()} values: mend what computed them, or drop them"
+            f"{name} holds {count} NaN of {values.numel()} values: fix their computation, or drop them"
         )
 
 
 def _check_shape(scores: Tensor, name: str, dims: tuple[int, ...]) -> None:
     if scores.ndim not in dims:
         valid = " or ".join({1: "(N,)", 2: "(S, N)"}[count] for count in dims)
-        raise InputError(
-            f"{name} has shape {tuple(scores.shape)}; valid: {valid}. Pass one score for each sample"
-        )
+        raise InputError(f"{name} has shape {tuple(scores.shape)}; valid: {valid}. Pass one score per sample")
     if not scores.numel():
         raise InputError(f"{name} is empty (shape {tuple(scores.shape)}): pass at least one sample")
 
 
 def sort_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort scores along their last dimension, lowest first; give them and where each one was."""
+    """Sort scores along their last dimension, lowest first; return them and their original positions."""
     import torch
 
     if scores.device.type != "cpu":
@@ -117,7 +115,7 @@ def sort_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def count_below(sorted_scores: Tensor, scores: Tensor) -> Tensor:
-    """Count, for each of scores, the sorted_scores strictly below it; fastest where scores are sorted too."""
+    """Count, for each of scores, the sorted_scores strictly below it; fastest if scores are sorted too."""
     return _search(sorted_scores, scores, "left")
 
 
@@ -131,7 +129,7 @@ def _search(sorted_scores: Tensor, scores: Tensor, side: Literal["left", "right"
 
     if scores.device.type != "cpu":
         return torch.searchsorted(sorted_scores, scores.contiguous(), side=side)
-    # numpy resumes at the score before, and starts no threads, which wait for each other on a busy machine.
+    # numpy starts at the previous result, and uses no threads, which wait for each other on a busy machine.
     found = np.empty(scores.shape, dtype=np.int64)
     parts = [part.reshape(-1, part.shape[-1]) for part in (found, sorted_scores.numpy(), scores.numpy())]
     for counts, row, queries in zip(*parts, strict=True):
@@ -140,17 +138,16 @@ def _search(sorted_scores: Tensor, scores: Tensor, side: Literal["left", "right"
 
 
 def share_of_pairs(twice_below: Tensor, below_count: int) -> Tensor:
-    """Give the share of pairs that are ordered, ties as half, from the sum of count_below and count_at_most.
+    """Compute the share of correctly ordered pairs, ties as half, from the sum of count_below and count_at_most.
 
-    The sum over the last dimension is one of whole numbers, so that the result is exact but for one
-    division.
+    The sum over the last dimension is of integers, so that only the final division rounds.
     """
     return twice_below.sum(dim=-1).double() / (2 * below_count * twice_below.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """For each sample of one side, lowest first: how many of each side lie below it, and at most at it."""
+    """For each sample of one side, lowest first: the numbers of ID and OOD scores below it, and at most equal to it."""
 
     id_below: Tensor
     id_at_most: Tensor
@@ -160,7 +157,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Both sides' scores, lowest first, and the counts that metrics share, each counted when first read."""
+    """Both sides' scores, lowest first, and the counts that metrics share, computed when first read."""
 
     ids: Tensor  # (m,)
     oods: Tensor  # (n,)
