@@ -38,10 +38,25 @@ class GaugeReport:
         return None
 
 
+class GaugeSitting(harness.Sitting[GaugeCell]):
+    """The gauges of one model."""
+
+    def key(self, cell) -> str:
+        stream = self.job.sets.stream(cell.on)
+        return f"gauge 1 {cell.place['gauge']} {self.job.bench.loaded.features_key(stream, layers=False)}"
+
+    def measured(self, cell) -> harness.Measured:
+        features = self.job.bench.features(cell.on, self.job.sets.stream(cell.on))
+        mean = sum(float(chunk.logits.sum()) for chunk in features) / len(features)
+        value = {"value": mean + float(cell.place["gauge"]), "lo": None, "hi": None}
+        return harness.Measured({"metrics": {"mean": value}})
+
+
 class Gauges(harness.Evaluation[GaugeCell]):
     """The mean logit of every set."""
 
     name = "gauge"
+    sitting = GaugeSitting
     section = GaugeSection
     report = GaugeReport()
 
@@ -54,29 +69,8 @@ class Gauges(harness.Evaluation[GaugeCell]):
         for offset in plan.suite.section(GaugeSection).gauges:
             for name in ("id", *(entry.name for entry in plan.sets)):
                 cell_id = plan.cell_id(model, what=f"gauge {offset}", on=name)
-                yield GaugeCell(model, None, name, cell_id, {"kind": "gauge", "gauge": str(offset)})
-
-    def begin(self, job) -> GaugeSitting:
-        return GaugeSitting(job)
-
-
-class GaugeSitting(harness.Sitting[GaugeCell]):
-    """The gauges of one model."""
-
-    def missing(self, cell) -> harness.NotApplicable | None:
-        missing = self.job.bench.missing(frozenset({"logits"}))
-        return harness.NotApplicable({"gauge": cell.head["gauge"]}, missing) if missing else None
-
-    def key(self, cell) -> str:
-        stream = self.job.sets.stream(cell.on)
-        return f"gauge 1 {cell.head['gauge']} {self.job.bench.loaded.features_key(stream, layers=False)}"
-
-    def measure(self, cells) -> Iterator[tuple[GaugeCell, harness.Measured]]:
-        for cell in cells:
-            features = self.job.bench.features(cell.on, self.job.sets.stream(cell.on))
-            mean = sum(float(chunk.logits.sum()) for chunk in features) / len(features)
-            value = {"value": mean + float(cell.head["gauge"]), "lo": None, "hi": None}
-            yield cell, harness.Measured({"metrics": {"mean": value}})
+                place, head = {"gauge": str(offset)}, {"kind": "gauge"}
+                yield GaugeCell(model, None, name, cell_id, place, head, frozenset({"logits"}))
 
 
 @harness.hookimpl

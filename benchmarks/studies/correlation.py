@@ -15,8 +15,7 @@ from pathlib import Path
 from common import Panel, draw, options
 
 import harness
-from harness.evaluations.probes.table import probe_table
-from harness.evaluations.probes.text import probe_text
+from harness.evaluations.probes.table import probe_table, probe_text
 from harness.reports.text import as_csv, as_markdown
 
 HIDDEN = ([2], [4], [8], [16], [32], [64], [128], [128, 128])  # of perceptrons

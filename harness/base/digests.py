@@ -36,10 +36,12 @@ def array_digest(array: NDArray[Any]) -> str:
 
 def model_digest(classifier: nn.Module, builder_source: str) -> str:
     """Hash a model's weights, buffers and architecture, and the digest of the code that built it."""
+    import torch
+
     hasher = hashlib.blake2b(f"{classifier!r}{builder_source}".encode(), digest_size=16)
     for name, tensor in sorted(classifier.state_dict().items()):
         hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        hasher.update(tensor.detach().cpu().contiguous().flatten().view(_torch_uint8()).numpy().data)
+        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 
@@ -72,75 +74,3 @@ def cell_id(
 ) -> str:
     """Return the id of a cell on the leaderboard. A newer record with the same id replaces the older one."""
     return digest("cell", suite, model, seed, adapter, protocol, scorer, id_name, ood)
-
-
-def code_id(
-    *,
-    id_features: str,
-    ood_features: str,
-    fit: Mapping[str, str],
-    scorer: str,
-    params: Mapping[str, object],
-    source: str,
-    version: str,
-    libraries: Mapping[str, str],
-) -> str:
-    """Name all that a cell's numbers depend on: features, fit selection, scorer, parameters and its code."""
-    return digest(
-        "score", SCORING_VERSION, id_features, ood_features, fit, scorer, params, source, version, libraries
-    )
-
-
-def probe_code_id(
-    *,
-    features: str,
-    fit: Mapping[str, str],
-    probe: str,
-    params: Mapping[str, object],
-    source: str,
-    version: str,
-    libraries: Mapping[str, str],
-) -> str:
-    """Name all that a probe's number depends on."""
-    return digest("probe", SCORING_VERSION, features, fit, probe, params, source, version, libraries)
-
-
-def estimate_code_id(
-    *,
-    features: str,
-    fit: Mapping[str, str],
-    peer: str | None,
-    estimator: str,
-    params: Mapping[str, object],
-    seed: int,
-    source: str,
-    version: str,
-    libraries: Mapping[str, str],
-) -> str:
-    """Name all that an estimate depends on."""
-    return digest(
-        "estimate", SCORING_VERSION, features, fit, peer, estimator, params, seed, source, version, libraries
-    )
-
-
-def adaptation_code_id(
-    *,
-    streams: Iterable[str],
-    fit: Mapping[str, str],
-    adapter: str,
-    params: Mapping[str, object],
-    protocol: str,
-    after: bool,
-    source: str,
-    version: str,
-) -> str:
-    """Name all that the numbers of an adapter depend on: the source's features of the streams that it met, in order."""
-    return digest(
-        "adaptation", SCORING_VERSION, list(streams), fit, adapter, params, protocol, after, source, version
-    )
-
-
-def _torch_uint8() -> Any:
-    import torch
-
-    return torch.uint8

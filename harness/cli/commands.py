@@ -162,7 +162,7 @@ app.command()(plot)
 app.command()(estimate)
 
 
-def _command_of(report: TableReport) -> Callable[..., None]:
+def _command_of(report: TableReport[Any]) -> Callable[..., None]:
     """Make the command that prints a kind's table."""
 
     def command(

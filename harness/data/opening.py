@@ -35,15 +35,19 @@ class IdData:
     num_classes: int
 
     @property
+    def parts(self) -> dict[str, Selection]:
+        """The parts for fitting by name, train and validation, without those that the suite does not name."""
+        named = {"train": self.train, "validation": self.validation}
+        return {name: part for name, part in named.items() if part is not None}
+
+    @property
     def offers(self) -> frozenset[str]:
-        """What cells may need of the data."""
-        parts = {"train": self.train, "validation": self.validation}
-        return frozenset({"labels", *(name for name, part in parts.items() if part is not None)})
+        """The needs of cells that the data fulfil."""
+        return frozenset({"labels", *self.parts})
 
     def digests_of(self, needs: frozenset[str]) -> dict[str, str]:
-        """Digest the parts, of train and validation, that something needs to be fitted."""
-        parts = {"train": self.train, "validation": self.validation}
-        return {name: part.digest for name, part in parts.items() if part is not None and name in needs}
+        """Digest those of the parts for fitting that are among some needs."""
+        return {name: part.digest for name, part in self.parts.items() if name in needs}
 
     @property
     def training(self) -> TrainingData | None:
@@ -52,8 +56,7 @@ class IdData:
 
     def overlaps(self) -> dict[str, int]:
         """Count the images that two parts share, by content: {"train and test": n}. Empty where too large to check."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
-        parts = {name: part for name, part in named.items() if part is not None}
+        parts = {**self.parts, "test": self.test}
         if sum(len(part) for part in parts.values()) > CHECKED_FOR_OVERLAP:
             return {}
         identities = {name: part.identities() for name, part in parts.items()}
@@ -65,9 +68,9 @@ class IdData:
     def check_disjoint(self) -> dict[str, int]:
         """Raise where two parts share more than a few images; return the counts."""
         overlaps = self.overlaps()
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {**self.parts, "test": self.test}
         for pair, count in overlaps.items():
-            smaller = min(len(part) for name in pair.split(" and ") if (part := parts[name]) is not None)
+            smaller = min(len(parts[name]) for name in pair.split(" and "))
             if count > _TOLERATED_OVERLAP * smaller:
                 raise DatasetError(
                     f"ID {pair} share {count} images, the smaller has {smaller}. Give them disjoint splits, "

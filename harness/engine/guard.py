@@ -1,30 +1,40 @@
-"""What went wrong, in one line: a failure of one cell stops no other."""
+"""Failures in one line each: a failure of one cell stops no other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from harness.base.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something could not be computed, in one line."""
+    """The reason why something could not be computed, in one line."""
 
     message: str
-    says: Mapping[str, Any] = field(default_factory=dict)  # what its record says all the same
+    content: Mapping[str, Any] = field(default_factory=dict)  # the keys that its record has nevertheless
+
+    def error(self) -> HarnessError:
+        """Return the failure as an error, for code that cannot go on without the result."""
+        return HarnessError(self.message)
 
 
 def describe(error: Exception) -> str:
-    """Describe an error in one line; an error that is not the harness's own with its type."""
+    """Describe an error in one line, with its type if it is not the harness's own."""
     text = " ".join(str(error).split())
     return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}"
 
 
-def raised(failure: Failure) -> HarnessError:
-    """Turn a failure back into an error, for code that cannot go on without what failed."""
-    return HarnessError(failure.message)
+def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Failure:
+    """Call `work`; an error becomes a failure, since a stranger's plugin may raise anything."""
+    try:
+        return work(*args, **keywords)
+    except Exception as error:
+        return Failure(describe(error))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from harness.engine.guard import Failure, describe
+from harness.engine.guard import Failure, attempt, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from harness.engine.evaluation import C, Evaluation, Job, Measured, Sitting
     from harness.engine.plan import Plan, PlannedModel
     from harness.engine.recorder import Recorder
-
-logger = logging.getLogger("ood_harness")
 
 
 def evaluate(
@@ -27,15 +24,15 @@ def evaluate(
             for cell in cells:
                 recorder.write(cell, "", Failure(f"model: {job.message}"))
         return
-    sitting = kind.begin(job)
+    sitting = kind.sitting(job)
     applicable, todo, keys = [], [], {}
     for cell in cells:
-        why = sitting.missing(cell)
-        if why is not None:
-            recorder.skip(cell, why)
+        if (missing := sitting.missing(cell)) is not None:
+            recorder.skip(cell, missing)
             continue
         applicable.append(cell)
-        keys[cell.cell_id] = _key(sitting, cell)
+        key = attempt(sitting.key, cell)
+        keys[cell.cell_id] = "" if isinstance(key, Failure) else key  # measuring the cell reports the failure
         if not job.folder.is_done(cell.cell_id, keys[cell.cell_id]):
             todo.append(cell)
     recorder.count(len(applicable) - len(todo), is_counted=kind.is_counted)
@@ -45,15 +42,8 @@ def evaluate(
     sitting.finish(applicable)
 
 
-def _key(sitting: Sitting[C], cell: C) -> str:
-    try:
-        return sitting.key(cell)
-    except Exception:  # a stranger's dataset may raise anything; measuring the cell reports it
-        return ""
-
-
 def _answered(sitting: Sitting[C], cells: Sequence[C]) -> Iterator[tuple[C, Measured | Failure]]:
-    """Yield what was found for every cell: a failure for those that were not answered."""
+    """Yield a result for every cell: a failure for those that the sitting left out."""
     waiting = {cell.cell_id: cell for cell in cells}
     message = "it was not measured"
     try:
@@ -63,5 +53,4 @@ def _answered(sitting: Sitting[C], cells: Sequence[C]) -> Iterator[tuple[C, Meas
     except Exception as error:  # a stranger's plugin may raise anything
         message = describe(error)
     for cell in waiting.values():
-        logger.warning("%s on %s: %s", cell.model.label, cell.on, message)
         yield cell, Failure(message)

@@ -1,13 +1,13 @@
-"""Writes what a run finds as records: every one says what was paired, on which data, by which code."""
+"""Writes the results of a run as records: each names what was paired, on which data, by which code."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.data.streams import Stream
 from harness.engine.guard import Failure
-from harness.reports.record import ID, SEPARATE, SOURCE, Record
+from harness.reports.record import ID, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from harness.engine.plan import Plan
     from harness.engine.sets import OpenSets
     from harness.reports.records import RunFolder
+
+logger = logging.getLogger("ood_harness")
 
 
 @dataclass
@@ -30,13 +32,14 @@ class Recorder:
     measured: int = 0
     failed: int = 0
     not_applicable: list[Mapping[str, object]] = field(default_factory=list)
+    _warned: set[str] = field(default_factory=set)
 
     def count(self, done: int, *, is_counted: bool) -> None:
         """Count cells that the folder holds already."""
         self.cells += done if is_counted else 0
 
     def skip(self, cell: Cell, why: NotApplicable) -> None:
-        """List a cell as not applicable, and forget an error that was recorded when nobody could know that."""
+        """List a cell as not applicable, and forget the error of an earlier run in which its model did not load."""
         entry = {
             "model": cell.model.label,
             "seed": cell.model.seed,
@@ -48,7 +51,7 @@ class Recorder:
         self.folder.forget_error(cell.cell_id)
 
     def write(self, cell: Cell, key: str, found: Measured | Failure, *, is_counted: bool = True) -> None:
-        """Record what was found for a cell.
+        """Record the result of a cell.
 
         A failure without a key (its model or set could not be opened) does not replace a number that the folder holds
         already: it is only counted.
@@ -57,27 +60,35 @@ class Recorder:
         if is_counted:
             self.cells, self.measured = self.cells + 1, self.measured + 1
             self.failed += is_failure
+        error = found.message if isinstance(found, Failure) else None
+        if error is not None:
+            self._warn(cell, error)
         known = self.folder.records.get(cell.cell_id)
         if is_failure and not key and known is not None and known.error is None:
             return
-        says = {**found.says, "error": found.message} if isinstance(found, Failure) else found.says
-        record = Record.of({**self._common(cell, key), **cell.head, **says})
+        common = self._common(cell, key)
+        record = Record.of({**common, **cell.place, **cell.head, **found.content, "error": error})
         self.folder.append(record)
         self.notify(record)
 
+    def _warn(self, cell: Cell, error: str) -> None:
+        """Log a failure, once for all cells of a model that fail for the same reason."""
+        line = f"{cell.model.title}: {error}"
+        if line not in self._warned:
+            names = [cell.worker.title] if cell.worker and not error.startswith("model: ") else []
+            logger.warning("%s: %s", ", ".join([cell.model.title, *names, f"set {cell.on}"]), error)
+            self._warned.add(line)
+
     def _common(self, cell: Cell, key: str) -> dict[str, Any]:
-        """Return what every record says."""
-        suite, name, offered = self.plan.suite, cell.on, (cell.worker or cell.model).offered
-        stream = self.sets.streams.get(name)
-        part = stream.parts[0] if isinstance(stream, Stream) and name != ID else None
+        """Return the keys that every record has."""
+        suite, name, planned = self.plan.suite, cell.on, cell.worker or cell.model
+        found = None if name == ID else self.sets.found(name)
+        part = None if found is None or isinstance(found, Failure) else found.parts[0]
         return {
             "suite": suite.name,
             "suite_digest": suite.digest,
             "model": cell.model.label,
-            "adapter": SOURCE,
-            "protocol": SEPARATE,
-            "scorer": None,
-            "params": dict((cell.worker or cell.model).params),
+            "params": dict(planned.params),
             "id": suite.id.dataset,
             "ood": None if name == ID else name,
             "seeds": {
@@ -90,12 +101,8 @@ class Recorder:
             "data": {"id": self.sets.id_data.test.digest, "ood": part.digest if part else None},
             "n_id": len(self.sets.id_data.test),
             "n_ood": len(part) if part else None,
-            "metrics": {},
-            "scores": None,
-            "flags": [],
-            "error": None,
             "cell_id": cell.cell_id,
             "code_id": key,
-            "plugin": offered.plugin,
-            "plugin_version": offered.version,
+            "plugin": planned.offered.plugin,
+            "plugin_version": planned.offered.version,
         }

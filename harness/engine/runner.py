@@ -1,29 +1,27 @@
-"""Runs a suite: every kind of evaluation of every model into records, and from these the reports.
+"""Runs a suite, one model after the other: every kind of evaluation writes its records.
 
-One model at a time. Its streams are extracted once, for all kinds; what fails becomes a record with its error while the
-rest goes on. Cells that the folder holds already are not measured again.
+A model's streams are extracted once, for all kinds. A cell that fails becomes a record with its error, and the others
+go on. Cells that the folder holds already are not measured again.
 """
 
 from __future__ import annotations
 
 import datetime
-import logging
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
 from harness.engine import manifest
-from harness.engine.clock import Clock
 from harness.engine.evaluation import Job
-from harness.engine.guard import Failure, describe
+from harness.engine.guard import Failure, attempt
 from harness.engine.life import evaluate
-from harness.engine.loading import load_model
+from harness.engine.loading import Loader
 from harness.engine.recorder import Recorder
 from harness.engine.sets import OpenSets
-from harness.engine.workbench import Workbench
 from harness.models.extract import Counts
-from harness.models.loaded import LoadedModel, resolve_device
+from harness.models.loaded import resolve_device
 from harness.reports.records import RunFolder
 
 if TYPE_CHECKING:
@@ -31,13 +29,13 @@ if TYPE_CHECKING:
 
     from harness.engine.evaluation import Evaluation
     from harness.engine.plan import Plan, PlannedModel
-
-logger = logging.getLogger("ood_harness")
+    from harness.engine.workbench import Workbench
+    from harness.reports.record import Record
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a suite is run; none of these changes a number."""
+    """How a suite is run. No option changes a number."""
 
     out: Path | None = None
     cache: Path | None = None
@@ -47,7 +45,7 @@ class RunOptions:
 
 @dataclass
 class RunResult:
-    """What a run left behind."""
+    """A finished run: its folder and its counts."""
 
     folder: Path
     cells: int = 0
@@ -66,27 +64,22 @@ class Run:
     """One run of a plan by the given kinds of evaluation, in their order."""
 
     def __init__(self, plan: Plan, options: RunOptions, kinds: Sequence[Evaluation[Any]]) -> None:
-        self.plan, self.registry, self.options, self.kinds = plan, plan.registry, options, kinds
+        self.plan, self.registry, self.kinds = plan, plan.registry, kinds
         self.folder = RunFolder(options.out or Path("results") / plan.folder_name)
         self.folder.require_suite(plan.suite.name, plan.suite.digest)
-        self.cache = Cache(options.cache or default_root())
-        self.device = resolve_device(options.device)
-        self.counts = Counts()
+        device, cache = resolve_device(options.device), Cache(options.cache or default_root())
+        self.loader = Loader(self.registry, cache, device, options.progress)
         self.sets = OpenSets(plan)
-        self.recorder = Recorder(
-            plan,
-            self.sets,
-            self.folder,
-            lambda record: self.registry.notify("harness_record", record=record.content()),
-        )
+        self.recorder = Recorder(plan, self.sets, self.folder, self._notify)
         self.models: dict[str, object] = {}
 
     def execute(self) -> RunResult:
         """Evaluate model after model, then sort the journal and write the manifest."""
         overlaps = self.sets.id_data.check_disjoint()
+        named = [name for kind in self.kinds for name in kind.names_of_sets(self.plan)]
         head = {
-            **manifest.describe_run(self.plan.suite, self.device, self.registry),
-            "sets": self._names_of_sets(),
+            **manifest.describe_run(self.plan.suite, self.loader.device, self.registry),
+            "sets": list(dict.fromkeys([*(entry.name for entry in self.plan.sets), *named])),
             "started": _now(),
         }
         self.folder.write_manifest(head)  # a crash leaves a folder that can be read
@@ -99,7 +92,7 @@ class Run:
             "ended": _now(),
             "cells": self.recorder.cells,
             "failed": self.recorder.failed,
-            "images": asdict(self.counts),
+            "images": asdict(self.loader.counts),
             "overlaps": overlaps,
             "models": self.models,
             "data": self.sets.digests(),
@@ -110,35 +103,26 @@ class Run:
         return self.result()
 
     def result(self) -> RunResult:
-        """Sum up what the run left behind."""
+        """Sum up the run."""
         done, problems = self.recorder, [str(problem) for problem in self.registry.problems]
-        return RunResult(self.folder.path, done.cells, done.measured, done.failed, problems, self.counts)
+        counts = self.loader.counts
+        return RunResult(self.folder.path, done.cells, done.measured, done.failed, problems, counts)
 
     def job(self, model: PlannedModel) -> Job | Failure:
         """Open one model, with everything that its evaluations work with."""
-        bench = self._bench(model)
+        bench = attempt(self._bench, model)
         if isinstance(bench, Failure):
             return bench
-        peers: dict[int, Workbench | None] = {}
+        trainings = [other for other in self.plan.models if other.label == model.label]
+        other = trainings[(trainings.index(model) + 1) % len(trainings)]
 
+        @cache
         def peer() -> Workbench | None:
             """Load the next training of the same model, the first after the last; None if there is only one."""
-            trainings = [other for other in self.plan.models if other.label == model.label]
-            other = trainings[(trainings.index(model) + 1) % len(trainings)]
-            if other is model:
-                return None
-            if other.seed not in peers:
-                opened = self._bench(other)
-                peers[other.seed] = None if isinstance(opened, Failure) else opened
-            return peers[other.seed]
+            opened = attempt(self._bench, other) if other is not model else None
+            return None if isinstance(opened, Failure) else opened
 
         return Job(self.plan, model, bench, self.sets, self.folder, peer)
-
-    def _names_of_sets(self) -> list[str]:
-        names = [entry.name for entry in self.plan.sets]
-        return list(
-            dict.fromkeys(names + [name for kind in self.kinds for name in kind.names_of_sets(self.plan)])
-        )
 
     def _evaluate(self, model: PlannedModel) -> None:
         job = self.job(model)
@@ -147,51 +131,18 @@ class Run:
         if isinstance(job, Job):
             self.folder.append_timings(job.bench.clock.lines(model=model.label, seed=model.seed))
 
-    def _bench(self, model: PlannedModel) -> Workbench | Failure:
-        try:
-            loaded = self._load(model)
-        except Exception as error:  # a stranger's model may raise anything
-            logger.warning("model %s: %s", model.label, describe(error))
-            return Failure(describe(error))
-        data = self.sets.id_data
-        parts = {"train": data.train, "validation": data.validation}
-        return Workbench(
-            model.label,
-            loaded,
-            {name: part for name, part in parts.items() if part is not None},
-            self.plan.suite.batch_size,
-            self.cache,
-            self.counts,
-            Clock(self.device),
-            extracts_layers=self._reads_layers(loaded.offers | data.offers),
-            progress=self.options.progress,
-        )
-
-    def _load(self, model: PlannedModel) -> LoadedModel:
-        loaded = load_model(
-            model,
-            self.sets.id_data,
-            self.registry,
-            device=self.device,
-            dtype=self.plan.suite.dtype,
-            store=self.cache.models,
-            progress=self.options.progress,
-        )
-        self.models[f"{model.label} (seed {model.seed})"] = {
-            "digest": loaded.digest,
-            "preprocessing": asdict(loaded.model.preprocessing),
-            "offers": sorted(loaded.offers),
-            **loaded.model.facts,
+    def _bench(self, model: PlannedModel) -> Workbench:
+        bench = self.loader.bench(self.plan, model, self.sets)
+        self.models[model.title] = {
+            "digest": bench.loaded.digest,
+            "preprocessing": asdict(bench.loaded.model.preprocessing),
+            "offers": sorted(bench.loaded.offers),
+            **bench.loaded.model.facts,
         }
-        return loaded
+        return bench
 
-    def _reads_layers(self, offers: frozenset[str]) -> bool:
-        """Return whether anything that applies reads layers: then one pass extracts them for all."""
-        return any(
-            "layers" in worker.needs and worker.needs <= offers
-            for of_key in self.plan.workers.values()
-            for worker in of_key
-        )
+    def _notify(self, record: Record) -> None:
+        self.registry.notify("harness_record", record=record.content())
 
 
 def _now() -> str:

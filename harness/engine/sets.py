@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
-from harness.engine.guard import Failure, describe, raised
+from harness.engine.guard import Failure, attempt
 from harness.reports.record import ID
 
 if TYPE_CHECKING:
@@ -17,52 +16,45 @@ if TYPE_CHECKING:
     from harness.data.opening import IdData
     from harness.engine.plan import Plan
 
-logger = logging.getLogger("ood_harness")
-
 
 @dataclass(frozen=True, eq=False)
 class OpenSets:
-    """The ID parts and the test sets of a plan, opened when they are first asked for."""
+    """The ID parts and the test sets of a plan, each opened at its first use."""
 
     plan: Plan
+    _found: dict[str, Stream | Failure] = field(default_factory=dict)
 
     @cached_property
     def id_data(self) -> IdData:
         """The ID parts. Raises DatasetError if they cannot be opened: then nothing can be measured."""
         return open_id(self.plan.suite.id, self.plan.registry)
 
-    @cached_property
-    def streams(self) -> dict[str, Stream | Failure]:
-        """ID test and every set by name. If a set cannot be opened, its cells fail and the others go on."""
-        batch_size = self.plan.suite.batch_size
-        streams: dict[str, Stream | Failure] = {ID: Stream.of(self.id_data.test, batch_size=batch_size)}
-        for entry in self.plan.sets:
-            try:
-                opened = open_set(entry, self.id_data, self.plan.registry)
-                streams[entry.name] = Stream.of(opened, batch_size=batch_size)
-            except Exception as error:  # a stranger's dataset may raise anything
-                logger.warning("set %s: %s", entry.name, describe(error))
-                streams[entry.name] = Failure(describe(error))
-        return streams
+    def found(self, name: str) -> Stream | Failure:
+        """Return ID test or a set by name. If a set cannot be opened, its cells fail and the others go on."""
+        if name not in self._found:
+            self._found[name] = attempt(self._open, name)
+        return self._found[name]
 
     def stream(self, name: str) -> Stream:
         """Return one set. Raises HarnessError if it could not be opened."""
-        found = self.streams[name]
+        found = self.found(name)
         if isinstance(found, Failure):
-            raise raised(found)
+            raise found.error()
         return found
 
     def selection(self, name: str) -> Selection:
         """Return the samples of one set. Raises HarnessError if it could not be opened."""
         return self.stream(name).parts[0]
 
-    def digest(self, name: str) -> str | None:
-        """Digest the content of one set; None if it could not be opened."""
-        found = self.streams[name]
-        return found.parts[0].digest if isinstance(found, Stream) else None
-
     def digests(self) -> dict[str, str]:
         """Digest every part and set that could be opened, by name, for run.json."""
-        parts = {"id.train": self.id_data.train, "id.validation": self.id_data.validation}
-        found = {name: part.digest for name, part in parts.items() if part is not None}
-        return found | {name: s.parts[0].digest for name, s in self.streams.items() if isinstance(s, Stream)}
+        found = {f"id.{name}": part.digest for name, part in self.id_data.parts.items()}
+        streams = {name: self.found(name) for name in (ID, *(entry.name for entry in self.plan.sets))}
+        return found | {name: s.parts[0].digest for name, s in streams.items() if isinstance(s, Stream)}
+
+    def _open(self, name: str) -> Stream:
+        selection = self.id_data.test
+        if name != ID:
+            (entry,) = (entry for entry in self.plan.sets if entry.name == name)
+            selection = open_set(entry, self.id_data, self.plan.registry)
+        return Stream.of(selection, batch_size=self.plan.suite.batch_size)

@@ -1,7 +1,7 @@
 """A suite: which models and datasets are evaluated, and by what. TOML, validated before anything runs.
 
-The core of a suite is its data and its models. The other keys, which name scorers, adapters and the like, are sections
-that the kinds of evaluation bring along.
+The core of a suite is its data and its models. The other keys, which name scorers, adapters and the like, are sections:
+each belongs to one kind of evaluation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ModelEntry(Table):
 
 
 class PluginEntry(Table):
-    """Something that a plugin offers, by name, with hyperparameters."""
+    """An offer of a plugin by name, with hyperparameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -55,12 +55,13 @@ PluginEntries = list[Annotated[PluginEntry, Named]]
 
 
 class Section(Table):
-    """The keys of a suite that one kind of evaluation brings along, each with a default."""
+    """The keys of a suite that belong to one kind of evaluation, each with a default."""
 
     @classmethod
     def tables(cls) -> dict[str, type[Table]]:
-        """Return the section's tables by key, so that a misspelt key within one is answered with the valid ones."""
-        return {}
+        """Return the section's tables by key: a message on a misspelt key within one lists the valid keys."""
+        annotated = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {name: of for name, of in annotated.items() if isinstance(of, type) and issubclass(of, Table)}
 
     @classmethod
     def at_most(cls, suite: Suite, limit: int) -> dict[str, object]:
@@ -72,7 +73,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Suite(Table):
-    """All that decides what a run measures."""
+    """The data, models and methods of a run."""
 
     schema_version: Literal[1] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -126,24 +127,13 @@ class Suite(Table):
 
     @property
     def digest(self) -> str:
-        """What decides whether two records may be ranked together: the data and how it is read, not who competes."""
+        """A digest of the data and how they are read, not of methods: records of one digest are comparable."""
         data = self.model_dump(mode="json", include={"name", "batch_size", "dtype", "id", "ood", "shift"})
         return digest("suite", data)
 
 
-def load_suite(name_or_path: str, catalogue: Catalogue, sections: Sequence[type[Section]]) -> Suite:
-    """Load a suite by the name that a plugin gave it, or from a TOML file.
-
-    Raises:
-        HarnessError: no such suite, a file that is no TOML, or an unknown or wrong key, each in one line.
-
-    """
-    path = catalogue.path("suite", name_or_path)
-    return parse_suite(read_toml(path, "suite"), catalogue, sections, source=path.name)
-
-
 def load_id(name_or_path: str, catalogue: Catalogue) -> IdEntry:
-    """Load the [id] of a suite alone: the data that models are trained on. Raises as load_suite does."""
+    """Load the [id] of a suite alone: the data that models are trained on. Raises as parse_suite does."""
     path = catalogue.path("suite", name_or_path)
     content = read_toml(path, "suite").get("id", {})
     return parse(IdEntry, content, source=f"{path.name}: [id]", parts=dict.fromkeys(_PARTS, Part.keys()))
@@ -152,7 +142,7 @@ def load_id(name_or_path: str, catalogue: Catalogue) -> IdEntry:
 def parse_suite(
     content: Mapping[str, Any], catalogue: Catalogue, sections: Sequence[type[Section]], *, source: str
 ) -> Suite:
-    """Validate a suite's content; the first fault becomes one line that names the place and the fix."""
+    """Validate a suite's content. Raises InputError in one line that names the first fault, its place and the fix."""
     families = _families(catalogue)
     tables = _TABLES | {key: table for section in sections for key, table in section.tables().items()}
     parts = {name: table.keys() for name, table in tables.items()}
@@ -165,14 +155,14 @@ def parse_suite(
 
 @cache
 def _with(sections: tuple[type[Section], ...]) -> type[Suite]:
-    """Put the sections of a suite together."""
+    """Make the class of suites with the given sections."""
     create: Any = create_model  # whose overloads know no tuple of bases
     found: type[Suite] = create("Suite", __base__=(Suite, *sections))
     return found
 
 
 def _families(catalogue: Catalogue) -> list[str]:
-    """List the families of models, whose names may be keys: `timm = "x"` is short for `name = "timm:x"`."""
+    """List the families of models, which may be keys: `family = "x"` is short for `name = "family:x"`."""
     found = []
     for name in catalogue.names("model"):
         with contextlib.suppress(PluginError):  # two plugins offer it: naming it is an error of its own

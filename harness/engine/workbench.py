@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from harness.contract.features import FitData
 from harness.contract.specs import FEATURE_FIELDS
 from harness.data.streams import Stream
-from harness.engine.guard import Failure, describe, raised
+from harness.engine.guard import Failure, attempt, describe
 from harness.models.decoded import Decoder
 from harness.models.extract import Extraction, extract
 
@@ -28,18 +27,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger("ood_harness")
-
 _IDENTITY = frozenset({"ids"})
-_PARTS = frozenset({"train", "validation"})
 
 
 @dataclass(eq=False)
 class Workbench:
     """One loaded model with the tools that every evaluation of it shares.
 
-    A stream is extracted once and a plugin's object fitted once, whatever the number of evaluations that ask for it.
-    What failed once fails again with the same message, and is not tried again.
+    A stream is extracted once and a plugin's object fitted once, whatever the number of evaluations that use it. A
+    failure is kept, too: it is raised again with the same message, and the work is not tried again.
     """
 
     name: str  # of the model, in messages
@@ -55,18 +51,13 @@ class Workbench:
     _fitted: dict[tuple[str, str], Any] = field(default_factory=dict)  # by spec type and label
     _shared: dict[object, Any] = field(default_factory=dict)
 
-    @property
-    def offers(self) -> frozenset[str]:
-        """What the model and the ID data offer to plugins."""
-        return self.loaded.offers | {"labels", *self.parts}
-
     def missing(self, needs: frozenset[str]) -> list[str]:
-        """List the needs that neither the model nor the data offer."""
-        return sorted(needs - self.offers)
+        """List the needs that neither the model nor the ID data offer."""
+        return sorted(needs - self.loaded.offers - {"labels", *self.parts})
 
     @cached_property
     def decoder(self) -> Decoder:
-        """Decoded images of streams, for what forwards them itself."""
+        """Decoded images of streams, for evaluations that forward them by themselves."""
         return Decoder(self.loaded, self.counts)
 
     def features(self, on: str, stream: Stream) -> FeatureSet:
@@ -77,7 +68,7 @@ class Workbench:
         """Extract a stream once, with the scorers that read images in the same pass, and note the time."""
         found = self._features.get(stream.digest)
         if isinstance(found, Failure):
-            raise raised(found)
+            raise found.error()
         if found is not None and not readers:
             return Extraction(found)
         try:
@@ -97,23 +88,12 @@ class Workbench:
         self._features[stream.digest] = extraction.features
         return extraction
 
-    def part(self, name: str) -> FeatureSet | Failure | None:
-        """Return the features of a part of the ID data; None if there is no such part."""
-        if name not in self.parts:
-            return None
-        try:
-            return self.features(name, Stream.of(self.parts[name], batch_size=self.batch_size))
-        except Exception as error:  # a stranger's dataset or model may raise anything
-            return Failure(describe(error))
-
     def fitted(self, planned: Planned, *, also: frozenset[str] = frozenset()) -> Any:
         """Return a plugin's object, built and fitted once, or a Failure. `also` are fields beside the declared ones."""
         key = type(planned.offered.spec).__name__, planned.label
         if key not in self._fitted:
-            outcome = self.fit(planned, {name: self.part(name) for name in _PARTS & planned.needs}, also=also)
-            if isinstance(outcome, Failure):
-                logger.warning("%s, %s: %s", self.name, planned.label, outcome.message)
-            self._fitted[key] = outcome
+            parts = {name: self._part(name) for name in self.parts if name in planned.needs}
+            self._fitted[key] = self.fit(planned, parts, also=also)
         return self._fitted[key]
 
     def fit(
@@ -123,7 +103,7 @@ class Workbench:
         *,
         also: frozenset[str] = frozenset(),
     ) -> Any:
-        """Build a plugin's object and fit it on the given parts: on the fields that its spec declares, and no other."""
+        """Build a plugin's object and fit it on parts of the ID data: on the fields that its spec declares."""
         needs = planned.needs
         fields = (needs & FEATURE_FIELDS) | _IDENTITY | also
         try:
@@ -143,8 +123,11 @@ class Workbench:
             return Failure(f"fit: {describe(error)}")
 
     def shared(self, make: Callable[[Workbench], T]) -> T:
-        """Return what `make` makes of this workbench; evaluations that ask for the same share one."""
+        """Return `make(self)`, made once for all evaluations that ask for it."""
         if make not in self._shared:
             self._shared[make] = make(self)
         found: T = self._shared[make]
         return found
+
+    def _part(self, name: str) -> FeatureSet | Failure:
+        return attempt(self.features, name, Stream.of(self.parts[name], batch_size=self.batch_size))

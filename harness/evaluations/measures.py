@@ -1,4 +1,4 @@
-"""From per-sample scores to metrics with intervals, and to the covariances that ranks are made of."""
+"""From per-sample scores to metrics with intervals, and to the covariances from which ranks are computed."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def cell_metrics(id_scores: Tensor, ood_scores: Tensor) -> dict[str, MetricValue
 def stream_metrics(
     pairs: Sequence[tuple[Tensor, Tensor]],
 ) -> tuple[dict[str, MetricValue], dict[str, list[float]]]:
-    """Compute every metric's mean over streams with Student's 95 % interval, and the chief ones stream by stream.
+    """Compute every metric's mean over streams with Student's 95 % interval, and the main ones stream by stream.
 
-    Samples that a model has adapted to together are not independent, which DeLong would take them to be.
+    DeLong's interval would assume independent samples; the samples of a stream that a model adapts to are not.
 
     Args:
         pairs: ID and OOD scores of each stream, (m,) and (n,). A single stream gives no interval.
@@ -70,7 +70,7 @@ def stream_metrics(
 
 
 def of_streams(outcomes: Sequence[Outcome]) -> Measured | Failure:
-    """Turn the scores of several streams into what a record says of them, or into the first failure."""
+    """Compute the result of a cell from the scores of several streams; the first failure, if there is one."""
     pairs = []
     for outcome in outcomes:
         if isinstance(outcome, Failure):
@@ -97,7 +97,7 @@ def of_streams(outcomes: Sequence[Outcome]) -> Measured | Failure:
 
 
 def flags(found: Mapping[str, MetricValue]) -> list[str]:
-    """Flag an AUROC so near 0 or 1 that its interval says little."""
+    """Flag an AUROC so near 0 or 1 that its interval is of little use."""
     auroc = found["auroc"]["value"]
     assert auroc is not None
     return [SATURATED] if max(auroc, 1 - auroc) >= SATURATED_FROM else []
@@ -157,7 +157,7 @@ def paired_blocks(
             continue
         try:
             mean = _group_mean(scorers, weights, id_scores, ood_scores)
-        except HarnessError:  # too few samples for a covariance, as the cells' own records say
+        except HarnessError:  # too few samples for a covariance; the cells' own records have the error
             continue
         blocks.append(
             {

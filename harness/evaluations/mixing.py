@@ -1,4 +1,4 @@
-"""The streams of ID and OOD of a run, for evaluations that look at more than one sample at a time."""
+"""The mixed streams of ID and OOD of a run, for evaluations that see more than one sample at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def mixer(job: Job) -> Mixer:
-    """Return what makes the streams of a run's mixtures, by the suite's [adaptation]."""
+    """Return the maker of a run's mixed streams, with the size and batches of the suite's [adaptation]."""
     suite, test = job.plan.suite, job.sets.id_data.test
     return Mixer(test, job.plan.registry, batch_size(suite), settings(suite).size)

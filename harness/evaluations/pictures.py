@@ -1,21 +1,19 @@
-"""Pictures of a finished run: of its scores, and of its model's features, gathered again through the cache."""
+"""Pictures of a finished run: of its scores, and of its model's features, read again through the cache."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.cache import Cache, default_root
-from harness.base.errors import HarnessError, InputError, PluginError, RecordsError, unknown_name
+from harness.base.errors import InputError, PluginError, RecordsError, unknown_name
 from harness.contract.registry import Registry
-from harness.data.opening import open_id, open_set
-from harness.data.streams import Stream
-from harness.engine.guard import describe
-from harness.engine.loading import load_model
+from harness.engine.guard import Failure, attempt
+from harness.engine.loading import Loader
+from harness.engine.sets import OpenSets
 from harness.evaluations.run import plan_suite
-from harness.models.extract import Counts, extract
+from harness.models.extract import Counts
 from harness.models.loaded import resolve_device
 from harness.reports.plots import drawing
 from harness.reports.plots.curves import Choice, chosen_sets, histograms, one_of, rocs
@@ -23,17 +21,14 @@ from harness.reports.record import ID
 from harness.reports.records import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from harness.contract.features import Features
-    from harness.contract.selection import Selection
-    from harness.data.opening import IdData
     from harness.engine.plan import Plan, PlannedModel
-    from harness.models.loaded import LoadedModel
 
     Array = NDArray[np.float64]
 
@@ -46,14 +41,15 @@ _FEWEST_SAMPLES = 3
 _PERPLEXITY = 30.0  # t-SNE's usual number of neighbours
 
 logger = logging.getLogger("ood_harness")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
     """How features are gathered and laid out in the plane."""
 
-    method: str | None = None  # the first of METHODS where it is None
-    samples: int | None = None  # at most, of each set; SAMPLES where it is None
+    method: str | None = None  # None: the first of METHODS
+    samples: int | None = None  # of each set, at most; None: SAMPLES
     cache: Path | None = None
     device: str = "auto"
     plugins: Sequence[Path] = ()
@@ -73,9 +69,9 @@ def draw(
     """Draw one picture of a run into a file, and return its title.
 
     Raises:
-        UnknownNameError: a kind, format, model, seed, scorer, set or method that is not there.
-        InputError: an option that says nothing of this kind, or a file that cannot be written.
-        RecordsError: no run's folder, or one without what the picture is made of.
+        UnknownNameError: an unknown kind, format, model, seed, scorer, set or method.
+        InputError: an option of another kind of picture, or a file that cannot be written.
+        RecordsError: a folder that is no run's, or lacks the records of the picture.
 
     """
     options = options or FeatureOptions()
@@ -97,13 +93,13 @@ def _require_known(kind: str, choice: Choice, options: FeatureOptions, *, log: b
     mute, kinds = (of_scores, f"{HIST} and {ROC}") if kind == FEATURES else (of_features, FEATURES)
     option = next((option for option, is_given in mute.items() if is_given), None)
     if option is not None:
-        raise InputError(f"{option} says nothing of {kind}. Leave it out; it is for {kinds}")
+        raise InputError(f"{option} does not apply to {kind}. Leave it out; it is for {kinds}")
 
 
 def scatters(folder: Path, choice: Choice, options: FeatureOptions) -> drawing.Scatters:
-    """Lay penultimate features of ID test and of each set out in one plane, one panel a set.
+    """Lay penultimate features of ID test and of each set out in one plane, one panel per set.
 
-    By default all near and far sets. The plan comes from run.json, the features from the cache where it holds them.
+    By default all near and far sets. The plan comes from run.json, the features from the cache if it holds them.
     """
     method = options.method or next(iter(METHODS))
     if method not in METHODS:
@@ -128,8 +124,8 @@ def scatters(folder: Path, choice: Choice, options: FeatureOptions) -> drawing.S
 def project(features: Sequence[Array], method: str) -> tuple[list[Array], tuple[str, str]]:
     """Lay several sets' features, (N_k, D) each, out in one plane: (N_k, 2) each, and the names of its axes.
 
-    PCA and t-SNE (van der Maaten & Hinton, JMLR 2008) see all sets together, so that every set is in its place among
-    the others. One thread, since sums in another order would move every point.
+    PCA and t-SNE (van der Maaten & Hinton, JMLR 2008) see all sets together, so their positions are comparable. One
+    thread only, since another order of summation would move every point.
     """
     import numpy as np
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn's own
@@ -181,7 +177,7 @@ def _array(features: Features) -> Array:
 def _plan(folder: Path, manifest: Mapping[str, Any], registry: Registry) -> Plan:
     if "definition" not in manifest:
         raise RecordsError(
-            f"{str(folder)!r} is no run's folder, or of an interrupted run: {MANIFEST} does not say what was run. "
+            f"{str(folder)!r} is no run's folder, or of an interrupted run: {MANIFEST} does not hold the suite. "
             "Run the suite again: records are kept"
         )
     return plan_suite(manifest["definition"], registry, source=str(folder / MANIFEST))
@@ -195,7 +191,7 @@ def _model(plan: Plan, choice: Choice) -> PlannedModel:
 
 @dataclass(frozen=True)
 class _Gatherer:
-    """Opens what a run opened and takes its features from the cache."""
+    """Opens the data and the model of a run again, and takes the features from the cache."""
 
     plan: Plan
     model: PlannedModel
@@ -205,69 +201,28 @@ class _Gatherer:
 
     def features(self, names: Sequence[str], samples: int) -> dict[str, Features]:
         """Draw penultimate features and labels of the named sets, ID test among them, with a fixed seed."""
-        cache = Cache(self.options.cache or default_root())
-        id_data = open_id(self.plan.suite.id, self.registry)
-        loaded = self._load(id_data, cache)
-        layers = self._has_layers(loaded, id_data)
+        cache, device = Cache(self.options.cache or default_root()), resolve_device(self.options.device)
+        loader = Loader(self.registry, cache, device, self.options.progress, self.options.counts)
+        sets = OpenSets(self.plan)
+        bench = raised(f"model {self.model.label!r}", attempt(loader.bench, self.plan, self.model, sets))
+        recorded = self.manifest.get("models", {}).get(self.model.title, {})
+        self._warn_of_change(self.model.title, recorded.get("digest"), bench.loaded.digest)
         drawn = {}
-        for name, selection in self._selections(names, id_data).items():
-            stream = Stream.of(selection, batch_size=self.plan.suite.batch_size)
-            with _told(f"set {name!r}"):
-                extraction = extract(
-                    loaded,
-                    stream,
-                    cache,
-                    layers=layers,
-                    counts=self.options.counts,
-                    progress=self.options.progress,
-                )
-            read = extraction.features.only(frozenset({"penultimate", "labels"}))
+        for name in names:
+            stream = sets.stream(name)
+            self._warn_of_change(name, self.manifest.get("data", {}).get(name), stream.parts[0].digest)
+            features = raised(f"set {name!r}", attempt(bench.features, name, stream))
+            read = features.only(frozenset({"penultimate", "labels"}))
             drawn[name] = read.sample(samples, _SAMPLING_SEED)
         return drawn
 
-    def _load(self, id_data: IdData, cache: Cache) -> LoadedModel:
-        with _told(f"model {self.model.label!r}"):
-            loaded = load_model(
-                self.model,
-                id_data,
-                self.registry,
-                device=resolve_device(self.options.device),
-                dtype=self.plan.suite.dtype,
-                store=cache.models,
-                progress=self.options.progress,
-            )
-        place = f"{self.model.label} (seed {self.model.seed})"
-        self._warn_of_change(
-            place, self.manifest.get("models", {}).get(place, {}).get("digest"), loaded.digest
-        )
-        return loaded
-
-    def _selections(self, names: Sequence[str], id_data: IdData) -> dict[str, Selection]:
-        entries = {entry.name: entry for entry in self.plan.sets}
-        opened = {
-            name: id_data.test if name == ID else open_set(entries[name], id_data, self.registry)
-            for name in names
-        }
-        for name, selection in opened.items():
-            self._warn_of_change(name, self.manifest.get("data", {}).get(name), selection.digest)
-        return opened
-
-    def _has_layers(self, loaded: LoadedModel, id_data: IdData) -> bool:
-        """Say whether the run kept the layers beside the features, under a key of their own."""
-        offers = loaded.offers | id_data.offers
-        return any("layers" in w.needs and w.needs <= offers for of in self.plan.workers.values() for w in of)
-
     def _warn_of_change(self, name: str, recorded: str | None, digest: str) -> None:
         if recorded not in (None, digest):
-            logger.warning("%s has changed since the run: the picture is of what it is now", name)
+            logger.warning("%s has changed since the run: the picture shows its present state", name)
 
 
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what a stranger's plugin raises into one line."""
-    try:
-        yield
-    except HarnessError:
-        raise
-    except Exception as error:  # a stranger's model or dataset may raise anything
-        raise PluginError(f"{what}: {describe(error)}") from error
+def raised(what: str, found: T | Failure) -> T:
+    """Return a result. Raises PluginError for a failure, in one line that names the failed part."""
+    if isinstance(found, Failure):
+        raise PluginError(f"{what}: {found.message}")
+    return found

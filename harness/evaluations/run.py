@@ -29,9 +29,7 @@ def kinds_of(registry: Registry) -> tuple[Evaluation[Any], ...]:
         kind = offered.spec.build()
         if not isinstance(kind, Evaluation):
             name = offered.spec.name
-            raise PluginError(
-                f"the evaluation {name!r} of {offered.plugin} is no harness.engine.evaluation.Evaluation"
-            )
+            raise PluginError(f"the evaluation {name!r} of {offered.plugin} is no harness.Evaluation")
         found.append(kind)
     return (*KINDS, *found)
 
@@ -62,7 +60,7 @@ def plan_suite(
 
 
 def run_plan(plan: Plan, options: RunOptions) -> RunResult:
-    """Run every cell of a plan that its folder does not hold yet, and write the reports."""
+    """Measure every cell of a plan that its folder does not hold yet, and write the reports."""
     run = Run(plan, options, kinds_of(plan.registry))
     folder = run.execute().folder
     for report in reports(plan.registry):

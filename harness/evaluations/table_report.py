@@ -1,9 +1,9 @@
-"""The report of a kind whose records make one table: files beside the records, a drawing, and a command."""
+"""The report of a kind whose records fill one table: two files, a command, and a frame."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from harness.base.cache import write_atomically
 from harness.reports.records import holds
@@ -16,17 +16,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class TableReport:
-    """A table of one kind's records, and how it is shown."""
+class TableReport(Generic[T]):
+    """A table of one kind's records, and its text."""
 
     kind: str  # of the records
     name: str  # of the command, and of the files: NAME.csv and NAME.md
     help: str  # of the command
-    show: Callable[
-        [Sequence[Path]], Text
-    ]  # from the runs' folders; it raises RecordsError if there is nothing
+    gather: Callable[
+        [Sequence[Path]], T
+    ]  # from the runs' folders; raises RecordsError if there are no records
+    text: Callable[[T], Text]
+
+    def show(self, folders: Sequence[Path]) -> Text:
+        """Return the table of several runs as text. Raises RecordsError if they have no such records."""
+        return self.text(self.gather(folders))
 
     def write(self, folder: Path) -> None:
         """Write NAME.csv and NAME.md beside the records."""

@@ -20,6 +20,7 @@ from harness.reports.wording import (
     markdown_table,
     percent,
     title_of,
+    with_interval,
 )
 
 if TYPE_CHECKING:
@@ -247,9 +248,7 @@ def _rank(row: dict[str, Any]) -> str:
 
 
 def _with_interval(row: dict[str, Any], column: str) -> str:
-    low, high = row.get(f"{column}_lo"), row.get(f"{column}_hi")
-    value = percent(row[column])
-    return value if is_missing(low) else f"{value} [{percent(low)}, {percent(high)}]"
+    return with_interval(row[column], row.get(f"{column}_lo"), row.get(f"{column}_hi"))
 
 
 def _latex_escaped(text: str) -> str:

@@ -17,7 +17,7 @@ from harness.base.errors import InputError, RecordsError
 from harness.reports.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -170,6 +170,17 @@ def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
         raise RecordsError(f"no {what} in {', '.join(map(str, named))}. Give the suite `{what}`, and run it")
     require_one_suite(found, what)
     return found
+
+
+def failures(records: Iterable[Record], name: Callable[[Record], str]) -> list[str]:
+    """List the failures among records in one line per model, seed, `name` and error, with the sets."""
+    failed: dict[tuple[str, str], list[str]] = {}
+    for r in records:
+        if r.error:
+            failed.setdefault((f"{r.model} (seed {r.seed}), {name(r)}", r.error), []).append(r.on)
+    return [
+        f"{place} failed on {', '.join(sorted(set(on)))}: {error}" for (place, error), on in failed.items()
+    ]
 
 
 def holds(folder: Path, kind: str) -> bool:

@@ -45,6 +45,11 @@ def percent(share: Any, digits: int = 1) -> str:
     return ABSENT if is_missing(share) else f"{100 * share:.{digits}f}"
 
 
+def with_interval(share: Any, low: Any, high: Any) -> str:
+    """Write a share in per cent, with its interval if there is one."""
+    return percent(share) if is_missing(low) else f"{percent(share)} [{percent(low)}, {percent(high)}]"
+
+
 def difference(value: Any, low: Any, high: Any, digits: int = 2) -> str:
     """Write a difference of shares in points, with its sign, and its interval where there is one."""
     if is_missing(value):

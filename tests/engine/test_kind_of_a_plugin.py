@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from harness.base.errors import InputError
 from harness.cli import app
-from harness.engine import runner, sets
+from harness.engine import sets
+from harness.engine.loading import Loader
 
 TOY_KIND = TESTS / "toy_kind.py"
 BOTH = (TOY_PLUGIN, TOY_KIND)
@@ -51,7 +52,7 @@ def test_it_fails_and_heals(
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("away")
 
-    for module, name in ((runner, "load_model"), (sets, "open_set")):
+    for module, name in ((Loader, "load"), (sets, "open_set")):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, refuse)
             assert not run_suite(suite, tmp_path / "out", plugins=BOTH).succeeded

@@ -12,7 +12,8 @@ from toys import TOY_PLUGIN, as_toml, run_suite
 
 import harness
 from harness.base.errors import DatasetError
-from harness.engine import runner, sets
+from harness.engine import sets
+from harness.engine.loading import Loader
 from harness.evaluations import KINDS
 
 KINDS_OF_RECORDS = {"score", "model", "probe", "adaptation", "estimate"}
@@ -44,7 +45,7 @@ def test_a_model_that_fails_and_then_heals_leaves_no_error_behind(
         raise OSError("the disk is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "load_model", refuse)
+        patched.setattr(Loader, "load", refuse)
         failed = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
     errors = read_journal(tmp_path / "out")
     assert failed.failed == failed.cells == len(errors)
@@ -89,7 +90,7 @@ def test_a_number_is_kept_while_its_model_is_away(
         raise OSError("the disk is away")
 
     run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
-    monkeypatch.setattr(runner, "load_model", refuse)
+    monkeypatch.setattr(Loader, "load", refuse)
     again = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
     assert again.failed == again.cells
     kept = {r["cell_id"]: r for r in read_journal(tmp_path / "out")}

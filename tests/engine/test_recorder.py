@@ -28,8 +28,8 @@ class Desk:
         self.folder = RunFolder(folder)
         self.recorder = Recorder(plan, OpenSets(plan), self.folder, self.heard.append)
         (model,), worker = plan.models, plan.named("scorers")[0]
-        head = {"kind": "score", "scorer": worker.label, "group": "near"}
-        self.cell = Cell(model, worker, "close", plan.cell_id(model, what="level", on="close"), head)
+        place, head = {"scorer": worker.label}, {"kind": "score", "group": "near"}
+        self.cell = Cell(model, worker, "close", plan.cell_id(model, what="level", on="close"), place, head)
 
     def journal(self) -> list[dict[str, Any]]:
         self.folder.finish()
@@ -44,7 +44,7 @@ def desk(toy_suite: dict[str, Any], tmp_path: Path) -> Desk:
 NUMBER = Measured({"metrics": {"auroc": {"value": 0.5, "lo": None, "hi": None}}})
 
 
-def test_a_record_says_where_it_belongs_and_what_was_found(desk: Desk) -> None:
+def test_a_record_has_the_place_and_the_result_of_its_cell(desk: Desk) -> None:
     desk.recorder.write(desk.cell, "key", NUMBER)
     (record,) = desk.journal()
     assert (record["kind"], record["model"], record["scorer"], record["ood"]) == (
@@ -54,7 +54,7 @@ def test_a_record_says_where_it_belongs_and_what_was_found(desk: Desk) -> None:
         "close",
     )
     assert (record["n_id"], record["n_ood"], record["error"], record["code_id"]) == (40, 40, None, "key")
-    assert record["metrics"] == NUMBER.says["metrics"]
+    assert record["metrics"] == NUMBER.content["metrics"]
     assert record["schema"] == 1
     assert [heard.cell_id for heard in desk.heard] == [desk.cell.cell_id]
     assert desk.folder.is_done(desk.cell.cell_id, "key")

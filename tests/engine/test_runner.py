@@ -83,7 +83,7 @@ def test_unruly_scorers_become_error_records_while_the_others_finish(
     assert (result.failed, result.succeeded) == (12, False)
     assert errors["level"] is errors["margin"] is errors["from_train"] is None
     assert errors["nan"].startswith("NaN for 40 of 40 samples")
-    assert "(40, 3) where (40,) is expected" in errors["shape"]
+    assert "(40, 3), expected (40,)" in errors["shape"]
     assert "'penultimate' was read but not declared" in errors["undeclared"]
     assert errors["raises"] == "ZeroDivisionError: by design"
 
@@ -216,7 +216,7 @@ def test_a_model_of_other_classes_than_the_suite_fails_with_both_counts(
     errors = {r["error"] for r in read_journal(tmp_path / "out") if r["model"] == "wide(outputs=7)"}
     assert result.failed == 9
     assert len(errors) == 1
-    assert "knows 7 classes, the suite's ID data has 3" in errors.pop()
+    assert "has 7 classes, the suite's ID data have 3" in errors.pop()
 
 
 def test_a_model_with_more_outputs_than_classes_runs(toy_suite: dict[str, Any], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from harness.base.errors import HarnessError, InputError, UnknownNameError
 from harness.contract.registry import Registry
 from harness.data.sets import SetEntry, set_entries
 from harness.engine.plan import Plan
-from harness.engine.suite import Suite, load_suite
+from harness.engine.suite import Suite, load_id
 from harness.evaluations.adaptation.section import adapters, mixtures
 from harness.evaluations.run import plan_suite, read_suite
 
@@ -198,7 +198,7 @@ def test_published_corruptions_do_not_come_over_ood(toy_suite: dict[str, Any], r
     (adapter,) = adapters(plan, meets_ood=True)
     assert [m.shift for m in mixtures(plan, adapter)] == [None] * len(toy_suite["ood"])
     toy_suite["adaptation"] = {"shares": [[0.0, 0.5, 0.5]]}
-    with pytest.raises(InputError, match=r"no \[\[shift\]\] that corrupts ID test"):
+    with pytest.raises(InputError, match=r"no \[\[shift\]\] corrupts ID test"):
         parsed(toy_suite)
 
 
@@ -225,13 +225,13 @@ def test_family_keys_are_short_for_names(toy_suite: dict[str, Any]) -> None:
 def test_a_file_that_is_no_toml_or_no_suite_is_named(tmp_path: Path, registry: Registry) -> None:
     (tmp_path / "bad.toml").write_text("name = [")
     with pytest.raises(InputError, match=r"bad\.toml' is not valid TOML"):
-        load_suite(str(tmp_path / "bad.toml"), registry, [])
+        load_id(str(tmp_path / "bad.toml"), registry)
     with pytest.raises(InputError, match=r"gone\.toml' cannot be read: No such file"):
-        load_suite(str(tmp_path / "gone.toml"), registry, [])
+        load_id(str(tmp_path / "gone.toml"), registry)
     with pytest.raises(
         HarnessError, match=r"no suite named 'digts'\. Did you mean 'digits'\?.*path of a \.toml file"
     ):
-        load_suite("digts", registry, [])
+        load_id("digts", registry)
 
 
 def test_a_parameter_that_a_dataset_or_scorer_refuses_is_found_before_anything_runs(

@@ -21,8 +21,7 @@ import harness
 from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
 from harness.data.streams import Stream
-from harness.evaluations.adaptation.table import adaptation_table
-from harness.evaluations.adaptation.text import adaptation_text
+from harness.evaluations.adaptation.table import adaptation_table, adaptation_text
 from harness.reports.text import as_json, as_markdown
 
 SETS = {"dim": 9, "noisy": 10}  # shifted sets, and the seeds of their images
@@ -223,7 +222,7 @@ def test_a_second_run_measures_nothing_and_a_changed_parameter_only_its_own(
         ("nan", "the logits are no longer finite: the model has diverged"),
         ("short", "the adapter gave 1 predictions for 16 images"),
         ("number", "the adapter gave a int. Yield harness.Adapted"),
-        ("twice", "the adapter gave more than one answer a batch"),
+        ("twice", "the adapter gave more than one answer per batch"),
         ("stops", "the adapter left"),
     ],
 )

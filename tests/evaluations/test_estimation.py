@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from harness.base.errors import HarnessError, InputError, RecordsError
 from harness.cli import app
 from harness.evaluations.estimation.curve import Curve, Point
-from harness.evaluations.estimation.table import estimate_table
-from harness.evaluations.estimation.text import estimate_text
+from harness.evaluations.estimation.table import estimate_table, estimate_text
 from harness.reports.text import as_json, as_markdown
 
 
@@ -262,7 +261,7 @@ def test_a_curve_is_kept_as_json_and_refuses_what_it_was_not_fitted_for(tmp_path
     Curve.of(POINTS, key).save(tmp_path / "f.json")
     again = Curve.load(tmp_path / "f.json", key)
     assert again.accuracy(0.25) == Curve.of(POINTS).accuracy(0.25)
-    with pytest.raises(InputError, match=r"fitted for classes 10, and this is 5\. Fit one anew"):
+    with pytest.raises(InputError, match=r"fitted for classes 10, but this is 5\. Fit a new one"):
         Curve.load(tmp_path / "f.json", key | {"classes": 5})
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(InputError, match="is no curve"):

@@ -500,9 +500,15 @@ def test_a_model_that_does_not_load_leaves_a_record_a_cell(mixing: dict[str, Any
         ({"adaptation": {"shares": [[0.5, 0.5]]}}, "shares"),
         ({"adaptation": {"shifts": ["fog-1"]}}, r"no shift that corrupts named 'fog-1'.*brightness-1"),
         ({"adaptation": {"size": 1}}, "size"),
-        ({"shift": [], "adaptation": {"shares": [[0, 0.5, 0.5]]}}, "no .*shift.* that corrupts"),
-        ({"ood": [], "adapters": [{"name": "slide", "protocol": "separate"}]}, "'separate' meets OOD"),
-        ({"scorers": [], "adapters": [{"name": "slide", "protocol": "separate"}]}, "'separate' meets OOD"),
+        ({"shift": [], "adaptation": {"shares": [[0, 0.5, 0.5]]}}, "no .*shift.* corrupts ID test"),
+        (
+            {"ood": [], "adapters": [{"name": "slide", "protocol": "separate"}]},
+            "'separate' needs OOD and scorers",
+        ),
+        (
+            {"scorers": [], "adapters": [{"name": "slide", "protocol": "separate"}]},
+            "'separate' needs OOD and scorers",
+        ),
     ],
 )
 def test_mistakes_in_a_suite_are_one_line(

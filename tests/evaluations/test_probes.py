@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 import harness
 from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
-from harness.evaluations.probes.table import probe_table
-from harness.evaluations.probes.text import probe_text
+from harness.evaluations.probes.table import probe_table, probe_text
 from harness.reports.text import as_json, as_markdown
 from harness.statistics.intervals import normal_interval, rank_correlation_interval
 
@@ -84,7 +83,7 @@ def test_unruly_probes_are_records_with_an_error_and_stop_nobody(
     assert errors["unruly(how=nan)"] == "gave nan ± None. A measurement must be finite"
     assert errors["unruly(how=number)"] == "gave a float. Return harness.Measurement(value)"
     assert "'logits' was read but not declared" in errors["unruly(how=undeclared)"]
-    assert "failed on close" in as_markdown(probe_text(probe_table([tmp_path / "out"])))
+    assert "failed on bright, close" in as_markdown(probe_text(probe_table([tmp_path / "out"])))
 
 
 def test_a_missing_dataset_is_the_error_of_its_probes(toy_suite: dict[str, Any], tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def test_a_score_is_read_by_a_curve_that_is_fitted_once_and_kept(
 
 def test_another_models_curve_is_refused(photos: Path, cache: Path, tmp_path: Path) -> None:
     asked(photos, cache, curves=tmp_path / "curves")
-    with pytest.raises(InputError, match=r"confident\.json was fitted for model '\w+', and this is '\w+'"):
+    with pytest.raises(InputError, match=r"confident\.json was fitted for model '\w+', but this is '\w+'"):
         asked(photos, cache, curves=tmp_path / "curves", seed=1)
-    with pytest.raises(InputError, match=r"was fitted for size 120, and this is 100\. Fit one anew"):
+    with pytest.raises(InputError, match=r"was fitted for size 120, but this is 100\. Fit a new one"):
         asked(photos, cache, curves=tmp_path / "curves", size=100)
 
 
@@ -153,7 +153,7 @@ def test_an_empty_folder_and_what_is_not_there_are_one_line(
 
 
 def test_calibration_data_of_other_classes_are_refused(photos: Path, cache: Path) -> None:
-    with pytest.raises(DatasetError, match=r"labels from 0 to 9 where the model has classes 0 to 4"):
+    with pytest.raises(DatasetError, match=r"labels from 0 to 9, but the model has classes 0 to 4"):
         asked(photos, cache, calibration="digits", calibration_split="validation")
 
 

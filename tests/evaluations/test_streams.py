@@ -78,7 +78,7 @@ def test_a_second_run_scores_nothing_and_another_seed_all(whole: dict[str, Any],
     ("how", "message"),
     [
         ("raises", "stream 0: ZeroDivisionError: by design"),
-        ("short", r"scores have shape \(79,\) where \(80,\) is expected"),
+        ("short", r"scores have shape \(79,\), expected \(80,\)"),
     ],
 )
 def test_a_failure_is_a_record_and_the_others_go_on(

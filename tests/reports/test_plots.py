@@ -276,8 +276,8 @@ def test_a_model_or_set_that_changed_since_the_run_is_reported(
     (ran / "run.json").write_text(json.dumps(manifest))
     scatters(ran, Choice(), FeatureOptions(method="pca", device="cpu", plugins=(TOY_PLUGIN,)))
     assert [record.getMessage() for record in caplog.records] == [
-        "network (seed 0) has changed since the run: the picture is of what it is now",
-        "close has changed since the run: the picture is of what it is now",
+        "network (seed 0) has changed since the run: the picture shows its present state",
+        "close has changed since the run: the picture shows its present state",
     ]
 
 
@@ -418,10 +418,10 @@ def test_the_command_says_what_it_drew_and_takes_every_option(
             "no scorer named 'marign'. Did you mean 'margin'?",
         ),
         (["roc", "out", "-o", "a.png", "--set", "clos"], "no set named 'clos'. Did you mean 'close'?"),
-        (["roc", "out", "-o", "a.png", "--method", "pca"], "--method says nothing of roc"),
-        (["hist", "out", "-o", "a.png", "--samples", "9"], "--samples says nothing of hist"),
-        (["features2d", "out", "-o", "a.png", "--log"], "--log says nothing of features2d"),
-        (["features2d", "out", "-o", "a.png", "--scorer", "level"], "--scorer says nothing of features2d"),
+        (["roc", "out", "-o", "a.png", "--method", "pca"], "--method does not apply to roc"),
+        (["hist", "out", "-o", "a.png", "--samples", "9"], "--samples does not apply to hist"),
+        (["features2d", "out", "-o", "a.png", "--log"], "--log does not apply to features2d"),
+        (["features2d", "out", "-o", "a.png", "--scorer", "level"], "--scorer does not apply to features2d"),
         (["features2d", "absent", "-o", "a.png"], "'absent' is no run's folder"),
         (
             ["features2d", "out", "-o", "a.png", "--method", "umap"],

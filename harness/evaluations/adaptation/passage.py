@@ -1,4 +1,4 @@
-"""One passage of an adapter over one or several streams, with a copy of the model of its own."""
+"""One passage of an adapter over one or several streams, with its own copy of the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Met:
-    """A batch of a stream, as an adapter meets it."""
+    """A batch of a stream, as the adapter sees it."""
 
     stream: Stream
     positions: NDArray[np.int64]  # (n,) in the stream
@@ -36,17 +36,17 @@ class Met:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A batch, and what the adapter made of it."""
+    """A batch, and the adapter's outputs for it."""
 
     met: Met
     adapted: Adapted
     before: Features
-    after: Features | None  # with what was learnt from this very batch; None where nobody asked
-    scored: Features  # that of the two which the method's paper scores
+    after: Features | None  # after learning from this batch; None if nobody asked
+    scored: Features  # the one of the two that the method's paper scores
 
 
 class Passage:
-    """An adapter that meets streams in their order, and what is left of the model afterwards."""
+    """An adapter on streams in their order, and the adapted model afterwards."""
 
     def __init__(self, adapter: Adapter, decoder: Decoder, *, after: bool) -> None:
         self._loaded, self._counts = decoder.model, decoder.counts
@@ -57,9 +57,9 @@ class Passage:
         module.eval()
 
     def run(self, streams: Sequence[Stream]) -> Iterator[Step]:
-        """Yield what the adapter makes of each batch, in the streams' order.
+        """Yield the adapter's outputs for each batch, in the streams' order.
 
-        Raises InputError where the model diverges, and where the adapter does not answer each batch once.
+        Raises InputError if the model diverges, and if the adapter does not answer each batch once.
         """
         left = sum(len(stream.batches()) for stream in streams)
         with deterministic():
@@ -69,10 +69,10 @@ class Passage:
                 left -= 1
                 yield step
         if left:
-            raise InputError(f"the adapter left {left} batches without an answer. Yield one a batch")
+            raise InputError(f"the adapter left {left} batches without an answer. Yield one per batch")
 
     def forward_all(self, stream: Stream) -> Iterator[tuple[Met, Features]]:
-        """Forward a stream through what is left of the model, without learning."""
+        """Forward a stream through the adapted model, without learning."""
         with deterministic():
             for met in self._met(stream):
                 yield met, self._forward(met.images)
@@ -94,11 +94,12 @@ class Passage:
         if not isinstance(adapted, Adapted):
             raise InputError(f"the adapter gave a {type(adapted).__name__}. Yield harness.Adapted")
         if not self._waiting:
-            raise InputError("the adapter gave more than one answer a batch. Yield one a batch")
+            raise InputError("the adapter gave more than one answer per batch. Yield one per batch")
         met = self._waiting.popleft()
         if len(adapted.before) != len(met.positions):
             raise InputError(
-                f"the adapter gave {len(adapted.before)} predictions for {len(met.positions)} images. Yield one each"
+                f"the adapter gave {len(adapted.before)} predictions for {len(met.positions)} images. "
+                "Yield one per image"
             )
         return met
 
@@ -121,7 +122,7 @@ class Passage:
 
 
 def predicted(features: Features) -> NDArray[np.int64]:
-    """Return the largest logits' classes, (n,). Raises InputError for what is not finite: the model has diverged."""
+    """Return the largest logits' classes, (n,). Raises InputError if they are not finite: the model has diverged."""
     logits: torch.Tensor = features.logits
     if not bool(logits.isfinite().all()):
         raise InputError("the logits are no longer finite: the model has diverged. Lower the adapter's lr")

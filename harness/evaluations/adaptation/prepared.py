@@ -1,4 +1,4 @@
-"""Builds adapters for passages. One that must see clean ID images first sees them once per model."""
+"""Builds adapters for passages. An adapter that needs clean ID images first sees them once per model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.contract.protocols import Adapter, PreparedAdapter
-    from harness.engine.evaluation import Job
     from harness.engine.suite import Suite
     from harness.engine.workbench import Workbench
     from harness.evaluations.adaptation.section import PlannedAdapter
@@ -30,16 +29,14 @@ class Prepared:
     """The adapters of one model."""
 
     bench: Workbench
-    _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label: what has seen the clean images
+    _prepared: dict[str, Adapter] = field(
+        default_factory=dict
+    )  # by label: adapters that have seen the clean images
 
     def passage(self, planned: PlannedAdapter, suite: Suite) -> Passage:
         """Begin a passage of an adapter, from the model as it was trained."""
         adapter = self._adapter(planned, batch_size(suite))
         return Passage(adapter, self.bench.decoder, after=settings(suite).after)
-
-    def missing(self, planned: PlannedAdapter) -> list[str]:
-        """List what an adapter needs and neither the model nor the data offer."""
-        return self.bench.missing(frozenset({"logits", *planned.needs}))
 
     def _adapter(self, planned: PlannedAdapter, size: int) -> Adapter:
         """Build an adapter for one passage, as a copy of the one that has seen the clean images."""
@@ -55,13 +52,6 @@ class Prepared:
     def _clean(self, size: int) -> Iterator[Tensor]:
         """Decode ID training images in a random order, as many as the adapter takes."""
         model = self.bench.loaded
-        if TRAIN not in self.bench.parts:
-            return
         stream = Stream.mixed([self.bench.parts[TRAIN]], batch_size=size, seed=0)
-        for batch in decoded_batches(model, stream):  # of which the adapter may take a few only
+        for batch in decoded_batches(model, stream):  # the adapter may stop early
             yield model.model.preprocessing.normalise(batch.to(model.device))
-
-
-def fit_digests(job: Job, planned: PlannedAdapter) -> dict[str, str]:
-    """Digest what an adapter sees before its first stream."""
-    return job.sets.id_data.digests_of(planned.needs & {TRAIN})

@@ -1,4 +1,4 @@
-"""The protocols of adaptation on shifted ID: which sets one passage of an adapter meets, and in which order of samples.
+"""The protocols of adaptation on shifted ID: the sets of one passage of an adapter, and the order of their samples.
 
 A new protocol is one entry of PROTOCOLS.
 """
@@ -23,10 +23,10 @@ EPISODIC, CONTINUAL, MIXED, CORRELATED = "episodic", "continual", "mixed", "corr
 
 @dataclass(frozen=True)
 class Protocol:
-    """How adapters meet the shifted sets.
+    """How adapters see the shifted sets.
 
-    `passages` cuts the sets into passages, at whose beginning the model is as it was trained, and these into streams.
-    `stream` puts the samples of one stream in order, by batch size, seed and concentration (of the Dirichlet).
+    `passages` groups the sets into passages and streams; each passage starts with the model as it was trained.
+    `stream` orders the samples of one stream, by batch size, seed and concentration (of the Dirichlet).
     """
 
     passages: Callable[[Sequence[SetEntry]], Passages]
@@ -38,7 +38,7 @@ def _each(entries: Sequence[SetEntry]) -> Passages:
 
 
 def _by_severity(entries: Sequence[SetEntry]) -> Passages:
-    """Let a model go on from set to set of one severity; sets that are datasets of their own come together."""
+    """Let a model go on from set to set of one severity; sets without a severity form one passage."""
     severities = list(dict.fromkeys(entry.severity for entry in entries))
     return [tuple((e.name,) for e in entries if e.severity == severity) for severity in severities]
 

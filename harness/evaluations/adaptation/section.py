@@ -1,4 +1,4 @@
-"""What a suite says of adapters: which, under which protocols, and how they meet their streams."""
+"""The adapters of a suite: which ones, under which protocols, and on which streams."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-FEWEST_STREAMS = 5  # that an interval is taken over, if a suite names no seeds
-MIXTURES = (MIXED, SEPARATE)  # the protocols under which adapters meet OOD, in a suite that has some
+FEWEST_STREAMS = 5  # for an interval, if a suite names no seeds
+MIXTURES = (MIXED, SEPARATE)  # the protocols with OOD in the streams, if a suite has OOD and scorers
 
 
 def _known(protocol: str) -> str:
@@ -53,8 +53,8 @@ class AdapterEntry(PluginEntry):
 def _whole(shares: tuple[float, float, float]) -> tuple[float, float, float]:
     if min(shares) < 0 or not math.isclose(sum(shares), 1) or not 0 < shares[2] < 1:
         raise ValueError(
-            f"shares {list(shares)} are no mixture. Give those of ID, shifted ID and OOD, which add up to 1, with "
-            "some OOD and not only that"
+            f"shares {list(shares)} are no mixture. Give the shares of ID, shifted ID and OOD: they add up to 1, and "
+            "OOD has more than 0 and less than 1"
         )
     return shares
 
@@ -63,7 +63,7 @@ Shares = Annotated[tuple[float, float, float], AfterValidator(_whole)]
 
 
 class AdaptationTable(Table):
-    """How adapters meet the shifted sets, and mixtures of ID and OOD: the same for all of them."""
+    """The streams of shifted sets, and of mixtures of ID and OOD: the same for all adapters."""
 
     seeds: Annotated[list[int], Field(min_length=1)] | None = None  # of the streams' order
     batch_size: Annotated[int, Field(gt=0)] | None = None  # None: the suite's
@@ -72,9 +72,9 @@ class AdaptationTable(Table):
     shares: Annotated[list[Shares], Field(min_length=1)] | None = (
         None  # of ID, shifted ID and OOD in a stream
     )
-    shifts: list[str] | None = None  # the shifts that streams with OOD come under; None: all that corrupt
+    shifts: list[str] | None = None  # the shifts of streams with OOD; None: all that corrupt ID test
     size: Annotated[int, Field(gt=1)] = 2000  # images in a stream with OOD, at most
-    refit: Annotated[int, Field(ge=0)] = 0  # training images that scorers are fitted on again, after adapting
+    refit: Annotated[int, Field(ge=0)] = 0  # training images for fitting scorers again, after adapting
 
     @property
     def closed_seeds(self) -> list[int]:
@@ -94,11 +94,6 @@ class AdaptationSection(Section):
     adaptation: AdaptationTable = AdaptationTable()
 
     @classmethod
-    def tables(cls) -> dict[str, type[Table]]:
-        """Return the section's one table."""
-        return {"adaptation": AdaptationTable}
-
-    @classmethod
     def at_most(cls, suite: Suite, limit: int) -> dict[str, object]:
         """Shorten the streams of ID and OOD."""
         table = settings(suite)
@@ -113,7 +108,7 @@ class PlannedAdapter(Planned):
 
     @property
     def title(self) -> str:
-        """What it is called among the adapters of a suite."""
+        """Its name among the adapters of a suite."""
         return f"{self.label} ({self.protocol})"
 
 
@@ -123,7 +118,7 @@ def settings(suite: Suite) -> AdaptationTable:
 
 
 def batch_size(suite: Suite) -> int:
-    """Return how many images an adapter meets at a time."""
+    """Return the number of images in a batch of an adapter's stream."""
     return settings(suite).batch_size or suite.batch_size
 
 
@@ -136,14 +131,19 @@ def planned_adapters(suite: Suite, registry: Registry) -> list[PlannedAdapter]:
     ]
 
 
+def adapter_needs(adapter: PlannedAdapter) -> frozenset[str]:
+    """Return the needs of an adapter's cells: its own, and predictions."""
+    return frozenset({"logits", *adapter.needs})
+
+
 def open_protocols(suite: Suite) -> tuple[str, ...]:
-    """Return the protocols under which an adapter's stream holds OOD: none if nothing is to detect it."""
+    """Return the protocols under which an adapter's stream holds OOD: none without scorers that detect it."""
     has_ood = any(entry.role == "test" for entry in suite.ood)
     return MIXTURES if suite.section(ScoreSection).scorers and has_ood else ()
 
 
 def adapters(plan: Plan, *, meets_ood: bool) -> list[PlannedAdapter]:
-    """List the adapters of a plan that meet OOD among ID, or those that meet shifted ID only."""
+    """List the adapters of a plan whose streams hold OOD, or those whose streams hold shifted ID only."""
     protocols = open_protocols(plan.suite)
     found = [worker for worker in plan.named("adapters") if isinstance(worker, PlannedAdapter)]
     return [adapter for adapter in found if (adapter.protocol in protocols) == meets_ood]
@@ -163,20 +163,20 @@ def mixtures(plan: Plan, adapter: PlannedAdapter) -> Iterator[Mixture]:
 
 
 def check(plan: Plan) -> None:
-    """Raise InputError for adapters that would meet nothing, and for shares and shifts that cannot be made."""
+    """Raise InputError for adapters without a set to adapt to, and for shares and shifts that cannot be made."""
     suite = plan.suite
     asked = {p for entry in suite.section(AdaptationSection).adapters for p in entry.protocol}
     opened = set(open_protocols(suite))
     if SEPARATE in asked and not opened:
         raise InputError(
-            "an adapter under 'separate' meets OOD. Name scorers and [[ood]], or another protocol"
+            "an adapter under 'separate' needs OOD and scorers. Name scorers and [[ood]], or another protocol"
         )
     if asked - opened and not suite.shift:
         raise InputError("adapters adapt to shifted ID, and there is no [[shift]]. Name some")
     if opened & asked and any(csid for _, csid, _ in _shares(suite)) and not _corrupts_id(suite):
         raise InputError(
-            "adaptation.shares want shifted ID, and there is no [[shift]] that corrupts ID test, as OOD beside it "
-            "must carry the same shift. Name one, or give shares without"
+            "adaptation.shares ask for shifted ID, but no [[shift]] corrupts ID test, and the OOD of a stream must "
+            "carry the same shift. Name a corruption, or give shares without shifted ID"
         )
     shifts = [entry.name for entry in plan.sets if entry.shifts_id]
     for name in settings(suite).shifts or ():

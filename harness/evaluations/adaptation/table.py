@@ -1,11 +1,13 @@
-"""What the adapters of one or several runs came to: errors by set, and their means over sets with an interval."""
+"""The adapters of one or several runs: errors by set, their means over sets with an interval, and both as text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.reports.records import records_of
+from harness.reports.records import failures, records_of
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import percent, with_interval
 from harness.statistics.intervals import seed_interval
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ SUMMED = ("resets",)  # over the sets of a passage; the others are averaged
 
 @dataclass(frozen=True)
 class AdaptationTable:
-    """One row a model, adapter, protocol, seeds and set; and one a model, adapter and protocol."""
+    """One row per model, adapter, protocol, seeds and set; and one per model, adapter and protocol."""
 
     suite: str
     frame: pd.DataFrame  # model, adapter, protocol, seed, stream, set, METRICS
@@ -34,11 +36,11 @@ class AdaptationTable:
 
 
 def adaptation_table(folders: Sequence[Path]) -> AdaptationTable:
-    """Gather the adapters of runs of one suite; of a number that several hold, the last one's record counts.
+    """Gather the adapters of runs of one suite; if several runs hold a cell, the last one's record counts.
 
     Means are over the sets, each with equal weight. Their interval is Student's over models' seeds, each averaged over
-    its streams; of one model's seed it is over streams, and says nothing of other trainings. A row that lacks a set
-    that others of its model have is left out of the means, and noted.
+    its streams. With one seed of the model it is over streams, and does not cover other trainings. An adapter that
+    lacks a set is left out of the means, and noted.
 
     Raises RecordsError for folders without adapters, and for runs of different suites or data.
     """
@@ -47,20 +49,11 @@ def adaptation_table(folders: Sequence[Path]) -> AdaptationTable:
     found = records_of(folders, "adaptation", "adapters")
     columns = [*PLACE, "seed", "stream", "set", *METRICS]
     frame = pd.DataFrame([_row(record) for record in found if not record.error], columns=columns)
+    notes = failures(found, lambda r: f"{r.adapter} ({r.place[2]})")
     sets: dict[str, set[str]] = {}  # by protocol
     for record in found:
         sets.setdefault(record.place[2], set()).add(record.on)
-    return AdaptationTable(found[0].suite, frame, _means(frame, sets), _notes(found))
-
-
-def _notes(records: Sequence[Record]) -> list[str]:
-    """Say what failed: a line for each adapter and reason, with the sets."""
-    failed: dict[tuple[str, str], list[str]] = {}
-    for r in records:
-        if r.error:
-            place = f"{r.model} (seed {r.seed}), {r.adapter} ({r.place[2]})"
-            failed.setdefault((place, r.error), []).append(r.on)
-    return [f"{place} failed on {', '.join(sorted(set(sets)))}: {e}" for (place, e), sets in failed.items()]
+    return AdaptationTable(found[0].suite, frame, _means(frame, sets), notes)
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -70,7 +63,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _means(frame: pd.DataFrame, sets: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Average over sets, then over streams and models' seeds; by model and protocol, the least error first."""
+    """Average over sets, then over streams and models' seeds; sorted by model, protocol and error."""
     import pandas as pd
 
     rows = []
@@ -90,3 +83,41 @@ def _means(frame: pd.DataFrame, sets: Mapping[str, Collection[str]]) -> pd.DataF
         rows.append(names | counts | others.to_dict() | {"lo": low, "hi": high})
     columns = [*PLACE, "seeds", "streams", "error", "lo", "hi", *METRICS[1:]]
     return pd.DataFrame(rows, columns=columns).sort_values(["model", "protocol", "error"], ignore_index=True)
+
+
+HEADERS = (
+    "model", "adapter", "protocol", "error (%)", "after (%)", "ID error after (%)", "updated (%)", "class entropy",
+    "resets", "forwards", "backwards",
+)  # fmt: skip
+_LEFT = 3  # columns that are names
+
+
+def adaptation_text(table: AdaptationTable) -> Text:
+    """Show the means."""
+    sheet = Sheet(f"{table.suite}: adaptation", HEADERS, _rows(table), HEADERS[:_LEFT])
+    content = {"suite": table.suite, "sets": table.frame, "means": table.means, "notes": table.notes}
+    return Text([sheet], legend(table), table.frame, content)
+
+
+def legend(table: AdaptationTable) -> list[str]:
+    """Explain how to read the table."""
+    return [
+        "Error: of the predictions that the method's paper scores, mean over the sets, on the ID samples of a stream; "
+        "with several seeds its 95 % interval (Student's, over models' seeds, or over one model's streams).",
+        "After: the error once the model has learnt from the same batch. ID error after: on ID test, with the model at "
+        "the end of the streams.",
+        "Updated: batches that changed a weight. Class entropy: of the predicted classes, 1 if they are even, 0 if all "
+        "predictions are one class. Forwards, backwards: passes per image that the method defines.",
+        *table.notes,
+    ]
+
+
+def _rows(table: AdaptationTable) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for row in table.means.to_dict(orient="records"):
+        names = [str(row[name]) for name in ("model", "adapter", "protocol")]
+        error = with_interval(row["error"], row["lo"], row["hi"])
+        numbers = [error, *(percent(row[name]) for name in ("error_after", "id_error", "updated"))]
+        counts = [f"{row['class_entropy']:.3f}", f"{row['resets']:.3g}"]
+        rows.append([*names, *numbers, *counts, *(f"{row[name]:.3g}" for name in ("forwards", "backwards"))])
+    return rows

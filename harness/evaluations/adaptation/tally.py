@@ -1,4 +1,4 @@
-"""What an adapter predicted on each part of a stream, and how it went about it, as the numbers of a record."""
+"""An adapter's predictions on each part of a stream, and its work, as the numbers of a record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What counts of a batch: classes, (n,) each, and what the adapter did for them."""
+    """The classes of a batch, (n,) each, and the adapter's work on it."""
 
     labels: NDArray[np.int64]
     scored: NDArray[np.int64]
@@ -32,7 +32,7 @@ class Batch:
 
     @classmethod
     def of(cls, step: Step) -> Batch:
-        """Predict from a step's outputs. Raises InputError where they are not finite."""
+        """Predict from a step's outputs. Raises InputError if they are not finite."""
         scored, done = predicted(step.scored), step.adapted
         after = None if step.after is None else predicted(step.after)
         return cls(step.met.labels, scored, after, done.updated, done.reset, done.forwards, done.backwards)
@@ -40,9 +40,9 @@ class Batch:
 
 @dataclass
 class Tally:
-    """What an adapter predicted on one set, and how it went about it.
+    """An adapter's predictions on one set, and its work.
 
-    `scored` are the predictions that the method's paper scores, `after` those with what was learnt from the very batch.
+    `scored` are the predictions that the method's paper scores, `after` those made after learning from the same batch.
     """
 
     num_outputs: int
@@ -87,7 +87,7 @@ class Tally:
 
 
 def tallied(steps: Iterable[Step], *, num_outputs: int) -> Iterator[tuple[Stream, dict[int, Tally]]]:
-    """Yield, when a stream has ended, what happened on each of its parts, by the part's number."""
+    """Yield at the end of each stream the tallies of its parts, by the part's number."""
     tallies: dict[int, Tally] = {}
     met = 0
     for step in steps:
@@ -102,6 +102,6 @@ def tallied(steps: Iterable[Step], *, num_outputs: int) -> Iterator[tuple[Stream
 
 
 def error_of(passage: Passage, stream: Stream) -> float:
-    """Forward a stream through what is left of the model, without learning, and return its error."""
+    """Return the adapted model's error on a stream, without learning."""
     wrong = sum(int((predicted(found) != met.labels).sum()) for met, found in passage.forward_all(stream))
     return wrong / len(stream)

@@ -12,7 +12,7 @@ from harness.reports.text import Format, show
 
 
 class Unreadable(StrEnum):
-    """What becomes of images that cannot be read."""
+    """The treatment of images that cannot be read."""
 
     error = "error"
     skip = "skip"

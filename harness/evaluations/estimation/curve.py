@@ -30,9 +30,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Isotonic regression of accuracy on score, rising or falling as the ranks say; constant beyond its points.
+    """Isotonic regression of accuracy on score: rising or falling as the rank correlation, constant beyond its points.
 
-    `key` says what it was fitted for: a curve stands for that model, preprocessing, estimator, classes and size alone.
+    `key` names the model, preprocessing, estimator, classes and size for which the curve is valid.
     """
 
     points: tuple[Point, ...]
@@ -43,7 +43,7 @@ class Curve:
         """Fit. Raises InputError for too few points, and for scores that are all the same or not finite."""
         scores = np.array([point.score for point in points])
         if not np.isfinite(scores).all():
-            raise InputError("a calibration score is not finite, so there is no curve. Mend the estimator")
+            raise InputError("a calibration score is not finite, so there is no curve. Correct the estimator")
         if len(np.unique(scores)) < FEWEST_POINTS:
             raise InputError(
                 f"{len(points)} calibration sets have {len(np.unique(scores))} different scores; a curve needs "
@@ -52,25 +52,25 @@ class Curve:
         return cls(tuple(points), dict(key or {}))
 
     def accuracy(self, score: float) -> float:
-        """Read the accuracy off at a score."""
+        """Return the accuracy at a score."""
         return float(self._fitted.predict([score])[0])
 
     def interval(self, low: float | None, high: float | None) -> tuple[float | None, float | None]:
-        """Read the interval of an accuracy off at the score's."""
+        """Return the interval of the accuracy, from the interval of the score."""
         if low is None or high is None:
             return None, None
         ends = sorted((self.accuracy(low), self.accuracy(high)))
         return ends[0], ends[1]
 
     def extrapolates(self, score: float) -> bool:
-        """Say whether a score lies beyond all points, where the curve knows nothing."""
+        """Return whether a score lies beyond all points of the curve."""
         scores = [point.score for point in self.points]
         return not min(scores) <= score <= max(scores)
 
     def left_out_error(self) -> float:
         """Compute the mean absolute error at the points, each kind of shift predicted by a curve without it.
 
-        NaN where what is left without a kind makes no curve.
+        NaN if the points without a kind are too few for a curve.
         """
         errors: list[float] = []
         for kind in dict.fromkeys(point.kind for point in self.points):
@@ -82,29 +82,25 @@ class Curve:
         return float(np.mean(errors))
 
     def save(self, path: Path) -> None:
-        """Write the curve as JSON, with what it stands for."""
+        """Write the curve and its key as JSON."""
         points = [[point.kind, point.score, point.accuracy] for point in self.points]
         write_atomically(path, json.dumps({"key": self.key, "points": points}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path, key: Mapping[str, Any]) -> Curve:
-        """Read a curve, which must stand for the given key. Raises InputError that names what differs."""
+        """Read a curve of the given key. Raises InputError for a curve of another key, with the difference."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            found, points = (
-                content["key"],
-                [Point(str(k), float(s), float(a)) for k, s, a in content["points"]],
-            )
+            found, listed = content["key"], content["points"]
+            points = [Point(str(kind), float(score), float(accuracy)) for kind, score, accuracy in listed]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{str(path)!r} is no curve ({error}). Give one that `estimate` has saved"
-            ) from None
+            raise InputError(f"{str(path)!r} is no curve ({error}). Give one that `estimate` saved") from None
         wanted = json.loads(json.dumps(key))
         for name in sorted({*found, *wanted}):
             if found.get(name) != wanted.get(name):
                 raise InputError(
-                    f"the curve {path.name} was fitted for {name} {found.get(name)!r}, and this is "
-                    f"{wanted.get(name)!r}. Fit one anew, with --calibration"
+                    f"the curve {path.name} was fitted for {name} {found.get(name)!r}, but this is "
+                    f"{wanted.get(name)!r}. Fit a new one with --calibration"
                 )
         return cls.of(points, found)
 

@@ -1,4 +1,4 @@
-"""What estimators say of a new set, as text."""
+"""Estimates of the accuracy on a new set, as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from harness.reports.text import Sheet, Text
-from harness.reports.wording import ABSENT, percent
+from harness.reports.wording import ABSENT, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ _MOST_NAMED = 5  # images that cannot be read
 
 @dataclass(frozen=True)
 class Guess:
-    """What one estimator says, or why it says nothing; accuracies in 0..1."""
+    """One estimator's result, or the reason why it has none; accuracies in 0..1."""
 
     estimator: str
     seen: str  # the labels that it was fitted on
@@ -30,7 +30,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Guesses:
-    """What all estimators say of a set."""
+    """The results of all estimators on a set."""
 
     model: str
     data: str
@@ -45,35 +45,31 @@ def guess_text(guesses: Guesses) -> Text:
 
     title = f"{guesses.model} on {guesses.data}: {guesses.images} images"
     sheet = Sheet(title, HEADERS, _rows(guesses), (HEADERS[0], HEADERS[1], HEADERS[3]))
-    return Text(
-        [sheet], legend(guesses), pd.DataFrame([asdict(row) for row in guesses.rows]), asdict(guesses)
-    )
+    numbers = pd.DataFrame([asdict(row) for row in guesses.rows])
+    return Text([sheet], legend(guesses), numbers, asdict(guesses))
 
 
 def legend(guesses: Guesses) -> list[str]:
-    """Say how the estimates are read."""
+    """Explain how to read the estimates."""
     lines = [
-        "Accuracy: estimated, with the 95 % interval that resampling the images leaves; what another kind of shift "
-        "would do is not in it.",
-        "Labels seen: what an estimator was fitted on. NAME-fitted: a curve reads the score of NAME.",
+        "Accuracy: estimated, with its 95 % interval by resampling the images; the interval does not cover another "
+        "kind of shift.",
+        "Labels seen: the labels that an estimator was fitted on. NAME-fitted: a curve reads the score of NAME.",
     ]
     if guesses.skipped:
         named = "; ".join(guesses.skipped[:_MOST_NAMED])
-        lines.append(f"{len(guesses.skipped)} images were skipped that cannot be read: {named}")
+        lines.append(f"{len(guesses.skipped)} images cannot be read and were skipped: {named}")
     return lines
 
 
 def _rows(guesses: Guesses) -> list[list[str]]:
-    return [[row.estimator, row.seen, _accuracy(row), _remark(row)] for row in guesses.rows]
-
-
-def _accuracy(row: Guess) -> str:
-    if row.lo is None or row.accuracy is None:
-        return percent(row.accuracy)
-    return f"{percent(row.accuracy)} [{percent(row.lo)}, {percent(row.hi)}]"
+    shown = [with_interval(row.accuracy, row.lo, row.hi) for row in guesses.rows]
+    return [
+        [row.estimator, row.seen, text, _remark(row)] for row, text in zip(guesses.rows, shown, strict=True)
+    ]
 
 
 def _remark(row: Guess) -> str:
     if row.error is not None:
         return row.error
-    return "beyond all that its curve has seen: do not rely on it" if row.extrapolates else ABSENT
+    return "beyond all points of its curve: do not rely on it" if row.extrapolates else ABSENT

@@ -1,4 +1,4 @@
-"""What a suite says of estimators: which, and on which shifted data their curves are fitted."""
+"""The estimators of a suite, and the shifted data on which their curves are fitted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.engine.suite import PluginEntries, Section, Suite
 
 
 class EstimationTable(Table):
-    """On which shifted ID validation data the curves of estimators are fitted, and how many images one looks at."""
+    """The shifted ID validation data on which curves are fitted, and the number of images that estimators see."""
 
-    corrupt: list[str] | None = None  # None: those that the plugin sets aside for calibration
+    corrupt: list[str] | None = None  # None: the kinds that the plugin sets aside for calibration
     severity: list[int] = [1, 2, 3, 4, 5]
     size: Annotated[int, Field(gt=1)] | None = None  # images of a set, at most; None: all
-    seed: int = 0  # of what estimators draw
+    seed: int = 0  # of the estimators' random draws
 
 
 class EstimationSection(Section):
@@ -24,11 +24,6 @@ class EstimationSection(Section):
 
     estimators: PluginEntries = []
     estimation: EstimationTable = EstimationTable()
-
-    @classmethod
-    def tables(cls) -> dict[str, type[Table]]:
-        """Return the section's one table."""
-        return {"estimation": EstimationTable}
 
 
 def settings(suite: Suite) -> EstimationTable:

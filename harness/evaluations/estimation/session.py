@@ -16,24 +16,22 @@ from harness.base.cache import Cache, default_root
 from harness.base.errors import DatasetError, HarnessError, InputError
 from harness.base.progress import progress_bar
 from harness.contract.registry import Registry
-from harness.contract.specs import FEATURE_FIELDS, ModelRequest
 from harness.data.opening import calibration_sets, open_dataset, open_id
 from harness.data.sets import calibration_entries
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
 from harness.engine.guard import Failure, describe
-from harness.engine.plan import Planned
+from harness.engine.loading import Loader
+from harness.engine.plan import Planned, PlannedModel
 from harness.engine.suite import load_id
 from harness.engine.workbench import Workbench
-from harness.evaluations import measures as evaluation
+from harness.evaluations import measures
 from harness.evaluations.estimation.curve import Curve, Point
 from harness.evaluations.estimation.guesses import Guess, Guesses
-from harness.evaluations.estimation.measure import FITTED_WITH, VALIDATION
+from harness.evaluations.estimation.measure import FITTED_WITH, VALIDATION, asked
 from harness.evaluations.estimation.section import EstimationTable
-from harness.models.extract import Counts
-from harness.models.loaded import LoadedModel, resolve_device
+from harness.models.loaded import resolve_device
 from harness.models.training.recipe import load_recipe
-from harness.models.unlabelled import unlabelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,14 +51,12 @@ UNSEEN = "nothing"
 class EstimateOptions:
     """How accuracy is estimated."""
 
-    calibration: str | None = (
-        None  # labelled ID data that was not trained on; None: the model's validation part
-    )
-    suite: str | None = None  # whose [id] the model is of; None: the recipe's own data
+    calibration: str | None = None  # labelled ID data outside training; None: the model's validation part
+    suite: str | None = None  # its [id] are the model's ID data; None: the recipe's [data]
     estimators: Sequence[str] = ()  # (): all that apply
     split: str | None = None  # of the data
     calibration_split: str | None = None
-    size: int = 2000  # images that are looked at, at most
+    size: int = 2000  # images of a set, at most
     seed: int = 0  # of the model's training
     skip_unreadable: bool = False
     curves: Path | None = None  # where curves are kept; None: the cache
@@ -72,12 +68,12 @@ class EstimateOptions:
 def estimate(model: str, data: str, options: EstimateOptions, *, plugins: Sequence[Path] = ()) -> Guesses:
     """Estimate a model's accuracy on a dataset or folder without labels.
 
-    Estimators that tell no accuracy by themselves are read by a curve: one that was kept for this very model, or one
-    that is fitted now on labelled ID data under the shifts that are set aside for it, and kept.
+    A curve turns an estimator's score into an accuracy: a kept curve of this model, or one that is fitted now on
+    labelled ID data under the shifts that are set aside for calibration, and kept.
 
     Raises:
-        HarnessError: a model, dataset or estimator that is not there, an image that cannot be read, a kept curve of
-            another model, and a name of an estimator that does not apply.
+        HarnessError: an unknown model, dataset or estimator, an image that cannot be read, a kept curve of another
+            model, and a named estimator that does not apply.
 
     """
     registry = Registry.load(plugins)
@@ -93,12 +89,14 @@ class _Session:
     _calibrated: dict[int, list[tuple[str, Selection, float]]] = field(default_factory=dict)  # by size
 
     def guesses(self) -> Guesses:
-        """Ask every estimator in turn."""
+        """Run every applicable estimator."""
         skipped, target = self._target
         applicable = [planned for planned in self._estimators if self._applies(planned)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
-        self._features(target)  # an image that cannot be read is told at once, and not by every estimator
+        self._features(
+            target
+        )  # an image that cannot be read ends the session at once, not once per estimator
         rows: list[Guess] = []
         with self._bar:
             for planned in applicable:
@@ -107,18 +105,19 @@ class _Session:
 
     @cached_property
     def _bar(self) -> Any:
-        """Counts the sets that estimators have looked at, those that curves are fitted on among them."""
+        """Counts the sets that estimators have seen, with the calibration sets of curves."""
         return progress_bar(total=None, description="estimate", unit="set", enabled=self.options.progress)
 
-    # What is opened ---------------------------------------------------------------------------------------------
+    # Model and data ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def _cache(self) -> Cache:
-        return Cache(self.options.cache or default_root())
+    def _loader(self) -> Loader:
+        cache, device = Cache(self.options.cache or default_root()), resolve_device(self.options.device)
+        return Loader(self.registry, cache, device, self.options.progress)
 
     @cached_property
     def _id_data(self) -> IdData | None:
-        """The ID data that the model is of, where they are known: a suite's, or a recipe's own."""
+        """The model's ID data, if they are known: from a suite, or from the recipe."""
         if self.options.suite is not None:
             return open_id(load_id(self.options.suite, self.registry), self.registry)
         family, _, name = self._model_name.partition(":")
@@ -142,43 +141,36 @@ class _Session:
         return f"{fitting[0]}:{self.model}" if fitting else self.model
 
     @cached_property
-    def _loaded(self) -> LoadedModel:
-        name, device = self._model_name, resolve_device(self.options.device)
-        offered = self.registry.get("model", name)
-        request = ModelRequest(
-            name=name,
-            argument=name.partition(":")[2],
-            seed=self.options.seed,
-            data=self._id_data.training if self._id_data is not None else None,
-            device=device,
-            store=self._cache.models,
-            progress=self.options.progress,
-            catalogue=self.registry,
-        )
-        built = offered.spec.build(request)
-        if not built.num_classes:
+    def _bench(self) -> Workbench:
+        name, progress = self._model_name, self.options.progress
+        planned = PlannedModel(self.model, self.registry.get("model", name), name, self.options.seed, {})
+        loaded = self._loader.load(planned, self._id_data)
+        if not loaded.model.num_classes:
             raise InputError(
                 f"the model {self.model!r} is an encoder, which has no accuracy. Name a classifier"
             )
-        return LoadedModel(built, device, builder_source=offered.source)
+        validation = self._validation(loaded.model.num_classes)
+        parts = {} if validation is None else {VALIDATION: validation}
+        counts, clock = self._loader.counts, Clock(loaded.device)
+        return Workbench(
+            self.model, loaded, parts, BATCH_SIZE, self._loader.cache, counts, clock, progress=progress
+        )
 
     @cached_property
     def _target(self) -> tuple[list[str], Selection]:
         return self._readable(self._open(self.data, self.options.split).limited(self.options.size))
 
-    @cached_property
-    def _validation(self) -> Selection | None:
-        """The labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
+    def _validation(self, classes: int) -> Selection | None:
+        """Open labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
         if self.options.calibration is not None:
             found = self._open(self.options.calibration, self.options.calibration_split)
         elif self._id_data is not None:
             found = self._id_data.validation or self._id_data.test
         else:
             return None
-        classes = self._loaded.model.num_classes
         if not 0 <= found.labels.min() <= found.labels.max() < classes:
             raise DatasetError(
-                f"the calibration data have labels from {found.labels.min()} to {found.labels.max()} where the model "
+                f"the calibration data have labels from {found.labels.min()} to {found.labels.max()}, but the model "
                 f"has classes 0 to {classes - 1}. Give labelled ID data"
             )
         return found
@@ -192,7 +184,7 @@ class _Session:
         return open_dataset(name, name, self.registry, split=split)
 
     def _readable(self, selection: Selection) -> tuple[list[str], Selection]:
-        """Leave out images that cannot be read, where they are to be skipped, and name them."""
+        """Return the messages of images that cannot be read, and the others, if unreadable images are skipped."""
         if not self.options.skip_unreadable:
             return [], selection
         broken: dict[int, str] = {}
@@ -218,14 +210,14 @@ class _Session:
         if missing and planned.label in self.options.estimators:
             fix = ". Give labelled ID data with --calibration" if VALIDATION in missing else ""
             raise InputError(
-                f"the estimator {planned.label!r} needs {', '.join(missing)}, which is not there{fix}"
+                f"the estimator {planned.label!r} needs {', '.join(missing)}, which model and data do not offer{fix}"
             )
         return not missing
 
     # Estimates --------------------------------------------------------------------------------------------------
 
     def _rows(self, planned: Planned, target: Selection) -> list[Guess]:
-        """Say what an estimator says by itself, and what its curve does."""
+        """Return the accuracy by the estimator itself, and by its curve, as far as there are any."""
         seen = "clean ID" if VALIDATION in planned.needs else UNSEEN
         try:
             fitted = self._fitted(planned)
@@ -244,9 +236,9 @@ class _Session:
             beyond = curve.extrapolates(found.score)
             rows.append(Guess(label, "shifted ID", curve.accuracy(found.score), *interval, beyond))
         if not rows:
-            fix = "a curve wants labelled ID data. Give some with --calibration"
+            fix = "a curve needs labelled ID data. Give some with --calibration"
             rows.append(
-                Guess(planned.label, seen, error=f"says a score of {found.score:.4g} and no accuracy: {fix}")
+                Guess(planned.label, seen, error=f"gives a score of {found.score:.4g} and no accuracy: {fix}")
             )
         return rows
 
@@ -257,25 +249,10 @@ class _Session:
         return fitted
 
     def _estimate(self, planned: Planned, fitted: Estimator, selection: Selection) -> Estimate:
-        fields = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
-        features = self._features(selection).only(fields)
         stream = Stream.of(selection, batch_size=BATCH_SIZE)
-        found = fitted.estimate(unlabelled(self._bench.decoder, stream, features, seed=0))
+        found = asked(self._bench, planned, fitted, stream, selection.name)
         self._bar.update()
         return found
-
-    @cached_property
-    def _bench(self) -> Workbench:
-        return Workbench(
-            self.model,
-            self._loaded,
-            {} if self._validation is None else {VALIDATION: self._validation},
-            BATCH_SIZE,
-            self._cache,
-            Counts(),
-            Clock(self._loaded.device),
-            progress=self.options.progress,
-        )
 
     def _features(self, selection: Selection) -> FeatureSet:
         return self._bench.features(selection.name, Stream.of(selection, batch_size=BATCH_SIZE))
@@ -283,7 +260,7 @@ class _Session:
     # Curves -----------------------------------------------------------------------------------------------------
 
     def _kept_curve(self, planned: Planned, size: int) -> Curve | None:
-        """Load the curve that was kept for this model and estimator. Raises _RefusedError for another's."""
+        """Load the kept curve of this model and estimator. Raises _RefusedError for a curve of another."""
         key = self._key(planned, size)
         path = self._curve_path(planned, key)
         try:
@@ -292,8 +269,8 @@ class _Session:
             raise _RefusedError(str(error)) from None
 
     def _new_curve(self, planned: Planned, fitted: Estimator, size: int) -> Curve | None:
-        """Fit a curve on labelled ID data, and keep it; None where there are none, or where it would be flat."""
-        if self._validation is None:
+        """Fit a curve on labelled ID data, and keep it; None without such data, or if all scores are the same."""
+        if VALIDATION not in self._bench.parts:
             return None
         points = [
             Point(kind, self._estimate(planned, fitted, chosen).score, accuracy)
@@ -313,13 +290,13 @@ class _Session:
     def _curve_path(self, planned: Planned, key: dict[str, Any]) -> Path:
         if self.options.curves is not None:
             return self.options.curves / f"{planned.label}.json"
-        return self._cache.root / "curves" / f"{planned.label}-{digests.digest(key)}.json"
+        return self._loader.cache.root / "curves" / f"{planned.label}-{digests.digest(key)}.json"
 
     def _key(self, planned: Planned, size: int) -> dict[str, Any]:
-        """Name what a curve stands for."""
-        model = self._loaded.model
+        """Name everything that a curve depends on."""
+        model = self._bench.loaded.model
         return {
-            "model": self._loaded.digest,
+            "model": self._bench.loaded.digest,
             "preprocessing": json.loads(json.dumps(asdict(model.preprocessing))),
             "estimator": planned.offered.spec.name,
             "code": planned.offered.source,
@@ -328,19 +305,18 @@ class _Session:
         }
 
     def _calibration(self, size: int) -> list[tuple[str, Selection, float]]:
-        """List what a curve is fitted on: a kind of shift, a labelled set under it, and the accuracy there."""
+        """List the calibration sets: the kind of shift, the labelled set, and the model's accuracy on it."""
         if size not in self._calibrated:
-            assert self._validation is not None
             entries = calibration_entries(None, EstimationTable().severity, self.registry)
-            sets = calibration_sets(self._validation.limited(size), entries, self.registry)
+            sets = calibration_sets(self._bench.parts[VALIDATION].limited(size), entries, self.registry)
             self._calibrated[size] = [(kind, chosen, self._accuracy(chosen)) for kind, chosen in sets]
         return self._calibrated[size]
 
     def _accuracy(self, selection: Selection) -> float:
-        value = evaluation.model_metrics(self._features(selection))["accuracy"]["value"]
+        value = measures.model_metrics(self._features(selection))["accuracy"]["value"]
         assert value is not None
         return value
 
 
 class _RefusedError(Exception):
-    """A curve that stands for something else, which ends the session."""
+    """A kept curve of another model or estimator, which ends the session."""

@@ -1,4 +1,4 @@
-"""How far estimates of accuracy are from the truth: by set, and their means over shifted sets, method by method."""
+"""Errors of the estimates of accuracy: by set, their means over shifted sets by method, and both as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from harness.base.errors import InputError
 from harness.data.sets import CALIBRATION, CSID
 from harness.evaluations.estimation.curve import Curve, Point
-from harness.reports.records import records_of
+from harness.reports.records import failures, records_of
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import ABSENT, difference, percent, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
     from harness.reports.record import Record
 
-FITTED, SHARED = "-fitted", "-shared"  # follow the name of an estimator whose score a curve reads
+FITTED, SHARED = "-fitted", "-shared"  # these follow the name of an estimator if a curve reads its score
 NOTHING, CLEAN, SHIFTED, OTHERS = (
     "nothing", "clean ID", "shifted ID", "shifted ID of other models",
-)  # what labels one has seen  # fmt: skip
+)  # the labels that were used  # fmt: skip
 REPLICATES = 2000
 COLUMNS = (
     "model", "seed", "estimator", "supervision", "set", "group", "shift", "score", "estimate", "lo", "hi", "accuracy",
@@ -35,7 +37,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class EstimateTable:
-    """One row a model, estimator and set; and one a model's label and estimator over its shifted sets and seeds."""
+    """One row per model, estimator and set; and one per model label and estimator, over shifted sets and seeds."""
 
     suite: str
     frame: pd.DataFrame  # COLUMNS; error is absolute, in 0..1
@@ -47,40 +49,28 @@ class EstimateTable:
 
 
 def estimate_table(folders: Sequence[Path]) -> EstimateTable:
-    """Gather the estimators of runs of one suite; of a number that several hold, the last one's record counts.
+    """Gather the estimators of runs of one suite; if several runs hold a cell, the last one's record counts.
 
-    An estimator that says an accuracy has a row under its name; what a curve makes of its score has another, fitted on
-    this model's shifted validation data (NAME-fitted, or NAME where it says none by itself), and one fitted on those of
-    the other models (NAME-shared). Means are over shifted sets and models' seeds, their interval by bootstrap over the
-    kinds of shift; `behind` is the mean difference to the least error, bootstrapped alike. Sets that one of a model's
-    estimators could not do count for none of them.
+    An estimator that gives an accuracy has a row under its name. A curve that reads its score has another row: fitted
+    on this model's shifted validation data (NAME-fitted, or NAME if the estimator gives no accuracy), and fitted on the
+    other models' (NAME-shared). Means are over shifted sets and models' seeds, their interval by bootstrap over the
+    kinds of shift; `behind` is the mean difference to the least error, bootstrapped in the same way. Sets on which one
+    of a model's estimators failed count for none of them.
 
     Raises RecordsError for folders without estimators, and for runs of different suites or data.
     """
     import pandas as pd
 
     found = records_of(folders, "estimate", "estimators")
-    notes = _failures(found)
+    notes = failures(found, lambda r: str(r.estimator))
     curves = _Curves([record for record in found if not record.error], notes)
     rows = [row for record in found if not record.error for row in curves.rows(record)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return EstimateTable(found[0].suite, frame, _means(frame, curves, notes), notes)
 
 
-def _failures(records: Sequence[Record]) -> list[str]:
-    failed: dict[tuple[str, str], list[str]] = {}
-    for r in records:
-        if r.error:
-            place = f"{r.model} (seed {r.seed}), {r.estimator}"
-            failed.setdefault((place, r.error), []).append(r.ood or "ID test")
-    return [
-        f"{place} failed on {', '.join(sorted(set(sets)))}: {error}"
-        for (place, error), sets in failed.items()
-    ]
-
-
 class _Curves:
-    """The curves of every model's estimators, of its own points and of the other models'."""
+    """The curves of every model's estimators: of its own points, and of the other models' points."""
 
     def __init__(self, records: Sequence[Record], notes: list[str]) -> None:
         self._points: dict[tuple[str, int, str], list[Point]] = {}
@@ -102,7 +92,7 @@ class _Curves:
                     notes.append(f"{place[0]} (seed {place[1]}), {place[2]}: {error}")
 
     def rows(self, record: Record) -> Iterator[dict[str, Any]]:
-        """Yield what is said of a set: by the estimator, by its own curve, and by the others'."""
+        """Yield the estimates for a set: the estimator's, its own curve's, and that of the other models' curve."""
         if record.group == CALIBRATION:
             return
         says, name = record.metrics.get("estimate"), str(record.estimator)
@@ -118,7 +108,7 @@ class _Curves:
                 yield _row(record, _Said(called, seen, curve.accuracy(value), *interval, is_beyond=beyond))
 
     def left_out(self, model: str, estimator: str) -> float:
-        """Average over a model's seeds the error of the curve behind a row at shifts that it has not seen."""
+        """Return the error of a row's curve at unseen shifts, mean over the model's seeds; NaN without a curve."""
         errors = [
             curve.left_out_error()
             for (label, _, name), curve in self.own.items()
@@ -138,14 +128,14 @@ def _value(record: Record, metric: str) -> float:
 
 @dataclass(frozen=True)
 class _Said:
-    """An accuracy that is said of a set, by whom, and what labels that one has seen."""
+    """One estimate of the accuracy on a set."""
 
     name: str
     seen: str
     estimate: float
     low: float | None
     high: float | None
-    is_beyond: bool = False  # what the curve behind it knows
+    is_beyond: bool = False  # all points of the curve behind it
 
 
 def _row(record: Record, said: _Said) -> dict[str, Any]:
@@ -167,7 +157,7 @@ def _means(frame: pd.DataFrame, curves: _Curves, notes: list[str]) -> pd.DataFra
         whole = errors.dropna()
         if len(whole) < len(errors):
             notes.append(
-                f"{model}: {len(errors) - len(whole)} sets that not every estimator could do are left out"
+                f"{model}: {len(errors) - len(whole)} sets on which an estimator failed are left out"
             )
         if not len(whole):
             continue
@@ -198,9 +188,9 @@ def _means(frame: pd.DataFrame, curves: _Curves, notes: list[str]) -> pd.DataFra
 
 
 def _resampled(values: NDArray[np.float64], kinds: NDArray[Any]) -> NDArray[np.float64]:
-    """Draw kinds of shift with replacement, and average over their sets: rows as values, one a replicate.
+    """Draw kinds of shift with replacement, and average over their sets: one row per replicate.
 
-    Sets of one kind are alike, so that they come and go together.
+    Sets of one kind are alike, so they are drawn together.
     """
     names, number = np.unique(kinds, return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
@@ -219,7 +209,7 @@ def _percentiles(values: NDArray[np.float64], low: str, high: str) -> dict[str, 
 
 
 def _rank_correlation(rows: pd.DataFrame) -> float:
-    """Average over seeds Spearman's correlation of estimates with accuracies over sets; NaN where one is constant."""
+    """Average over seeds Spearman's correlation of estimates with accuracies over sets; NaN if one is constant."""
     from scipy.stats import spearmanr
 
     found = []
@@ -227,3 +217,46 @@ def _rank_correlation(rows: pd.DataFrame) -> float:
         if min(of_seed["estimate"].nunique(), of_seed["accuracy"].nunique()) > 1:
             found.append(float(spearmanr(of_seed["estimate"], of_seed["accuracy"]).statistic))
     return float(np.mean(found)) if found else math.nan
+
+
+HEADERS = (
+    "model", "estimator", "labels seen", "error (points)", "behind the best", "correlation", "error at unseen shifts",
+    "extrapolated (%)",
+)  # fmt: skip
+_NAMES = HEADERS[:3]
+
+
+def estimate_text(table: EstimateTable) -> Text:
+    """Show the means."""
+    sheet = Sheet(f"{table.suite}: estimates of accuracy", HEADERS, _rows(table), _NAMES)
+    content = {"suite": table.suite, "sets": table.frame, "means": table.means, "notes": table.notes}
+    return Text([sheet], legend(table), table.frame, content)
+
+
+def legend(table: EstimateTable) -> list[str]:
+    """Explain how to read the table."""
+    return [
+        "Error: mean absolute difference between estimated and true accuracy over the shifted sets, in points, with "
+        "its 95 % interval by bootstrap over the kinds of shift.",
+        "Behind the best: mean difference to the least error, on the same sets, bootstrapped in the same way.",
+        "Correlation: Spearman's, of estimates with accuracies over the sets.",
+        "Error at unseen shifts: of a curve at its calibration sets, each kind of shift predicted without it.",
+        "Labels seen: the labels that an estimator was fitted on. NAME-fitted: a curve of this model reads the score "
+        "of NAME; NAME-shared: a curve of the other models. Extrapolated: sets with a score beyond all of the curve's.",
+        *table.notes,
+    ]
+
+
+def _rows(table: EstimateTable) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for row in table.means.to_dict(orient="records"):
+        names = [str(row[name]) for name in ("model", "estimator", "supervision")]
+        error = with_interval(row["error"], row["lo"], row["hi"])
+        behind = difference(row["behind"], row["behind_lo"], row["behind_hi"], digits=1)
+        rest = [_two(row["correlation"]), percent(row["left_out"]), percent(row["extrapolated"], 0)]
+        rows.append([*names, error, behind if row["behind"] > 0 else ABSENT, *rest])
+    return rows
+
+
+def _two(value: Any) -> str:
+    return ABSENT if math.isnan(value) else f"{value:.2f}"

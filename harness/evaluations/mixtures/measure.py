@@ -1,25 +1,20 @@
-"""OOD detection while a model adapts: scorers on what adapters make of streams that hold ID and OOD."""
+"""OOD detection while a model adapts: scorers on the adapters' outputs for streams of ID and OOD."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.base import digests
-from harness.base.progress import progress_bar
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
-from harness.engine.guard import Failure, describe
+from harness.engine.guard import Failure, attempt
 from harness.evaluations import measures
-from harness.evaluations.adaptation.measure import not_applicable
-from harness.evaluations.adaptation.prepared import Prepared, fit_digests
-from harness.evaluations.adaptation.section import adapters, batch_size, mixtures, settings
+from harness.evaluations.adaptation.prepared import Prepared
+from harness.evaluations.adaptation.section import adapter_needs, adapters, batch_size, mixtures, settings
 from harness.evaluations.mixing import mixer
 from harness.evaluations.mixtures.trace import traced
 from harness.evaluations.scores.features import score_features
-from harness.evaluations.scores.scoring import code_id
 from harness.reports.record import ADAPTATION, SCORE, SEPARATE
 
 if TYPE_CHECKING:
@@ -36,54 +31,23 @@ if TYPE_CHECKING:
     from harness.evaluations.measures import Outcome
     from harness.evaluations.mixtures.trace import Trace
 
-logger = logging.getLogger("ood_harness")
-
-# What an adapter's outputs, and the ID data, give to scorers.
+# The needs of scorers that an adapter's outputs and the ID data fulfil.
 _GIVEN = frozenset({"logits", "penultimate", "head", "linear", "train", "validation", "labels"})
 
 
 @dataclass(frozen=True, eq=False)
 class MixtureCell(Cell):
-    """A model under an adapter on a mixture: the adapter's numbers on one stream, or a scorer's over all streams."""
+    """A model, an adapter and a mixture: the adapter's numbers on one stream, or a scorer's over all streams."""
 
     adapter: PlannedAdapter = field(kw_only=True)
     mixture: Mixture = field(kw_only=True)
     scorer: Planned | None = field(kw_only=True)  # None: the cell is the adapter's own
     is_refit: bool = field(default=False, kw_only=True)  # whether the scorer is fitted on adapted features
-    seed: int | None = field(
-        default=None, kw_only=True
-    )  # of the one stream that the adapter's numbers are of
-
-
-class Mixtures(Evaluation[MixtureCell]):
-    """OOD detection under adaptation."""
-
-    name = f"{SCORE} under {ADAPTATION}"
-
-    def names_of_sets(self, plan: Plan) -> Iterable[str]:
-        """Return the names of the mixtures."""
-        return [m.name for adapter in adapters(plan, meets_ood=True) for m in mixtures(plan, adapter)]
-
-    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[MixtureCell]:
-        """Yield every adapter that meets OOD, on every mixture: each stream's cell, then each scorer's."""
-        for adapter in adapters(plan, meets_ood=True):
-            for mixture in mixtures(plan, adapter):
-                for seed in settings(plan.suite).open_seeds:
-                    yield _stream_cell(plan, model, adapter, mixture, seed)
-                for scorer in plan.named("scorers"):
-                    yield _score_cell(plan, model, adapter, mixture, scorer)
-                if refits(plan, adapter):
-                    for scorer in plan.named("scorers"):
-                        if "train" in scorer.needs and "validation" not in scorer.needs:
-                            yield _score_cell(plan, model, adapter, mixture, scorer, is_refit=True)
-
-    def begin(self, job: Job) -> Detecting:
-        """Begin with one model."""
-        return Detecting(job)
+    seed: int | None = field(default=None, kw_only=True)  # of the adapter's one stream
 
 
 def refits(plan: Plan, adapter: PlannedAdapter) -> bool:
-    """Return whether scorers are fitted on adapted features too: of two models, one per side, neither is the one."""
+    """Return whether scorers are also fitted on adapted features: not for separate streams, which adapt two models."""
     suite = plan.suite
     return bool(settings(suite).refit and suite.id.train is not None and adapter.protocol != SEPARATE)
 
@@ -91,10 +55,11 @@ def refits(plan: Plan, adapter: PlannedAdapter) -> bool:
 def _stream_cell(
     plan: Plan, model: PlannedModel, adapter: PlannedAdapter, mixture: Mixture, seed: int
 ) -> MixtureCell:
-    cell_id = plan.cell_id(model, what=f"stream {seed}", **_place(adapter, mixture))
-    head = {"kind": ADAPTATION, **_head(plan, adapter, mixture)}
+    cell_id = plan.cell_id(model, what=f"stream {seed}", **_names(adapter, mixture))
+    place = {"adapter": adapter.label, "protocol": adapter.protocol}
+    head, needs = {"kind": ADAPTATION, **_head(plan, mixture)}, adapter_needs(adapter)
     return MixtureCell(
-        model, adapter, mixture.ood.name, cell_id, head, seed,
+        model, adapter, mixture.ood.name, cell_id, place, head, needs, seed,
         adapter=adapter, mixture=mixture, scorer=None, seed=seed,
     )  # fmt: skip
 
@@ -109,23 +74,24 @@ def _score_cell(
     is_refit: bool = False,
 ) -> MixtureCell:
     label = f"{scorer.label} (refit)" if is_refit else scorer.label
-    cell_id = plan.cell_id(model, what=label, **_place(adapter, mixture))
-    head = {"kind": SCORE, "scorer": label, **_head(plan, adapter, mixture)}
+    cell_id = plan.cell_id(model, what=label, **_names(adapter, mixture))
+    names = {"adapter": adapter.label, "protocol": adapter.protocol}
+    place = {**names, "mixture": {"percent": mixture.percent}, "scorer": label}
+    head = {"kind": SCORE, **_head(plan, mixture)}
+    needs, seeds = adapter_needs(adapter) | scorer.needs, list(settings(plan.suite).open_seeds)
     return MixtureCell(
-        model, scorer, mixture.ood.name, cell_id, head, list(settings(plan.suite).open_seeds),
+        model, scorer, mixture.ood.name, cell_id, place, head, needs, seeds,
         adapter=adapter, mixture=mixture, scorer=scorer, is_refit=is_refit,
     )  # fmt: skip
 
 
-def _place(adapter: PlannedAdapter, mixture: Mixture) -> dict[str, str]:
+def _names(adapter: PlannedAdapter, mixture: Mixture) -> dict[str, str]:
     protocol = f"{adapter.protocol} {mixture.percent}"
     return {"on": mixture.name, "adapter": adapter.label, "protocol": protocol}
 
 
-def _head(plan: Plan, adapter: PlannedAdapter, mixture: Mixture) -> dict[str, Any]:
+def _head(plan: Plan, mixture: Mixture) -> dict[str, Any]:
     return {
-        "adapter": adapter.label,
-        "protocol": adapter.protocol,
         "group": mixture.ood.group,
         "ood": mixture.name,
         "mixture": {
@@ -138,55 +104,45 @@ def _head(plan: Plan, adapter: PlannedAdapter, mixture: Mixture) -> dict[str, An
 
 
 class Detecting(Sitting[MixtureCell]):
-    """The scorers of one model under every adapter that meets OOD."""
+    """The scorers of one model under every adapter whose streams hold OOD."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
+        self.seeds = settings(job.plan.suite).open_seeds
         self._keys: dict[tuple[str, str, str, str, int], tuple[str, ...]] = {}
 
     def missing(self, cell: MixtureCell) -> NotApplicable | None:
-        """Return what the model lacks for the adapter, or what the scorer reads beyond an adapter's outputs."""
-        lacking = not_applicable(self._prepared, cell.adapter)
-        if lacking is not None or cell.scorer is None:
-            return lacking
-        needs = cell.scorer.needs
-        missing = sorted({*self.job.bench.missing(needs), *(needs - _GIVEN)})
-        if not missing:
-            return None
-        place: dict[str, object] = {
-            "adapter": cell.adapter.label,
-            "protocol": cell.adapter.protocol,
-            "mixture": {"percent": cell.mixture.percent},
-            "scorer": cell.scorer.label,
-        }
-        return NotApplicable({} if cell.is_refit else place, missing)
+        """Return the missing needs of the adapter; if it applies, those of the scorer and those beyond its outputs."""
+        lacking = self.job.missing(adapter_needs(cell.adapter))
+        if lacking:
+            return NotApplicable({"adapter": cell.adapter.label, "protocol": cell.adapter.protocol}, lacking)
+        beyond = set() if cell.scorer is None else cell.scorer.needs - _GIVEN
+        lacking = sorted({*self.job.missing(cell.needs), *beyond})
+        return NotApplicable({} if cell.is_refit else cell.place, lacking) if lacking else None
 
     def key(self, cell: MixtureCell) -> str:
-        """Digest all that the cell's numbers depend on."""
+        """Digest everything that the cell's numbers depend on."""
         if cell.scorer is None:
             assert cell.seed is not None
             return digests.digest(self._traces(cell, cell.seed))
-        features = digests.digest([self._traces(cell, seed) for seed in self._seeds])
-        return code_id(self.job, cell.scorer, features, features, refit=str(cell.is_refit))
+        return self.job.key(cell.scorer, [self._traces(cell, seed) for seed in self.seeds], cell.is_refit)
 
     def measure(self, cells: Sequence[MixtureCell]) -> Iterator[tuple[MixtureCell, Measured | Failure]]:
-        """Make every passage of which a number is missing, once for all scorers, and score what it leaves."""
+        """Make every passage of which a number is missing, once for all scorers, and score its outputs."""
         meetings: dict[tuple[str, str, str, str], list[MixtureCell]] = {}
         for cell in cells:
             meetings.setdefault(_meeting(cell), []).append(cell)
-        model, bench = self.job.model, self.job.bench
-        with progress_bar(
-            total=len(meetings) * len(self._seeds),
-            description=f"adapt {model.label} (seed {model.seed}) to mixtures",
-            unit="stream",
-            enabled=bench.progress and bool(meetings),
-        ) as bar:
+        with self.job.progress("adapt to mixtures", len(meetings) * len(self.seeds), "stream") as bar:
             for of_meeting in meetings.values():
                 scored = [cell for cell in of_meeting if cell.scorer is not None]
                 streams = {cell.seed: cell for cell in of_meeting if cell.scorer is None}
                 by_stream = []
-                for seed in self._seeds:
-                    stream_outcome, outcomes = self._on_stream(of_meeting[0], scored, seed)
+                for seed in self.seeds:
+                    found = attempt(self._on_stream, of_meeting[0], scored, seed)
+                    if isinstance(found, Failure):
+                        failure = Failure(f"stream {seed}: {found.message}")
+                        found = failure, [failure] * len(scored)
+                    stream_outcome, outcomes = found
                     by_stream.append(outcomes)
                     if seed in streams:
                         yield streams[seed], stream_outcome
@@ -196,23 +152,12 @@ class Detecting(Sitting[MixtureCell]):
 
     # Streams ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _prepared(self) -> Prepared:
-        return self.job.bench.shared(Prepared)
-
-    @property
-    def _seeds(self) -> list[int]:
-        return settings(self.job.plan.suite).open_seeds
-
-    @cached_property
-    def _train(self) -> Stream | None:
-        train, size = self.job.sets.id_data.train, settings(self.job.plan.suite).refit
-        if train is None or not size:
-            return None
-        return Stream.mixed([train.limited(size)], batch_size=batch_size(self.job.plan.suite), seed=0)
-
     def _train_of(self, adapter: PlannedAdapter) -> Stream | None:
-        return self._train if refits(self.job.plan, adapter) else None
+        """Return the training images on which scorers are fitted again after the adapter, if they are."""
+        train, suite = self.job.sets.id_data.train, self.job.plan.suite
+        if train is None or not refits(self.job.plan, adapter):
+            return None
+        return Stream.mixed([train.limited(settings(suite).refit)], batch_size=batch_size(suite), seed=0)
 
     def _streams(self, cell: MixtureCell, seed: int) -> list[OpenStream]:
         """Make the streams of a seed. Raises HarnessError if the OOD set could not be opened."""
@@ -221,20 +166,12 @@ class Detecting(Sitting[MixtureCell]):
         return mixer(self.job).streams(cell.mixture, outliers, seed=seed, separate=separate)
 
     def _traces(self, cell: MixtureCell, seed: int) -> tuple[str, ...]:
-        """Name the traces of a seed's streams in the cache, by all that they depend on."""
+        """Name the traces of a seed's streams in the cache, by everything that they depend on."""
         place = (*_meeting(cell), seed)
         if place not in self._keys:
-            adapter, train = cell.adapter, self._train_of(cell.adapter)
-            described = {
-                "name": adapter.offered.spec.name,
-                "params": adapter.params,
-                "source": adapter.offered.source,
-                "version": adapter.offered.version,
-                "fit": fit_digests(self.job, adapter),
-                "after": settings(self.job.plan.suite).after,
-                "refit": train.digest if train is not None else None,
-            }
-            loaded = self.job.bench.loaded
+            adapter, train, loaded = cell.adapter, self._train_of(cell.adapter), self.job.bench.loaded
+            after, refit = settings(self.job.plan.suite).after, train.digest if train is not None else None
+            described = {"name": adapter.offered.spec.name, "code": self.job.key(adapter, after, refit)}
             self._keys[place] = tuple(
                 loaded.features_key(opened.stream, layers=False, adapter=described)
                 for opened in self._streams(cell, seed)
@@ -246,18 +183,11 @@ class Detecting(Sitting[MixtureCell]):
     ) -> tuple[Measured | Failure, list[Outcome]]:
         """Adapt to the streams of one seed: the adapter's numbers, and an outcome per scorer."""
         adapter, bench, on = cell.adapter, self.job.bench, cell.mixture.name
-        try:
-            streams = self._streams(cell, seed)
-            with bench.clock.measure_with_memory("adapt", scorer=adapter.label, on=on):
-                traces = [
-                    self._trace(adapter, opened.stream, key)
-                    for opened, key in zip(streams, self._traces(cell, seed), strict=True)
-                ]
-        except Exception as error:  # a stranger's adapter or dataset may raise anything
-            failure = Failure(f"stream {seed}: {describe(error)}")
-            place = self.job.model.label, adapter.label, on
-            logger.warning("%s, adapter %s on %s: %s", *place, failure.message)
-            return failure, [failure] * len(scored)
+        streams, keys = self._streams(cell, seed), self._traces(cell, seed)
+        with bench.clock.measure_with_memory("adapt", scorer=adapter.label, on=on):
+            traces = [
+                self._trace(adapter, opened.stream, key) for opened, key in zip(streams, keys, strict=True)
+            ]
         is_id = ~streams[0].is_ood
         metrics = traces[0].metrics(is_id, num_outputs=bench.loaded.model.num_classes)
         counts = {"n_id": int(is_id.sum()), "n_ood": sum(int(opened.is_ood.sum()) for opened in streams)}
@@ -266,7 +196,7 @@ class Detecting(Sitting[MixtureCell]):
     def _trace(self, adapter: PlannedAdapter, stream: Stream, key: str) -> Trace:
         bench, suite = self.job.bench, self.job.plan.suite
         return traced(
-            lambda: self._prepared.passage(adapter, suite),
+            lambda: bench.shared(Prepared).passage(adapter, suite),
             stream,
             bench.cache,
             key,
@@ -285,7 +215,7 @@ class Detecting(Sitting[MixtureCell]):
         fitted: dict[str, Scorer | Failure] = {}
         ready: dict[str, tuple[Planned, Scorer]] = {}
         for cell in cells:
-            name, scorer = str(cell.head["scorer"]), self._fitted(cell, traces[0].refit)
+            name, scorer = str(cell.place["scorer"]), self._fitted(cell, traces[0].refit)
             fitted[name] = scorer
             if not isinstance(scorer, Failure) and cell.scorer is not None:
                 ready[name] = cell.scorer, scorer
@@ -307,12 +237,12 @@ class Detecting(Sitting[MixtureCell]):
 
 
 def _meeting(cell: MixtureCell) -> tuple[str, str, str, str]:
-    """Name the adapter and mixture of a cell: cells of the same share their passages."""
+    """Name the adapter and mixture of a cell: cells with the same name share their passages."""
     return cell.adapter.label, cell.adapter.protocol, cell.mixture.name, cell.mixture.percent
 
 
 def _sides(parts: list[Tensor | Failure], is_ood: Tensor) -> Outcome:
-    """Join the scores of a seed's streams, and split ID from OOD; the first failure, if there is one."""
+    """Join the scores of a seed's streams, and split ID from OOD; or return the first failure."""
     import torch
 
     scores = []
@@ -322,3 +252,27 @@ def _sides(parts: list[Tensor | Failure], is_ood: Tensor) -> Outcome:
         scores.append(part)
     joined = torch.cat(scores)
     return joined[~is_ood], joined[is_ood]
+
+
+class Mixtures(Evaluation[MixtureCell]):
+    """OOD detection under adaptation."""
+
+    name = f"{SCORE} under {ADAPTATION}"
+    sitting = Detecting
+
+    def names_of_sets(self, plan: Plan) -> Iterable[str]:
+        """Return the names of the mixtures."""
+        return [m.name for adapter in adapters(plan, meets_ood=True) for m in mixtures(plan, adapter)]
+
+    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[MixtureCell]:
+        """Yield every adapter whose streams hold OOD, on every mixture: each stream's cell, then each scorer's."""
+        for adapter in adapters(plan, meets_ood=True):
+            for mixture in mixtures(plan, adapter):
+                for seed in settings(plan.suite).open_seeds:
+                    yield _stream_cell(plan, model, adapter, mixture, seed)
+                for scorer in plan.named("scorers"):
+                    yield _score_cell(plan, model, adapter, mixture, scorer)
+                if refits(plan, adapter):
+                    for scorer in plan.named("scorers"):
+                        if "train" in scorer.needs and "validation" not in scorer.needs:
+                            yield _score_cell(plan, model, adapter, mixture, scorer, is_refit=True)

@@ -1,4 +1,4 @@
-"""What an adapter made of a whole stream: its outputs before and after each update, kept in the cache."""
+"""An adapter's outputs for a whole stream, before and after each update, kept in the cache."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FACTS = ("updated", "resets", "forwards", "backwards")  # of a batch, in the co
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """An adapter's outputs on a stream, from the cache. `scored` says which of them the method's paper scores."""
+    """An adapter's outputs for a stream, from the cache."""
 
     stream: Stream
     arrays: Mapping[str, NDArray[Any]]  # "before/logits" (N, C), ...; "steps" (batches, 5)
@@ -38,18 +38,18 @@ class Trace:
 
     @property
     def features(self) -> FeatureSet:
-        """The outputs that are scored, in the stream's order; no labels."""
+        """The outputs that the method's paper scores, in the stream's order, without labels."""
         return self._outputs(AFTER if self.arrays[STEPS][0, len(_FACTS)] else BEFORE, len(self.stream))
 
     @property
     def refit(self) -> FeatureSet | None:
-        """Labelled training images, as the model that is left after the stream computes them; None without any."""
+        """The adapted model's features of labelled training images, after the stream; None without such images."""
         if self.train is None:
             return None
         return self._outputs(REFIT, len(self.train), labels=self.train.labels)
 
     def metrics(self, mine: NDArray[np.bool_], *, num_outputs: int) -> dict[str, dict[str, float | None]]:
-        """Return the numbers of a record on the samples that are meant, (N,)."""
+        """Return the numbers of a record on the samples of a mask, (N,)."""
         tally, labels = Tally(num_outputs), self.stream.labels
         scored = AFTER if self.arrays[STEPS][0, len(_FACTS)] else BEFORE
         for positions, facts in zip(self.stream.batches(), self.arrays[STEPS].tolist(), strict=True):
@@ -81,11 +81,11 @@ def traced(
     device: str,
     train: Stream | None = None,
 ) -> Trace:
-    """Return what an adapter makes of a stream, from the cache or by the passage that `begin` begins.
+    """Return an adapter's outputs for a stream, from the cache or by the passage that `begin` begins.
 
-    `train` are labelled images to be forwarded through what is left of the model afterwards.
+    `train` are labelled images that the adapted model forwards after the stream.
 
-    Raises InputError where the model diverges, and for an adapter whose outputs are not those that scorers read.
+    Raises InputError if the model diverges, and for an adapter without the outputs that scorers read.
     """
     arrays = cache.load(key)
     if arrays is None:
@@ -99,7 +99,7 @@ def traced(
         arrays = cache.load(key)
     if arrays is None:
         raise InputError(
-            f"the cache lost what an adapter made of {stream.name!r} while it was written. Check its disk"
+            f"the cache lost the adapter's outputs for {stream.name!r} while writing them. Check its disk"
         )
     return Trace(stream, arrays, device, train)
 
@@ -111,13 +111,15 @@ def _write(passage: Passage, stream: Stream, writer: EntryWriter) -> None:
         done = step.adapted
         facts[number] = done.updated, done.reset, done.forwards, done.backwards, done.scored == AFTER
         if facts[number, -1] != facts[0, -1]:
-            raise InputError("the adapter changed its mind on whether before or after is scored. Name one")
+            raise InputError(
+                "the adapter scores before on some batches and after on others. Yield one of them always"
+            )
         for side, found in _outputs_of(step).items():
             sinks[side].put(step.met.positions, found)
 
 
 def _outputs_of(step: Step) -> dict[str, Features]:
-    """Return what is kept of a step. Raises InputError where it is not finite."""
+    """Return the outputs of a step that are kept. Raises InputError if they are not finite."""
     found = {BEFORE: step.before} if step.after is None else {BEFORE: step.before, AFTER: step.after}
     for features in found.values():
         if absent := [name for name in OUTPUTS if name not in features.fields]:

@@ -1,13 +1,16 @@
-"""What the probes of one or several runs found: a table, and its rank correlation with accuracy across models."""
+"""The results of probes in one or several runs: a table, and its rank correlation with accuracy across models."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.reports.record import MODEL
-from harness.reports.records import read_records, records_of
+from harness.reports.records import failures, read_records, records_of
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import ABSENT
 from harness.statistics.intervals import rank_correlation_interval
 
 if TYPE_CHECKING:
@@ -18,12 +21,12 @@ if TYPE_CHECKING:
 
     from harness.reports.record import Record
 
-FEWEST_MODELS = 4  # that a correlation has an interval for
+FEWEST_MODELS = 4  # for the interval of a correlation
 
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """One row a model, seed, set and probe; and one a probe and set, for the models together."""
+    """One row per model, seed, set and probe; and one per probe and set, over all models."""
 
     suite: str
     frame: pd.DataFrame  # model, seed, on, probe, value, lo, hi, accuracy
@@ -32,10 +35,10 @@ class ProbeTable:
 
 
 def probe_table(folders: Sequence[Path]) -> ProbeTable:
-    """Gather the probes of runs of one suite; of a number that several hold, the last one's record counts.
+    """Gather the probes of runs of one suite; if several runs hold a cell, the last one's record counts.
 
-    The accuracy is the model's on the set, where the set has ID's labels, else its accuracy on ID test. Every trained
-    model, of one recipe with another seed as well, is a run of its own, and a point of the correlation (Spearman's).
+    The accuracy is the model's on the set, if the set has ID's labels, else its accuracy on ID test. Every trained
+    model is one point of the correlation (Spearman's), also a second seed of the same recipe.
 
     Raises RecordsError for folders without probes, and for runs of different suites or data.
     """
@@ -49,8 +52,7 @@ def probe_table(folders: Sequence[Path]) -> ProbeTable:
         if r.kind == MODEL and (value := r.value("accuracy")) is not None
     }
     rows = [_row(record, accuracies) for record in probes if not record.error]
-    failed = [record for record in probes if record.error]
-    notes = [f"{r.model}: {r.probe} failed on {r.on}: {r.error}" for r in failed]
+    notes = failures(probes, lambda r: str(r.probe))
     frame = pd.DataFrame(rows, columns=["model", "seed", "on", "probe", "value", "lo", "hi", "accuracy"])
     return ProbeTable(probes[0].suite, frame, _correlations(frame), notes)
 
@@ -75,19 +77,75 @@ def _correlations(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame.dropna(subset=["accuracy"])
     for (probe, on), group in known.groupby(["probe", "on"], sort=False):
         correlation = _spearman(group["value"].tolist(), group["accuracy"].tolist())
-        interval = None if correlation is None else rank_correlation_interval(correlation, len(group))
-        low, high = interval or (math.nan, math.nan)
-        value = math.nan if correlation is None else correlation
-        rows.append(
-            {"probe": probe, "on": on, "models": len(group), "correlation": value, "lo": low, "hi": high}
-        )
+        interval = None if math.isnan(correlation) else rank_correlation_interval(correlation, len(group))
+        rows.append((probe, on, len(group), correlation, *(interval or (math.nan, math.nan))))
     return pd.DataFrame(rows, columns=["probe", "on", "models", "correlation", "lo", "hi"])
 
 
-def _spearman(values: list[float], accuracies: list[float]) -> float | None:
-    """Correlate the ranks, ties at their mean; None where one side is constant or there are fewer than 4 models."""
+def _spearman(values: list[float], accuracies: list[float]) -> float:
+    """Correlate the ranks, ties at their mean; NaN if one side is constant or there are fewer than 4 models."""
     from scipy.stats import spearmanr
 
     if len(values) < FEWEST_MODELS or len(set(values)) == 1 or len(set(accuracies)) == 1:
-        return None
+        return math.nan
     return float(spearmanr(values, accuracies).statistic)
+
+
+_NAMES = ("model", "on", "probe")  # columns that are names
+
+
+def probe_text(table: ProbeTable) -> Text:
+    """Show the numbers, models by row and probes by column, and below their correlations with accuracy."""
+    sheets = [
+        Sheet(f"{table.suite}: probes", *_numbers(table), _NAMES),
+        Sheet("correlation with accuracy", *_correlated(table), _NAMES),
+    ]
+    tables = {"probes": table.frame, "correlations": table.correlations}
+    content = {"suite": table.suite, **tables, "notes": table.notes}
+    return Text(sheets, legend(table), table.frame, content)
+
+
+def legend(table: ProbeTable) -> list[str]:
+    """Explain how to read the tables."""
+    return [
+        "With several seeds: the mean, and after ± the standard deviation over the seeds.",
+        "Correlation: Spearman's, over all trained models, one point each, with its 95 % interval (Fisher's scale, "
+        "Bonett & Wright 2000). Accuracy: on the set if it has ID's labels, else on ID test.",
+        f"{ABSENT}: not applicable, not measured, constant, or fewer than {FEWEST_MODELS} models.",
+        *table.notes,
+    ]
+
+
+def _numbers(table: ProbeTable) -> tuple[list[str], list[list[str]]]:
+    frame = table.frame
+    probes = list(dict.fromkeys(frame["probe"]))
+    groups = {place: of for place, of in frame.groupby(["model", "on"], sort=False)}
+    rows = []
+    for (model, on), of_place in groups.items():
+        cells = [_summary(of_place.loc[of_place["probe"] == probe, "value"]) for probe in probes]
+        accuracy = _summary(100 * of_place.drop_duplicates("seed")["accuracy"].dropna())
+        rows.append([str(model), str(on), accuracy, *cells])
+    return ["model", "on", "accuracy (%)", *probes], rows
+
+
+def _correlated(table: ProbeTable) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [str(row["probe"]), str(row["on"]), str(row["models"]), _correlation(row)]
+        for row in table.correlations.to_dict(orient="records")
+    ]
+    return ["probe", "on", "models", "correlation with accuracy"], rows
+
+
+def _correlation(row: dict[Any, Any]) -> str:
+    if math.isnan(row["correlation"]):
+        return ABSENT
+    return f"{row['correlation']:+.2f} [{row['lo']:+.2f}, {row['hi']:+.2f}]"
+
+
+def _summary(values: pd.Series[float]) -> str:
+    found = [float(value) for value in values]
+    if not found:
+        return ABSENT
+    if len(found) == 1:
+        return f"{found[0]:.4g}"
+    return f"{statistics.fmean(found):.4g} ± {statistics.stdev(found):.2g}"

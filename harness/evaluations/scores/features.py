@@ -1,4 +1,4 @@
-"""Runs scorers over features, chunk by chunk, each isolated from the others' failures."""
+"""Runs scorers over features, chunk by chunk. A scorer that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def score_features(
     """Score a set with every scorer, chunk by chunk: each chunk is read and moved once for all of them.
 
     Returns:
-        By scorer, float64 scores (N,) on the features' device, or what went wrong.
+        By scorer, float64 scores (N,) on the features' device, or the failure.
 
     """
     import torch
 
     scores: dict[str, list[Tensor]] = {label: [] for label in scorers}
     failures: dict[str, Failure] = {}
-    with torch.no_grad():  # inference mode keeps no versions, by which a change in place is noticed
+    with torch.no_grad():  # not inference mode: it keeps no versions, which reveal a change in place
         for read in features.chunks():
             chunk = read
             for label, (planned, scorer) in scorers.items():
@@ -49,7 +49,7 @@ def score_features(
                     failures[label] = Failure(describe(error))
                 if _versions(chunk) != before:
                     failures[label] = Failure(
-                        "changed its features in place, which others read too. Copy them first"
+                        "changed its features in place, but other scorers read them too. Copy them first"
                     )
                     chunk = features.take(read.ids.cpu().numpy())
     whole = {label: torch.cat(parts) for label, parts in scores.items() if label not in failures}
@@ -57,15 +57,13 @@ def score_features(
 
 
 def checked_scores(scores: Tensor) -> Tensor | Failure:
-    """Refuse NaN, which has no rank; infinities have one."""
+    """Return the scores, or a failure if some are NaN: NaN has no rank, infinities have one."""
     import torch
 
     count = int(torch.isnan(scores).sum())
-    return (
-        Failure(f"NaN for {count} of {len(scores)} samples. A score must be a number or ±inf")
-        if count
-        else scores
-    )
+    if count:
+        return Failure(f"NaN for {count} of {len(scores)} samples. A score must be a number or ±inf")
+    return scores
 
 
 def _versions(chunk: Features) -> list[int]:
@@ -76,15 +74,13 @@ def _versions(chunk: Features) -> list[int]:
 
 
 def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
-    allowed = ((planned.needs & FEATURE_FIELDS) - _NEVER_SCORED_ON) | _IDENTITY
     import torch
 
+    allowed = ((planned.needs & FEATURE_FIELDS) - _NEVER_SCORED_ON) | _IDENTITY
     scores = scorer.score(chunk.only(allowed))
     if not isinstance(scores, torch.Tensor):
-        raise InputError(f"scores are a {type(scores).__name__}. Give a tensor, one score a sample")
+        raise InputError(f"scores are a {type(scores).__name__}. Give a tensor with one score per sample")
     shape = tuple(scores.shape)
     if shape != (len(chunk),):
-        raise InputError(
-            f"scores have shape {shape} where ({len(chunk)},) is expected. Give one score a sample"
-        )
+        raise InputError(f"scores have shape {shape}, expected ({len(chunk)},). Give one score per sample")
     return scores.double()

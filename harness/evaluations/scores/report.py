@@ -1,4 +1,4 @@
-"""The report of scores in a run's folder: its leaderboards."""
+"""The leaderboards of a run's folder, as the report of its scores."""
 
 from __future__ import annotations
 

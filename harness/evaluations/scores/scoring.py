@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -11,20 +10,18 @@ from harness.base import digests
 from harness.base.errors import HarnessError
 from harness.contract.protocols import ImageScorer
 from harness.contract.specs import STREAM
-from harness.data.streams import Stream
-from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
-from harness.engine.guard import Failure, describe
+from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
+from harness.engine.guard import Failure, attempt
 from harness.evaluations import measures
 from harness.evaluations.scores import section
 from harness.evaluations.scores.features import checked_scores, score_features
 from harness.evaluations.scores.report import Boards
 from harness.evaluations.scores.section import ScoreSection, planned_scorers
-from harness.models.loaded import libraries
 from harness.reports.record import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON
 from harness.reports.records import read_paired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
 
     Outcomes = dict[str, Tensor | Failure]  # by scorer
 
-logger = logging.getLogger("ood_harness")
-
 
 @dataclass(frozen=True, eq=False)
 class ScoreCell(Cell):
@@ -49,60 +44,23 @@ class ScoreCell(Cell):
     entry: SetEntry = field(kw_only=True)
 
 
-class Scores(Evaluation[ScoreCell]):
-    """Scorers that look at one sample at a time."""
-
-    name = SCORE
-    section = ScoreSection
-    report = Boards()
-
-    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
-        """Resolve the scorers."""
-        return {"scorers": planned_scorers(suite, registry)}
-
-    def check(self, plan: Plan) -> None:
-        """Raise InputError for a suite that measures nothing."""
-        section.check(plan)
-
-    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ScoreCell]:
-        """Yield every scorer on every set."""
-        for entry in plan.sets:
-            for scorer in plan.named("scorers"):
-                if STREAM not in scorer.needs:
-                    yield ScoreCell(
-                        model,
-                        scorer,
-                        entry.name,
-                        plan.cell_id(model, what=scorer.label, on=entry.name),
-                        {"kind": SCORE, "scorer": scorer.label, "group": entry.group},
-                        entry=entry,
-                    )
-
-    def begin(self, job: Job) -> Scoring:
-        """Begin with one model."""
-        return Scoring(job)
-
-
-def not_applicable(job: Job, scorer: Planned) -> NotApplicable | None:
-    """Return what a scorer needs and neither the model nor the data offer; None if it applies."""
-    missing = job.bench.missing(scorer.needs)
-    place = {"adapter": SOURCE, "protocol": SEPARATE, "scorer": scorer.label}
-    return NotApplicable(place, missing) if missing else None
-
-
-def code_id(job: Job, scorer: Planned, id_features: str, ood_features: str, **fit: str) -> str:
-    """Digest all that the numbers of a scorer depend on."""
-    offered = scorer.offered
-    return digests.code_id(
-        id_features=id_features,
-        ood_features=ood_features,
-        fit=job.sets.id_data.digests_of(scorer.needs) | fit,
-        scorer=offered.spec.name,
-        params=scorer.params,
-        source=offered.source,
-        version=offered.version,
-        libraries=libraries(),
-    )
+def score_cells(
+    plan: Plan,
+    model: PlannedModel,
+    is_mine: Callable[[Planned, SetEntry], bool],
+    *,
+    seeds: list[int] | None = None,
+    **more: object,
+) -> Iterator[ScoreCell]:
+    """Yield the cells of a kind's scorers and sets. `seeds` are of their streams, `more` further keys of records."""
+    for entry in plan.sets:
+        for scorer in plan.named("scorers"):
+            if is_mine(scorer, entry):
+                cell_id = plan.cell_id(model, what=scorer.label, on=entry.name)
+                place = {"adapter": SOURCE, "protocol": SEPARATE, "scorer": scorer.label}
+                head = {"kind": SCORE, "group": entry.group, **more}
+                needs = scorer.needs
+                yield ScoreCell(model, scorer, entry.name, cell_id, place, head, needs, seeds, entry=entry)
 
 
 class Scoring(Sitting[ScoreCell]):
@@ -114,30 +72,16 @@ class Scoring(Sitting[ScoreCell]):
         self._id_scores: Outcomes = {}
         self._scores: dict[str, Outcomes] = {entry.name: {} for entry in job.plan.sets}
         self._has_visited = False
-
-    @cached_property
-    def scorers(self) -> dict[str, Planned]:
-        """The applicable scorers by label."""
-        planned = self.job.plan.named("scorers")
-        return {s.label: s for s in planned if STREAM not in s.needs and not self.bench.missing(s.needs)}
-
-    @cached_property
-    def cells(self) -> dict[tuple[str, str], ScoreCell]:
-        """The applicable cells by set and scorer."""
-        cells = Scores().cells(self.job.plan, self.job.model)
-        return {(c.on, c.worker.label): c for c in cells if c.worker.label in self.scorers}
-
-    def missing(self, cell: ScoreCell) -> NotApplicable | None:
-        """Return why the scorer does not apply to the model."""
-        return not_applicable(self.job, cell.worker)
+        planned = [s for s in job.plan.named("scorers") if STREAM not in s.needs and not job.missing(s.needs)]
+        self.scorers = {scorer.label: scorer for scorer in planned}  # those that apply
+        cells = score_cells(job.plan, job.model, lambda scorer, _: scorer in planned)
+        self.cells = {(cell.on, cell.worker.label): cell for cell in cells}
 
     def key(self, cell: ScoreCell) -> str:
-        """Digest all that the cell's numbers depend on; "" if its set cannot be opened."""
-        layers = "layers" in cell.worker.needs
-        ood_features = self._features_key(cell.on, layers=layers)
-        if not ood_features:
-            return ""
-        return code_id(self.job, cell.worker, self._features_key(ID, layers=layers), ood_features)
+        """Digest everything that the cell's numbers depend on."""
+        layers, loaded = "layers" in cell.worker.needs, self.bench.loaded
+        streams = [self.job.sets.stream(name) for name in (ID, cell.on)]
+        return self.job.key(cell.worker, *(loaded.features_key(of, layers=layers) for of in streams))
 
     def measure(self, cells: Sequence[ScoreCell]) -> Iterator[tuple[ScoreCell, Measured | Failure]]:
         """Score ID test and then set by set; each is extracted once for all scorers."""
@@ -145,7 +89,7 @@ class Scoring(Sitting[ScoreCell]):
             yield from self._visit_all({(cell.on, cell.worker.label) for cell in cells})
 
     def finish(self, cells: Sequence[ScoreCell]) -> None:
-        """Write the covariances between scorers, which ranks are made of."""
+        """Write the covariances between scorers, from which ranks are computed."""
         kept = [b for b in read_paired(self.job.folder.path) if b["cells"] == self._cells_digest]
         if not self._has_visited and (kept or not cells):
             return
@@ -185,32 +129,26 @@ class Scoring(Sitting[ScoreCell]):
         return array is not None
 
     def _visit(self, name: str, labels: list[str]) -> Outcomes:
-        """Extract one set and score it with the given scorers; those that read images run within the same pass."""
+        """Extract one set and score it with the given scorers; image scorers run in the same pass."""
         if not labels:
             return {}
-        stream = self.job.sets.streams[name]
+        stream = self.job.sets.found(name)
         if isinstance(stream, Failure):
             return dict.fromkeys(labels, stream)
         fitted: dict[str, AnyScorer | Failure] = {s: self.bench.fitted(self.scorers[s]) for s in labels}
         outcomes: Outcomes = {label: f for label, f in fitted.items() if isinstance(f, Failure)}
         ready = {label: scorer for label, scorer in fitted.items() if not isinstance(scorer, Failure)}
         readers = {label: s for label, s in ready.items() if isinstance(s, ImageScorer)}
-        try:
-            extraction = self.bench.extract(name, stream, readers)
-        except Exception as error:  # a stranger's dataset or model may raise anything
-            logger.warning("%s, set %s: %s", self.job.model.label, name, describe(error))
-            return dict.fromkeys(labels, Failure(describe(error)))
+        extraction = attempt(self.bench.extract, name, stream, readers)
+        if isinstance(extraction, Failure):
+            return dict.fromkeys(labels, extraction)
         scored = {label: self._image_scores(extraction, name, label) for label in readers}
         others = {
             label: (self.scorers[label], cast("Scorer", s))
             for label, s in ready.items()
             if label not in readers
         }
-        scored |= score_features(others, extraction.features, self.bench.clock, on=name)
-        for label, outcome in scored.items():
-            if isinstance(outcome, Failure):
-                logger.warning("%s, scorer %s on %s: %s", self.job.model.label, label, name, outcome.message)
-        return outcomes | scored
+        return outcomes | scored | score_features(others, extraction.features, self.bench.clock, on=name)
 
     def _image_scores(self, extraction: Extraction, name: str, label: str) -> Tensor | Failure:
         import torch
@@ -225,10 +163,10 @@ class Scoring(Sitting[ScoreCell]):
 
     def _measured(self, entry: SetEntry, label: str) -> Measured | Failure:
         id_scores, ood_scores = self._id_scores[label], self._scores[entry.name][label]
-        for scores in (id_scores, ood_scores):
-            if isinstance(scores, Failure):
-                return scores
-        assert not isinstance(id_scores, Failure) and not isinstance(ood_scores, Failure)
+        if isinstance(id_scores, Failure):
+            return id_scores
+        if isinstance(ood_scores, Failure):
+            return ood_scores
         try:
             with self.bench.clock.measure("metrics", scorer=label, on=entry.name):
                 metrics = measures.cell_metrics(id_scores, ood_scores)
@@ -269,17 +207,33 @@ class Scoring(Sitting[ScoreCell]):
                     self._restore(self._id_scores, label, record.scores["id"])
                 self._restore(self._scores[name], label, record.scores["ood"])
 
-    # Keys -------------------------------------------------------------------------------------------------------
-
-    def _features_key(self, name: str, *, layers: bool) -> str:
-        stream = self.job.sets.streams[name]
-        return self.bench.loaded.features_key(stream, layers=layers) if isinstance(stream, Stream) else ""
-
     @cached_property
     def _cells_digest(self) -> str:
-        keys = sorted(self.key(cell) for cell in self.cells.values())
-        return digests.digest(self.job.model.label, self.job.model.seed, keys)
+        keys = [attempt(self.key, cell) for cell in self.cells.values()]
+        ready = sorted("" if isinstance(key, Failure) else key for key in keys)
+        return digests.digest(self.job.model.label, self.job.model.seed, ready)
 
 
 def _numbers(outcomes: Mapping[str, Tensor | Failure]) -> dict[str, Tensor]:
     return {label: outcome for label, outcome in outcomes.items() if not isinstance(outcome, Failure)}
+
+
+class Scores(Evaluation[ScoreCell]):
+    """Scorers that look at one sample at a time."""
+
+    name = SCORE
+    sitting = Scoring
+    section = ScoreSection
+    report = Boards()
+
+    def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
+        """Resolve the scorers."""
+        return {"scorers": planned_scorers(suite, registry)}
+
+    def check(self, plan: Plan) -> None:
+        """Raise InputError for a suite that measures nothing."""
+        section.check(plan)
+
+    def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ScoreCell]:
+        """Yield every scorer on every set."""
+        return score_cells(plan, model, lambda scorer, _: STREAM not in scorer.needs)

@@ -1,4 +1,4 @@
-"""What a suite says of scorers."""
+"""The scorers of a suite."""
 
 from __future__ import annotations
 
