@@ -1,1 +1,1 @@
-"""A suite's datasets: their tables, their opening, and the streams that models meet."""
+"""A suite's datasets: their tables, how they are opened, and the streams that models receive."""

@@ -1,6 +1,6 @@
-"""Makes the streams in which ID, shifted ID and OOD come together, for adapters to meet.
+"""Builds streams that mix ID, shifted ID and OOD, for adapters and transductive scorers.
 
-Samples of one dataset by themselves would give the answer away to whatever looks at more than one of them at a time.
+A method that sees several samples at once could infer the answer if they all came from one dataset.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What ID, OOD and the shift that both carry come together as, for adapters to meet."""
+    """The composition of a stream: shares, OOD set, and the shift that is applied to both ID and OOD."""
 
     shares: tuple[float, float, float]  # of ID, shifted ID and OOD
     ood: SetEntry
-    shift: SetEntry | None  # None where nothing is shifted
+    shift: SetEntry | None  # None if nothing is shifted
 
     @property
     def name(self) -> str:
-        """Its name among the sets of a leaderboard."""
+        """The name of its set on a leaderboard."""
         return self.ood.name if self.shift is None else f"{self.ood.name}+{self.shift.name}"
 
     @property
     def percent(self) -> str:
-        """The shares as "45/45/10": per cent of ID, shifted ID and OOD."""
+        """The shares of ID, shifted ID and OOD in percent: "45/45/10"."""
         return "/".join(f"{100 * share:g}" for share in self.shares)
 
 
 @dataclass(frozen=True, eq=False)
 class OpenStream:
-    """A stream, and which of its samples are OOD, (N,)."""
+    """A stream, and a mask (N,) of its OOD samples."""
 
     stream: Stream
     is_ood: NDArray[np.bool_]
@@ -51,19 +51,18 @@ class OpenStream:
 
 @dataclass(frozen=True)
 class Mixer:
-    """Draws samples of ID test and of an OOD set, puts a shift on them, and shuffles them together, all by one seed."""
+    """Draws samples of ID test and of an OOD set, shifts some of both, and shuffles them together, with one seed."""
 
     id_test: Selection
     registry: Catalogue
     batch_size: int
-    size: int  # images in a stream, at most
+    size: int  # maximum number of images in a stream
 
     def counts(self, mixture: Mixture, available: int) -> tuple[int, int, int]:
-        """Count ID, shifted ID and OOD samples of a stream, where so many OOD samples are available.
+        """Count the ID, shifted ID and OOD samples of a stream, if `available` OOD samples exist.
 
-        A stream holds `size` images, or as many as there are if these are fewer, so that the shares stay what they are.
-
-        Raises InputError where a share comes to nothing.
+        A stream holds `size` images, or fewer if there are not enough samples; the shares stay the same. Raises
+        InputError if a positive share gives no sample.
         """
         of_id, of_csid, of_ood = mixture.shares
         room = min(len(self.id_test) / (of_id + of_csid), available / of_ood)
@@ -80,9 +79,9 @@ class Mixer:
     def streams(
         self, mixture: Mixture, outliers: Selection, *, seed: int, separate: bool
     ) -> list[OpenStream]:
-        """Make the one stream of a mixture; two, ID's and then OOD's, where they are to be kept separate.
+        """Build the stream of a mixture; if `separate`, build two: first that of ID, then that of OOD.
 
-        As many of the OOD samples carry the shift, in proportion, as of the ID samples; no sample comes twice.
+        The same proportion of ID and OOD samples is shifted. No sample occurs twice.
         """
         rng = np.random.default_rng(seed)
         clean, shifted, ood = self.counts(mixture, len(outliers))
@@ -100,7 +99,7 @@ class Mixer:
         return [OpenStream(stream, np.full(len(stream), number == 1)) for number, stream in enumerate(apart)]
 
     def _parts(self, samples: Selection, clean: int, mixture: Mixture) -> list[Selection]:
-        """Leave the first samples as they are, and put the shift on the others."""
+        """Leave the first `clean` samples unchanged, and apply the shift to the others."""
         parts = [samples.take(np.arange(clean))] if clean else []
         if clean < len(samples) and mixture.shift is not None:
             rest = samples.take(np.arange(clean, len(samples)))

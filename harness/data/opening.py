@@ -1,4 +1,4 @@
-"""Opens a suite's datasets: the ID parts, disjoint and checked, and every set to be told from them."""
+"""Opens a suite's datasets: the ID parts, checked to be disjoint, and every set to score against ID test."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from harness.data.tables import IdEntry, Part
 
 DATA_ROOT = "OOD_HARNESS_DATA"
-CHECKED_FOR_OVERLAP = 200_000  # samples; beyond, reading every image would cost more than scoring it
-_TOLERATED_OVERLAP = 0.01  # natural datasets hold a few duplicates; more means that two parts are one
+CHECKED_FOR_OVERLAP = 200_000  # samples; above this, reading every image would cost more than scoring it
+_TOLERATED_OVERLAP = 0.01  # natural datasets have a few duplicates; more means that two parts overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,26 +36,26 @@ class IdData:
 
     @property
     def parts(self) -> dict[str, Selection]:
-        """The parts for fitting by name, train and validation, without those that the suite does not name."""
+        """The parts for fitting that the suite names, by name: train and validation."""
         named = {"train": self.train, "validation": self.validation}
         return {name: part for name, part in named.items() if part is not None}
 
     @property
     def offers(self) -> frozenset[str]:
-        """The needs of cells that the data fulfil."""
+        """The needs that the data satisfy."""
         return frozenset({"labels", *self.parts})
 
     def digests_of(self, needs: frozenset[str]) -> dict[str, str]:
-        """Digest those of the parts for fitting that are among some needs."""
+        """Return the digests of the parts for fitting that are among `needs`."""
         return {name: part.digest for name, part in self.parts.items() if name in needs}
 
     @property
     def training(self) -> TrainingData | None:
-        """What a model may be trained on: train and validation, never test; None without train."""
+        """The data that a model may be trained on: train and validation, never test; None without train."""
         return TrainingData(self.train, self.validation, self.num_classes) if self.train is not None else None
 
     def overlaps(self) -> dict[str, int]:
-        """Count the images that two parts share, by content: {"train and test": n}. Empty where too large to check."""
+        """Count the images that two parts share, by content: {"train and test": n}. Empty if too large to check."""
         parts = {**self.parts, "test": self.test}
         if sum(len(part) for part in parts.values()) > CHECKED_FOR_OVERLAP:
             return {}
@@ -66,7 +66,7 @@ class IdData:
         }
 
     def check_disjoint(self) -> dict[str, int]:
-        """Raise where two parts share more than a few images; return the counts."""
+        """Raise DatasetError if two parts share more than 1 % of the smaller one; return the counts."""
         overlaps = self.overlaps()
         parts = {**self.parts, "test": self.test}
         for pair, count in overlaps.items():
@@ -80,7 +80,7 @@ class IdData:
 
 
 def data_root() -> Path | None:
-    """Return the folder named by OOD_HARNESS_DATA."""
+    """Return the folder that OOD_HARNESS_DATA names; None if it is not set."""
     named = os.environ.get(DATA_ROOT)
     return Path(named) if named else None
 
@@ -88,17 +88,15 @@ def data_root() -> Path | None:
 def calibration_sets(
     validation: Selection, entries: Sequence[SetEntry], registry: Catalogue
 ) -> list[tuple[str, Selection]]:
-    """Open ID validation as it is, and under each shift: the kind of the shift, and the set."""
+    """Open ID validation, clean and under each shift; return pairs (kind of shift, set)."""
     shifted = [(entry.kind, open_shifted(entry, validation, registry)) for entry in entries]
     return [(CLEAN, validation), *shifted]
 
 
 def open_id(entry: IdEntry, registry: Catalogue) -> IdData:
-    """Open the ID parts, renumber their classes, and hold validation out of train where the suite says so.
+    """Open the ID parts, renumber their classes, and hold validation out of train if the suite requires it.
 
-    Raises:
-        DatasetError: data that is missing, empty, without labels, or of one class only.
-
+    Raises DatasetError for data that is missing, empty, without labels, or of one class only.
     """
     parts = {"test": entry.test, "train": entry.train, "validation": entry.validation}
     whole = {
@@ -123,9 +121,9 @@ def open_id(entry: IdEntry, registry: Catalogue) -> IdData:
 
 
 def training_data(id_data: IdData, dataset: str) -> TrainingData:
-    """Take what a model may be trained on out of the ID parts: train and validation, never test.
+    """Return the ID parts that a model may be trained on: train and validation, never test.
 
-    Raises DatasetError where there is nothing to train on, and where two parts share images.
+    Raises DatasetError if there is no train part, or if two parts share images.
     """
     data = id_data.training
     if data is None:
@@ -145,7 +143,7 @@ def open_dataset(
     revision: str | None = None,
     params: Mapping[str, object] | None = None,
 ) -> Selection:
-    """Open a dataset by the name that a plugin gave it; `name` is what messages call it.
+    """Open a dataset by its name in a plugin; messages call it `name`.
 
     Raises DatasetError for data that is missing or empty.
     """
@@ -158,9 +156,7 @@ def open_dataset(
 def open_set(entry: SetEntry, id_data: IdData, registry: Catalogue) -> Selection:
     """Open one test set.
 
-    Raises:
-        DatasetError: data that is missing or empty, or shifted data without ID's labels.
-
+    Raises DatasetError for data that is missing or empty, and for shifted data without ID's labels.
     """
     request = DatasetRequest.parse(
         entry.dataset,
@@ -186,7 +182,7 @@ def open_set(entry: SetEntry, id_data: IdData, registry: Catalogue) -> Selection
 
 
 def open_shifted(entry: SetEntry, base: Selection, registry: Catalogue) -> Selection:
-    """Put the shift of a set that is made from ID test onto other images, which keep their order and labels."""
+    """Apply the shift of a set that is made from ID test to other images, which keep their order and labels."""
     request = DatasetRequest.parse(entry.dataset, data_root=data_root(), base=base)
     shifted = _open(entry.name, request, entry.params, registry)
     return Selection(entry.name, shifted.dataset, shifted.indices, base.labels)
@@ -211,7 +207,7 @@ def _limited(name: str, entry: IdEntry, chosen: Part | None, selection: Selectio
 
 
 def _require_one_numbering(entry: IdEntry, parts: Mapping[str, Selection]) -> None:
-    """Refuse parts that number their classes by different names, as folders with other subfolders do."""
+    """Refuse parts with different class names, such as folders with different subfolders: labels would not agree."""
     names = {name: getattr(part.dataset, "class_names", None) for name, part in parts.items()}
     known = {name: classes for name, classes in names.items() if classes is not None}
     for name, classes in known.items():
@@ -224,13 +220,13 @@ def _require_one_numbering(entry: IdEntry, parts: Mapping[str, Selection]) -> No
 
 
 def _require_ids_numbering(entry: SetEntry, selection: Selection, id_data: IdData) -> None:
-    """Refuse a shifted set of folders that lacks some of ID's, or has others, as its labels would not agree."""
+    """Refuse a shifted set whose class folders differ from those of ID: labels would not agree."""
     mine, known = (getattr(part.dataset, "class_names", None) for part in (selection, id_data.test))
     if mine is not None and known is not None and mine != known:
         unlike = sorted(set(mine) ^ set(known))
         raise DatasetError(
             f"the shifted set {entry.name!r} and ID test do not have the same class folders: {', '.join(unlike[:5])} "
-            "in one of them alone. Give it ID's folders, or classes"
+            "in only one of them. Give it ID's folders, or classes"
         )
 
 
@@ -241,7 +237,7 @@ def _open(name: str, request: DatasetRequest, params: Mapping[str, object], regi
         dataset = offered.spec.build(request, **keywords)
     except HarnessError:
         raise
-    except Exception as error:  # a stranger's dataset may raise anything
+    except Exception as error:  # third-party code may raise anything
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DatasetError(
             f"the dataset {request.name!r} of plugin {offered.plugin} raised {problem}"

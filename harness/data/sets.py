@@ -1,4 +1,4 @@
-"""Names the sets of a suite: OOD, shifted ID, and the shifted validation data that curves are fitted on."""
+"""Lists the sets of a suite: OOD, shifted ID, and the shifted validation data that curves are fitted on."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ CLEAN = "clean"  # the kind of a set that is not shifted
 
 @dataclass(frozen=True)
 class SetEntry:
-    """One set of samples to be scored against ID test, as the suite names it."""
+    """One set of samples to score against ID test, as the suite names it."""
 
     name: str
-    group: str  # near, far or csid
+    group: str  # near, far, csid or calibration
     dataset: str
     split: str | None
     classes: tuple[int, ...] | None
     limit: int | None
     revision: str | None
     params: Mapping[str, object]
-    shifts_id: bool = False  # made from the ID test samples
+    shifts_id: bool = False  # made by shifting ID samples
     severity: int | None = None  # of a corruption
 
     @property
     def kind(self) -> str:
-        """What shifts it, whatever the severity."""
+        """The kind of its shift, without the severity."""
         return self.name if self.severity is None else self.name.removesuffix(f"-{self.severity}")
 
 
@@ -48,7 +48,7 @@ def shift_family(catalogue: Catalogue) -> str:
             if catalogue.get("dataset", name).spec.shifts:
                 return name
     raise InputError(
-        "no installed plugin shifts images, and the suite corrupts some. Install one, or name a dataset"
+        "the suite corrupts images, but no installed plugin shifts images. Install one, or name a dataset"
     )
 
 
@@ -80,7 +80,7 @@ def set_entries(ood: Sequence[OodEntry], shift: Sequence[ShiftEntry], catalogue:
 
 
 def _corrupted(e: ShiftEntry, catalogue: Catalogue) -> Iterator[SetEntry]:
-    """Name a shift's corruptions by their severities: of ID test, or those that its dataset has."""
+    """Yield a shift's corruptions, one per kind and severity: of ID test, or from the dataset that it names."""
     severities: list[int | None] = [*e.severity] or [None]
     for kind, severity in itertools.product(e.corrupt, severities):
         name = kind if severity is None else f"{kind}-{severity}"
@@ -101,7 +101,7 @@ def calibration_entries(
 ) -> list[SetEntry]:
     """List the shifts of validation data that curves are fitted on, one per kind and severity.
 
-    Default kinds: those that the family of shifts sets aside for it.
+    Default kinds: those that the family of shifts reserves for calibration.
     """
     family = shift_family(catalogue)
     if kinds is None:

@@ -1,4 +1,4 @@
-"""An ordered, seeded sequence of samples from one or more datasets, cut into batches: the unit of extraction."""
+"""An ordered, seeded sequence of samples from one or more datasets, in batches: the unit of feature extraction."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Samples in the order in which a model meets them."""
+    """Samples in the order in which a model receives them."""
 
     name: str
     parts: tuple[Selection, ...]
     batch_size: int
-    origin: NDArray[np.int64]  # (N,) which part each sample comes from
+    origin: NDArray[np.int64]  # (N,) the index of the part that each sample comes from
     position: NDArray[np.int64]  # (N,) its position within that part
 
     @classmethod
@@ -36,7 +36,7 @@ class Stream:
 
     @classmethod
     def mixed(cls, selections: Sequence[Selection], *, batch_size: int, seed: int) -> Stream:
-        """Stream several selections, whole and shuffled together by the seed."""
+        """Stream all samples of several selections, shuffled together with the seed."""
         origin = np.repeat(np.arange(len(selections)), [len(part) for part in selections])
         position = np.concatenate([np.arange(len(part)) for part in selections])
         order = np.random.default_rng(seed).permutation(len(origin))
@@ -45,11 +45,10 @@ class Stream:
 
     @classmethod
     def correlated(cls, selection: Selection, *, batch_size: int, concentration: float, seed: int) -> Stream:
-        """Stream one selection with labels that are correlated in time, as a walk through places would give them.
+        """Stream one selection with labels that are correlated in time (Gong et al., NOTE, NeurIPS 2022).
 
-        As many stretches of time as there are classes; each class is spread over them by a draw from the Dirichlet
-        distribution, and comes in one run in each (Gong et al., NOTE, NeurIPS 2022). The smaller the concentration,
-        the longer one class stays alone.
+        The stream has as many segments as classes. A draw from the Dirichlet distribution spreads each class over the
+        segments; within a segment, each class is one run. The smaller the concentration, the longer the runs.
         """
         rng = np.random.default_rng(seed)
         classes = np.unique(selection.labels)
@@ -65,13 +64,13 @@ class Stream:
 
     @cached_property
     def digest(self) -> str:
-        """What is streamed: the selections, the order and the cut into batches."""
+        """Digest of the selections, the order and the batch size."""
         order = np.stack([self.origin, self.position])
         return digest([part.digest for part in self.parts], array_digest(order), self.batch_size)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Classes in the order of the stream, (N,); -1 where there is none."""
+        """Classes in the order of the stream, (N,); -1 for no label."""
         labels = np.empty(len(self), dtype=np.int64)
         for number, part in enumerate(self.parts):
             mine = self.origin == number
@@ -79,11 +78,11 @@ class Stream:
         return labels
 
     def batches(self) -> list[NDArray[np.int64]]:
-        """Cut the stream's positions into batches."""
+        """Return the stream's positions, split into batches."""
         return np.split(np.arange(len(self)), range(self.batch_size, len(self), self.batch_size))
 
     def images(self, positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Decode the images at the given positions of the stream, those of one part together."""
+        """Decode the images at the given positions of the stream, in that order; each part is read in one call."""
         origins = self.origin[positions]
         found: dict[int, NDArray[np.uint8]] = {}
         for part in np.unique(origins).tolist():

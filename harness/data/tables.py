@@ -10,7 +10,7 @@ from harness.base.toml import Table
 
 
 class Part(Table):
-    """Which samples of the ID dataset: a split, at most `limit` of it, or a share held out of train."""
+    """Samples of the ID dataset: a split, at most `limit` of it, or a share held out of train."""
 
     split: str | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
@@ -34,13 +34,13 @@ class IdEntry(Table):
         for name in ("train", "test"):
             part = getattr(self, name)
             if part is not None and part.holdout is not None:
-                raise ValueError(f"{name}.holdout is given, but only validation may be held out of train")
+                raise ValueError(f"{name}.holdout is given, but only validation can be held out of train")
         if (
             self.validation is not None
             and self.validation.holdout is not None
             and self.validation.split is not None
         ):
-            raise ValueError("validation has both split and holdout. Give one")
+            raise ValueError("validation has both split and holdout. Give only one")
         if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
             raise ValueError(f"classes {self.classes} are empty or name one twice. Give each class once")
         if self.validation is not None and self.validation.holdout is not None and self.train is None:
@@ -63,10 +63,10 @@ class OodEntry(Table):
 
 
 class ShiftEntry(Table):
-    """Covariate-shifted ID: corruptions at some severities, or a dataset of its own with ID's labels.
+    """Covariate-shifted ID: corruptions at given severities, or a separate dataset with ID's labels.
 
-    Corruptions are made of ID test; with `dataset`, they are that dataset's, as its parameters `corruption` and
-    `severity`, and severity may be left out where its files have none.
+    Corruptions are applied to ID test. With `dataset`, they are read from that dataset, by its parameters `corruption`
+    and `severity`; severity may be omitted if its files have none.
     """
 
     corrupt: list[str] = []
@@ -84,12 +84,12 @@ class ShiftEntry(Table):
         named = self.name and self.dataset and not (self.corrupt or self.severity)
         if not corrupted and not named:
             raise ValueError(
-                "give either corrupt and severity, or name and dataset, or corrupt and dataset, with severity where "
+                "give either corrupt and severity, or name and dataset, or corrupt and dataset, with severity if "
                 "its files have severities"
             )
         return self
 
     @property
     def corrupts_id(self) -> bool:
-        """Whether it is made of the ID test samples, and so can be of others."""
+        """Whether the shift is applied to ID test, so that it can be applied to other images too."""
         return bool(self.corrupt) and not self.dataset

@@ -186,8 +186,8 @@ def normal_interval(
 def rank_correlation_interval(correlation: float, count: int, confidence: float = 0.95) -> Interval | None:
     """Compute the interval of Spearman's correlation of count pairs on Fisher's scale.
 
-    The standard error is √((1 + ρ²/2) / (n - 3)) (Bonett & Wright, Psychometrika 2000). At ±1 the scale is infinite: then
-    the interval is that of the correlation half a swap of neighbours away, extended to ±1. None below 4 pairs.
+    The standard error is √((1 + ρ²/2) / (n - 3)) (Bonett & Wright, Psychometrika 2000). At ±1 the scale is infinite:
+    then the interval is that of the correlation half a swap of neighbours away, extended to ±1. None below 4 pairs.
     """
     if count < 4:
         return None

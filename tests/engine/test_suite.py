@@ -74,7 +74,7 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
         ),
         (
             {"shift": [{"corrupt": ["fog"], "dataset": "published:x", "name": "fog"}]},
-            r"at shift\.0: give either .* or corrupt and dataset, with severity where its files have severities",
+            r"at shift\.0: give either .* or corrupt and dataset, with severity if its files have severities",
         ),
         ({"shift": [{"severity": [1], "dataset": "published:x"}]}, r"or corrupt and dataset, with severity"),
         (

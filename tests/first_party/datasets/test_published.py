@@ -425,5 +425,5 @@ def test_a_shifted_set_that_lacks_a_class_folder_of_ids_is_refused(
         revision=None,
         params={"corruption": "glass_blur", "severity": 1},
     )
-    with pytest.raises(harness.DatasetError, match="same class folders: n09999999 in one of them alone"):
+    with pytest.raises(harness.DatasetError, match="same class folders: n09999999 in only one of them"):
         open_set(entry, id_data, registry)
