@@ -1,4 +1,4 @@
-"""A builder given by its address: offering it imports nothing, and its digest covers only the module it names."""
+"""A builder given by its address: offering it imports nothing, and its digest covers only the code behind it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Deferred:
     """A callable that is imported when it is first called or its parameters are first read.
 
-    Its source digest is that of the module that it names. A change in the module that offers it does not count.
+    Its source digest covers the module that it names and that module's imports, but not the module that offers it.
     """
 
     address: str  # "package.module:name"
