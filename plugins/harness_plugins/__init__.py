@@ -1,1 +1,1 @@
-"""The first-party plugins, registered by entry point exactly as a stranger's are."""
+"""The first-party plugins, registered by entry points like third-party plugins."""

@@ -31,7 +31,5 @@ def harness_recipes() -> Iterator[harness.RecipeSpec]:
 def _files(kind: str) -> list[Path]:
     folder = next((folder / kind for folder in FOLDERS if (folder / kind).is_dir()), None)
     if folder is None:
-        raise harness.HarnessError(
-            f"no {kind} found in {FOLDERS[0]} or {FOLDERS[1]}. Install ood-harness again, whole"
-        )
+        raise harness.HarnessError(f"no {kind} found in {FOLDERS[0]} or {FOLDERS[1]}. Reinstall ood-harness")
     return sorted(folder.glob("*.toml"))

@@ -1,1 +1,1 @@
-"""Test-time adapters: what a classifier does with an unlabelled stream while it predicts."""
+"""Test-time adapters, which adapt a classifier to an unlabelled stream while it predicts."""

@@ -1,4 +1,4 @@
-"""CoTTA (Wang et al., CVPR 2022): a student learns from its averaged teacher, and forgets at random."""
+"""CoTTA (Wang et al., CVPR 2022): a student learns from an averaged teacher, with random restoration of weights."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 class CoTTA:
     """Minimise the student's mean cross-entropy to its teacher's p, over all weights (eqs. 1-8).
 
-    Where the source's mean confidence in a batch is below `threshold`, the teacher's logits are the mean of those of
-    `augmentations` views, else those of the plain images; these logits are the prediction. After the step the teacher's
-    weights move, θ′ ← ema θ′ + (1 - ema) θ, and each of the student's goes back to the source with probability
-    `restore`. All normalise by batch statistics. The classifier given to `adapt` is the teacher, since that predicts.
+    If the source's mean confidence in a batch is below `threshold`, the teacher's logits are averaged over
+    `augmentations` views, else they are those of the plain images. They are the prediction. After the step the
+    teacher's weights move, θ′ ← ema θ′ + (1 - ema) θ, and each weight of the student returns to the source with
+    probability `restore`. All networks use batch statistics. The classifier given to `adapt` is the teacher.
 
     Views are those of `harness_plugins.adapters.views`; the authors', of pixels, also vary saturation, hue and gamma,
-    blur and clip. They mirror images: set `flip` to False where that changes the class, as in digits.
+    blur and clip. They are mirrored at random: set `flip` to False if that changes the class, as for digits.
 
-    What is left out is for small images Adam, 1e-3, restore .01, threshold .92, and for large ones SGD with momentum
-    .9, .01, restore .001, threshold .1.
+    Defaults: for small images Adam, lr 1e-3, restore .01, threshold .92; for large ones SGD with momentum .9, lr .01,
+    restore .001, threshold .1.
     """
 
     lr: float | None = None
@@ -65,7 +65,7 @@ class CoTTA:
         require_seed(self.seed)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take one step a batch."""
+        """Take one step per batch."""
         use_batch_statistics(classifier)
         learner = None
         for number, images in enumerate(batches, start=1):
@@ -87,7 +87,7 @@ class CoTTA:
 
 @dataclass(eq=False)
 class _Learner:
-    """The three networks of a stream, and how the student steps."""
+    """The three networks of a stream, and the student's optimiser."""
 
     settings: CoTTA
     teacher: harness.Classifier
@@ -99,7 +99,7 @@ class _Learner:
     threshold: float
 
     def learn(self, images: Tensor, number: int) -> harness.Adapted:
-        """Take one step from a batch and return what the teacher made of it before."""
+        """Take one step on a batch and return the teacher's outputs before it."""
         with torch.no_grad():
             plain = forward(self.teacher, images)
             confidence = forward(self.source, images).logits.softmax(dim=1).amax(dim=1).mean()
@@ -118,7 +118,7 @@ class _Learner:
         )
 
     def _mean_of_views(self, images: Tensor) -> Tensor:
-        """Average the teacher's logits over views, one of each image at a time: batch statistics are of one view."""
+        """Average the teacher's logits over views, one per image at a time, so batch statistics are of one view."""
         total = torch.zeros((), dtype=images.dtype, device=images.device)
         for _ in range(self.settings.augmentations):
             views = augmented(images, self.generator, flip=self.settings.flip)

@@ -1,4 +1,4 @@
-"""DeYO (Lee et al., ICLR 2024): entropy of samples whose prediction needs the shape of what they show."""
+"""DeYO (Lee et al., ICLR 2024): entropy of samples whose prediction depends on object shape."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 class DeYO:
     """Minimise the mean w·H of samples with H < margin·ln C and PLPD > plpd.
 
-    PLPD = p_ŷ(x) - p_ŷ(x′) is what the predicted class ŷ loses when the image's patches are shuffled, and
-    w = exp(weight_margin·ln C - H) + exp(PLPD), a constant in the gradient. Scale and shift of the normalisation layers
-    below the last stage move, as in the authors' code. A batch without such samples takes no step.
+    PLPD = p_ŷ(x) - p_ŷ(x′) is the drop of the predicted class ŷ's probability if the image's patches are shuffled, and
+    w = exp(weight_margin·ln C - H) + exp(PLPD), a constant in the gradient. A step updates scale and shift of the
+    normalisation layers before the last stage, as in the authors' code. A batch without such samples takes no step.
 
-    What is left out is as published for the images' size: Adam, 1e-3 for small ones; SGD, 2.5e-4 for large ones.
+    Defaults are as published for the image size: Adam, lr 1e-3 for small images; SGD, lr 2.5e-4 for large ones.
     """
 
     lr: float | None = None
@@ -61,7 +61,7 @@ class DeYO:
         require_seed(self.seed)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take one step a batch, or none where no sample is worth it."""
+        """Take one step per batch, or none if no sample is selected."""
         use_batch_statistics(classifier)
         parameters = only_affine_moves(classifier, layers_below_last_stage(classifier))
         optimizer = generator = None
@@ -111,7 +111,7 @@ class DeYO:
 
 
 def probability_difference(classifier: harness.Classifier, logits: Tensor, changed: Tensor) -> Tensor:
-    """Compute what the classes predicted by logits (n, C) lose on changed images (n, channels, H, W), (n,)."""
+    """Compute the drop in probability, on changed images, of the classes predicted by logits (n, C): (n,)."""
     with torch.no_grad():
         of_changed = forward(classifier, changed).logits
     confidence, predicted = logits.softmax(dim=1).max(dim=1, keepdim=True)
@@ -119,9 +119,9 @@ def probability_difference(classifier: harness.Classifier, logits: Tensor, chang
 
 
 def shuffle_patches(images: Tensor, patches: int, generator: torch.Generator) -> Tensor:
-    """Cut images (n, channels, H, W) into `patches` x `patches` and shuffle those of each image by itself.
+    """Cut images (n, channels, H, W) into `patches` x `patches` and shuffle them within each image.
 
-    A size that is not divisible is made so by resizing, and the result resized back, as the authors do. Raises
+    If a side is not divisible, images are resized before and resized back after, as by the authors. Raises
     InputError for images with fewer pixels than patches.
     """
     sides = list(images.shape[2:])

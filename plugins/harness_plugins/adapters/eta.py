@@ -1,4 +1,4 @@
-"""ETA, EATA (Niu et al., ICML 2022) and RDumb (Press et al., NeurIPS 2023): entropy of the samples worth a step."""
+"""ETA, EATA (Niu et al., ICML 2022) and RDumb (Press et al., NeurIPS 2023): entropy of selected samples."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MOMENTUM = 0.9  # of the average prediction
 
 @dataclass(frozen=True)
 class Eta:
-    """Minimise the mean of exp(E₀ - H)·H, E₀ = margin·ln C, over confident samples unlike earlier ones (eqs. 2-6).
+    """Minimise the mean of exp(E₀ - H)·H, E₀ = margin·ln C, over confident, non-redundant samples (eqs. 2-6).
 
-    Those are the samples with H < E₀ and |cos(p, p̄)| < ε. p̄ is the moving average of their mean p, batch by batch; as
-    long as there is none, all cosines pass. ε left out is 1.3/√C, since a one-hot vector and the uniform one have a
-    cosine of 1/√C; the authors set .05 for ImageNet and .4 for CIFAR-10. `lr` and `optimizer` are as in Tent.
+    These are the samples with H < E₀ and |cos(p, p̄)| < ε. p̄ is the moving average of their mean p over batches; before
+    it exists, all cosines pass. The default ε is 1.3/√C, because a one-hot vector and the uniform one have a cosine of
+    1/√C; the authors set .05 for ImageNet and .4 for CIFAR-10. `lr` and `optimizer` are as in Tent.
     """
 
     margin: float = 0.4
@@ -58,13 +58,13 @@ class Eta:
         require_optimizer(self.optimizer, self.lr)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take one step a batch, or none where no sample is worth it."""
+        """Take one step per batch, or none if no sample is selected."""
         yield from _adapt(self, classifier, batches)
 
 
 @dataclass(frozen=True)
 class RDumb(Eta):
-    """ETA that goes back to the source every `reset_every` batches: weights, optimiser and p̄."""
+    """ETA that resets weights, optimiser and p̄ to the source every `reset_every` batches."""
 
     reset_every: int = 1000
 
@@ -73,16 +73,16 @@ class RDumb(Eta):
         require_whole("reset_every", self.reset_every)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take one step a batch, or none, and go back in time."""
+        """Take at most one step per batch, and reset every `reset_every` batches."""
         yield from _adapt(self, classifier, batches, reset_every=self.reset_every)
 
 
 @dataclass(frozen=True)
 class Eata(Eta):
-    """ETA with β Σ F (θ - θ₀)² added to the loss (eqs. 8-9): weights that mattered on clean ID images stay near them.
+    """ETA with β Σ F (θ - θ₀)² added to the loss (eqs. 8-9), which keeps weights important for clean ID images.
 
     F is the mean, over the batches of `clean` images, of the squared gradient of the batch's cross-entropy to the
-    classes that the model predicts. β left out is 1 for small images and 2000 for large ones.
+    classes that the model predicts. The default β is 1 for small images and 2000 for large ones.
     """
 
     beta: float | None = None
@@ -95,13 +95,13 @@ class Eata(Eta):
         require_whole("clean", self.clean)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Raise InputError: F is not known yet."""
+        """Raise InputError, because F is not known yet: see `prepare`."""
         raise harness.InputError(
-            "eata has seen no clean images. Adapt with what prepare(classifier, batches) returns"
+            "eata has seen no clean images. Adapt with the result of prepare(classifier, batches)"
         )
 
     def prepare(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> PreparedEata:
-        """Compute F on the first `clean` normalised ID images, or on all where there are fewer; read no further."""
+        """Compute F on the first `clean` normalised ID images, or on all if there are fewer. Read no further."""
         classifier = copy.deepcopy(classifier)
         use_batch_statistics(classifier)
         parameters = only_affine_moves(classifier)
@@ -119,7 +119,7 @@ class Eata(Eta):
 
 @dataclass(frozen=True, eq=False)
 class PreparedEata:
-    """EATA that knows which weights matter, in the order of the network's normalisation layers."""
+    """EATA with F, in the order of the network's normalisation layers."""
 
     settings: Eata
     beta: float
@@ -127,7 +127,7 @@ class PreparedEata:
     source: tuple[Tensor, ...]  # θ₀
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take one step a batch, or none where no sample is worth it."""
+        """Take one step per batch, or none if no sample is selected."""
         yield from _adapt(self.settings, classifier, batches, penalty=self.penalty)
 
     def penalty(self, parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -156,7 +156,7 @@ def _adapt(
         after = None if learnt else before
         reset = reset_every is not None and number % reset_every == 0
         if snapshot is not None and reset:
-            # the harness cannot compute it once the weights have gone back
+            # the harness cannot compute it after the reset
             after = after or _forwarded(classifier, images)
             snapshot.restore(classifier, learner.optimizer)
             learner.average = None
@@ -167,7 +167,7 @@ def _adapt(
 
 @dataclass(eq=False)
 class _Learner:
-    """A network that learns by ETA, with what it remembers of earlier batches."""
+    """A network that learns by ETA, with the average prediction of earlier batches."""
 
     settings: Eta
     classifier: harness.Classifier
@@ -177,7 +177,7 @@ class _Learner:
     average: Tensor | None = None  # p̄, (C,)
 
     def learn(self, images: Tensor, number: int) -> tuple[harness.Features, int]:
-        """Return what the network made of a batch, and how many of its samples it has learnt from."""
+        """Take one step on a batch. Return the outputs before it, and the number of samples used."""
         with torch.enable_grad():
             found = forward(self.classifier, images)
             entropies = entropy(found.logits)  # (n,)
@@ -190,7 +190,7 @@ class _Learner:
         return before, learnt
 
     def _kept(self, logits: Tensor, entropies: Tensor) -> Tensor:
-        """Say which samples are confident, and unlike p̄ where there is one, (n,)."""
+        """Select samples that are confident, and unlike p̄ if it exists: (n,) bool."""
         classes = logits.shape[1]
         kept = entropies < self.settings.margin * math.log(classes)
         if self.average is None:
@@ -221,12 +221,12 @@ def _gradients(
     with torch.enable_grad():
         logits = forward(classifier, images).logits
         loss = functional.cross_entropy(logits, logits.argmax(dim=1))
-    # a layer that the forward pass leaves out has zeros
+    # zeros for a layer that the forward pass does not use
     return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
 
 def _first(count: int, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield batches until they hold `count` images; the last one is cut, and no other is asked for."""
+    """Yield batches until they hold `count` images; the last one is cut, and no further one is read."""
     for images in batches:
         yield images[:count]
         count -= len(images)

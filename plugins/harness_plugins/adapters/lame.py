@@ -1,4 +1,4 @@
-"""LAME (Boudiaf et al., CVPR 2022): a batch's probabilities, made alike for neighbours; no weight moves."""
+"""LAME (Boudiaf et al., CVPR 2022): makes a batch's probabilities alike for neighbours, and changes no weight."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lame:
-    """Minimise Σ_i KL(z_i ‖ p_i) - ½ Σ_ij k_ij z_iᵀ z_j over the predictions z of a batch, by a bound on it.
+    """Minimise Σ_i KL(z_i ‖ p_i) - ½ Σ_ij k_ij z_iᵀ z_j over the predictions z of a batch, by a bound.
 
-    p is the model's prediction, k the affinity of unit-normalised penultimate features. An image that is alone in its
-    batch only becomes more certain of what it was. Computed in float64.
+    p is the model's prediction, k the affinity of unit-normalised penultimate features. In a batch of
+    one image, the prediction only becomes more confident. Computed in float64.
     """
 
     neighbours: int = 5
@@ -50,10 +50,10 @@ class Lame:
 
 
 def affinity(features: Tensor, neighbours: int) -> Tensor:
-    """Compute exp(-d²/2σ²) of unit-normalised features (n, D), (n, n), 1 on the diagonal.
+    """Compute exp(-d²/2σ²) of unit-normalised features, (n, D) -> (n, n), 1 on the diagonal.
 
-    σ is the mean distance to the nearest neighbour of the given number, where each is its own first. Where it is 0,
-    features that coincide have an affinity of 1 and others none.
+    σ is the mean distance to the `neighbours`-th nearest neighbour; each feature is its own first neighbour. If σ is 0,
+    equal features have an affinity of 1 and others 0.
     """
     units = functional.normalize(features.double(), dim=1)
     # by differences: the faster way by products gives equal rows a distance above 0
@@ -66,7 +66,7 @@ def propagate(logits: Tensor, kernel: Tensor, *, iterations: int, tolerance: flo
     """Iterate z ← softmax(ln p + K z) from p = softmax(logits), (n, C), and return ln z.
 
     Stops when the bound's energy Σ z (ln z - ln p - K z_old), which is -Σ ln Σ exp(ln p + K z_old), changes by no more
-    than `tolerance` of itself.
+    than `tolerance`, relative.
     """
     log_p = logits.double().log_softmax(dim=1)
     log_z, energy = log_p, None

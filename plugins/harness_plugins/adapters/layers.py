@@ -1,4 +1,4 @@
-"""What adapters do to a network: choose the weights that move, take statistics from the batch, and forward."""
+"""Shared operations of adapters: choose the weights to update, use batch statistics, and forward."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     OptimizerName = Literal["adam", "sgd"]
 
 NORMALISATIONS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
-LARGE = 64  # pixels, from which on the published settings for ImageNet hold; below, those for CIFAR
+LARGE = 64  # pixels; from here on, settings published for ImageNet are used; below, those for CIFAR
 
 
 def module_of(classifier: harness.Classifier) -> nn.Module:
-    """Return a classifier as the torch module that it is."""
+    """Return a classifier, typed as a torch module."""
     module: Any = classifier
     return module  # type: ignore[no-any-return]
 
@@ -38,7 +38,7 @@ def forward(classifier: harness.Classifier, images: Tensor) -> harness.Features:
 
 
 def detached(features: harness.Features) -> harness.Features:
-    """Return features that hold no graph."""
+    """Return features without their graph."""
     return harness.Features(logits=features.logits.detach(), penultimate=features.penultimate.detach())
 
 
@@ -54,9 +54,9 @@ def normalisation_layers(classifier: harness.Classifier) -> list[nn.Module]:
 
 
 def use_batch_statistics(classifier: harness.Classifier) -> None:
-    """Let every BatchNorm layer normalise by the batch in front of it, for good; others need nothing.
+    """Make every BatchNorm layer normalise by batch statistics, permanently.
 
-    A batch that has one value a channel has no variance: it raises InputError when it comes.
+    A later batch with one value per channel raises InputError, because it has no variance.
     """
     for module in module_of(classifier).modules():
         if isinstance(module, _BatchNorm):
@@ -69,15 +69,15 @@ def _require_several_values(module: nn.Module, inputs: tuple[Tensor, ...]) -> No
     (given,) = inputs
     if given.numel() == given.shape[1]:
         raise harness.InputError(
-            f"a batch of {len(given)} gives a {type(module).__name__} layer one value a channel, and "
-            "so no variance. Give larger batches, or an adapter without batch statistics"
+            f"a batch of {len(given)} gives a {type(module).__name__} layer one value per channel, "
+            "so it has no variance. Give larger batches, or an adapter without batch statistics"
         )
 
 
 def only_affine_moves(
     classifier: harness.Classifier, layers: Sequence[nn.Module] | None = None
 ) -> list[nn.Parameter]:
-    """Freeze all weights but scale and shift of normalisation layers, and return these.
+    """Freeze all weights except scale and shift of normalisation layers, and return these.
 
     Raises InputError for a network that has none.
     """
@@ -87,7 +87,7 @@ def only_affine_moves(
     if not parameters:
         raise harness.InputError(
             f"the network {type(classifier).__name__} has no BatchNorm, LayerNorm or GroupNorm layer with weights, so "
-            "there is nothing to adapt. Choose an adapter that changes none, as lame, or another network"
+            "there is nothing to adapt. Choose an adapter that changes no weights, like lame, or another network"
         )
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -114,24 +114,24 @@ def make_optimizer(
 
 
 def is_large(images: Tensor) -> bool:
-    """Say whether images (n, channels, H, W) are of the size for which the settings for ImageNet hold."""
+    """Return whether images (n, channels, H, W) are large enough for the settings for ImageNet."""
     return max(images.shape[2:]) >= LARGE
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A network's and its optimiser's state, to go back to."""
+    """A copy of a network's and its optimiser's state, to restore later."""
 
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
 
     @classmethod
     def of(cls, classifier: harness.Classifier, optimizer: Optimizer) -> Snapshot:
-        """Copy the state as it is now. The optimiser should not have stepped yet."""
+        """Copy the current state. The optimiser should not have stepped yet."""
         network = {name: value.clone() for name, value in module_of(classifier).state_dict().items()}
         return cls(network, optimizer.state_dict())
 
     def restore(self, classifier: harness.Classifier, optimizer: Optimizer) -> None:
-        """Go back to the state."""
+        """Restore the state."""
         module_of(classifier).load_state_dict(self.network)
         optimizer.load_state_dict(self.optimizer)

@@ -1,4 +1,4 @@
-"""MEMO (Zhang et al., NeurIPS 2022): each image by itself, until its augmented views agree."""
+"""MEMO (Zhang et al., NeurIPS 2022): adapts to each image separately, so that its augmented views agree."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 class Memo:
     """Minimise H of the mean p over `views` augmented views of one image, over all weights, and predict it (eq. 3).
 
-    Every image begins at the source, so that the images of a batch are adapted to one after the other: each has weights
-    of its own. BatchNorm keeps the source's statistics; the authors mix those of the image in on ImageNet.
+    Every image starts from the source's weights, so the images of a batch are adapted to one after the other. BatchNorm
+    keeps the source's statistics; on ImageNet the authors mix in those of the image.
 
-    Views are those of `harness_plugins.adapters.views`, the authors' AugMix. Views are mirrored: set `flip` to False
-    where that changes the class, as in digits.
+    Views are those of `harness_plugins.adapters.views`; the authors' are AugMix. They are mirrored at random: set
+    `flip` to False if that changes the class, as for digits.
 
-    What is left out is SGD, 2.5e-4. The authors' has no momentum, which is the same as .9 where `steps` is 1.
+    Defaults: SGD, lr 2.5e-4. The authors' SGD has no momentum, which is the same as .9 if `steps` is 1.
     """
 
     lr: float | None = None
@@ -55,7 +55,7 @@ class Memo:
         require_seed(self.seed)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Adapt to each image, predict it, and go back."""
+        """Adapt to each image, predict it, and reset."""
         parameters = list(module_of(classifier).requires_grad_(True).parameters())
         optimizer = make_optimizer(parameters, self.optimizer or "sgd", self.lr or 2.5e-4)
         source, generator = Snapshot.of(classifier, optimizer), None
@@ -88,7 +88,7 @@ class Memo:
         generator: torch.Generator,
         number: int,
     ) -> harness.Features:
-        """Adapt to one image, (1, channels, H, W), and return what the network makes of it then."""
+        """Adapt to one image, (1, channels, H, W), and return its outputs afterwards."""
         for _ in range(self.steps):
             with torch.enable_grad():
                 copies = image.expand(self.views, -1, -1, -1)
@@ -100,5 +100,5 @@ class Memo:
 
 def marginal_entropy(logits: Tensor) -> Tensor:
     """Compute H of the mean of softmax(logits) over the rows, (V, C) -> (), in nats."""
-    log_sum = logits.log_softmax(dim=1).logsumexp(dim=0, keepdim=True)  # ln V above the mean's logarithm
+    log_sum = logits.log_softmax(dim=1).logsumexp(dim=0, keepdim=True)  # the logarithm of the mean, plus ln V
     return entropy(log_sum)[0]

@@ -1,4 +1,4 @@
-"""Batch normalisation by the batch at hand (Schneider et al., NeurIPS 2020): statistics adapt, no weight moves."""
+"""Batch normalisation by the batch at hand (Schneider et al., NeurIPS 2020): adapts statistics, not weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Norm:
-    """Let BatchNorm normalise by (1 - α)·source + α·batch, means and biased variances alike (eq. 1).
+    """Make BatchNorm normalise by (1 - α)·source + α·batch, means and biased variances alike (eq. 1).
 
-    The paper's α is n / (N + n) for a batch of n images and a source worth N.
+    The paper's α is n / (N + n) for a batch of n images and a source that counts as N images.
     """
 
     alpha: float = 1.0
@@ -49,12 +49,12 @@ def _mix_statistics(classifier: harness.Classifier, alpha: float) -> None:
     if all(mean is None for _, mean, _ in source):
         raise harness.InputError(
             f"the network {type(classifier).__name__} has no BatchNorm layer with statistics of its own, so norm would "
-            "change nothing. Choose another adapter, as tent or lame, or another network"
+            "change nothing. Choose another adapter, like tent or lame, or another network"
         )
     use_batch_statistics(classifier)
     for module, mean, variance in source:
         if alpha < 1 and mean is not None and variance is not None:
-            # runs after the check that use_batch_statistics made the layer's first hook
+            # runs after the check, which use_batch_statistics registered first
             module.register_forward_pre_hook(
                 partial(_assign_mixture, alpha=alpha, mean=mean, variance=variance)
             )
@@ -63,7 +63,7 @@ def _mix_statistics(classifier: harness.Classifier, alpha: float) -> None:
 def _assign_mixture(
     module: nn.Module, inputs: tuple[Tensor, ...], *, alpha: float, mean: Tensor, variance: Tensor
 ) -> None:
-    """Make the mixture the layer's running statistics, by which BatchNorm and its subclasses normalise."""
+    """Set the running statistics, by which BatchNorm and its subclasses normalise, to the mixture."""
     given = inputs[0].detach().to(mean.dtype)  # (n, channels, ...)
     of_batch = torch.var_mean(given, dim=[0, *range(2, given.ndim)], correction=0)
     module.running_var, module.running_mean = (

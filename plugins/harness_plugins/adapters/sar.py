@@ -1,4 +1,4 @@
-"""SAR (Niu et al., ICLR 2023): sharpness-aware entropy of reliable samples, and a way back before collapse."""
+"""SAR (Niu et al., ICLR 2023): sharpness-aware entropy of reliable samples, and a reset before collapse."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sar:
-    """Minimise the mean H of reliable samples, those with H < margin·ln C, where it is flat (eqs. 2-4).
+    """Minimise the mean H of reliable samples, those with H < margin·ln C, in flat regions (eqs. 2-4).
 
-    The gradient is that at θ + ρ g/‖g‖, g being the gradient at θ, of the samples that are reliable at both. Scale and
-    shift of the normalisation layers below the last stage move. When the moving average of the second loss,
-    m ← momentum·m + (1 - momentum)·loss, falls below `reset_below`, weights, optimiser and m go back to the start;
-    the authors' code keeps m. A batch without reliable samples takes no step.
+    The gradient is taken at θ + ρ g/‖g‖, with g the gradient at θ, over samples that are reliable at both. It updates
+    scale and shift of the normalisation layers before the last stage. If the moving average of the second loss,
+    m ← momentum·m + (1 - momentum)·loss, falls below `reset_below`, weights, optimiser and m are reset; the authors'
+    code keeps m. A batch without reliable samples takes no step.
 
-    What is left out is SGD with momentum .9, 1e-3 for small images and 2.5e-4 for large ones. The threshold of .2 was
-    set for C = 1000.
+    Defaults: SGD with momentum .9, lr 1e-3 for small images and 2.5e-4 for large ones. `reset_below` was set for
+    C = 1000.
     """
 
     lr: float | None = None
@@ -67,7 +67,7 @@ class Sar:
             raise harness.InputError(f"momentum is {self.momentum}. Give a share from 0 to below 1")
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take one step a batch, or none where no sample is reliable."""
+        """Take one step per batch, or none if no sample is reliable."""
         use_batch_statistics(classifier)
         parameters = only_affine_moves(classifier, layers_below_last_stage(classifier))
         learner = None
@@ -84,10 +84,9 @@ class Sar:
 
 
 def layers_below_last_stage(classifier: harness.Classifier) -> list[nn.Module]:
-    """List the normalisation layers that the network has before its last stage, the last of timm's `feature_info`.
+    """List the normalisation layers before the network's last stage, the last of timm's `feature_info`.
 
-    Those within that stage and behind it are left out. Where no layer would remain, and for a network without
-    `feature_info`, these are all.
+    If there are none, or the network has no `feature_info`, list all normalisation layers.
     """
     modules = dict(module_of(classifier).named_modules())
     stages = [entry.get("module") for entry in getattr(classifier, "feature_info", None) or []]
@@ -110,7 +109,7 @@ class _Learner:
 
     @torch.enable_grad()
     def learn(self, images: Tensor, number: int) -> harness.Adapted:
-        """Take one step from a batch where samples are reliable, and go back to the source where m is low."""
+        """Take one step on a batch if samples are reliable, and reset to the source if m is too low."""
         found, entropies = self._forward(images, number)
         reliable = self._are_reliable(entropies, classes=found.logits.shape[1])
         twice, loss = 0, None
@@ -118,7 +117,7 @@ class _Learner:
             twice, loss = self._step(images, entropies[reliable], reliable, number)
         after, reset = None, self._is_low(loss)
         if reset:
-            # the harness cannot compute it once the weights have gone back
+            # the harness cannot compute it after the reset
             with torch.no_grad():
                 after = forward(self.classifier, images)
             self.source.restore(self.classifier, self.optimizer)
@@ -145,7 +144,7 @@ class _Learner:
     def _step(
         self, images: Tensor, entropies: Tensor, reliable: Tensor, number: int
     ) -> tuple[int, float | None]:
-        """Return how many samples are reliable at both weights, and their mean entropy at the second."""
+        """Take one step. Return how many samples are reliable at both weights, and their mean entropy at the second."""
         gradients = self._gradients(entropies.mean())
         length = torch.stack([g.norm() for g in gradients]).norm() + 1e-12
         here = [p.detach().clone() for p in self.parameters]
@@ -164,7 +163,7 @@ class _Learner:
         return twice, loss.item()
 
     def _gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        # a layer that the forward pass leaves out has zeros
+        # zeros for a layer that the forward pass does not use
         return torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
 
     @torch.no_grad()
@@ -173,7 +172,7 @@ class _Learner:
             parameter.copy_(weight)
 
     def _is_low(self, loss: float | None) -> bool:
-        """Take a loss into m, and say whether m is too low."""
+        """Update m by a loss, and return whether m is too low."""
         if loss is None:
             return False
         share = self.settings.momentum

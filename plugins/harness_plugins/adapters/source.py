@@ -1,4 +1,4 @@
-"""Adapts nothing: what the source model makes of a stream, beside which adapters are measured."""
+"""The source model without adaptation: the baseline of the adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tent (Wang et al., ICLR 2021): test entropy minimisation; and how it and its successors step."""
+"""Tent (Wang et al., ICLR 2021): test entropy minimisation, and the steps shared with its successors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Tent:
     """Minimise the batch's mean H(p) = -Σ p ln p over scale and shift of the normalisation layers (section 3).
 
-    What is left out is as published for the images' size: Adam, 1e-3 for small ones; SGD, 2.5e-4 for large ones.
+    Defaults are as published for the image size: Adam, lr 1e-3 for small images; SGD, lr 2.5e-4 for large ones.
     """
 
     lr: float | None = None
@@ -44,7 +44,7 @@ class Tent:
         require_whole("steps", self.steps)
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        """Take `steps` steps a batch; its predictions are those that the first step learns from."""
+        """Take `steps` steps per batch; its predictions are those before the first step."""
         use_batch_statistics(classifier)
         parameters = only_affine_moves(classifier)
         optimizer = None
@@ -67,15 +67,15 @@ def _step(
 def optimizer_for(
     parameters: Sequence[nn.Parameter], images: Tensor, *, name: OptimizerName | None, lr: float | None
 ) -> Optimizer:
-    """Make the optimiser for a stream that begins with the images; what is None is as published for their size."""
+    """Make the optimiser for a stream that begins with the images; None means as published for their size."""
     published: tuple[OptimizerName, float] = ("sgd", 2.5e-4) if is_large(images) else ("adam", 1e-3)
     return make_optimizer(parameters, name or published[0], lr or published[1])
 
 
 def descend(loss: Tensor, optimizer: Optimizer, number: int) -> None:
-    """Take one step down the loss of a batch, whose number a message names.
+    """Take one step on the loss of batch `number`.
 
-    Raises InputError for a loss that is not finite, before anything has moved.
+    Raises InputError if the loss is not finite, before any weight changes.
     """
     require_finite(loss, optimizer, number)
     optimizer.zero_grad()
@@ -84,7 +84,7 @@ def descend(loss: Tensor, optimizer: Optimizer, number: int) -> None:
 
 
 def require_finite(loss: Tensor, optimizer: Optimizer, number: int) -> None:
-    """Raise InputError for a loss of a batch that is not finite."""
+    """Raise InputError if the loss of a batch is not finite."""
     if not bool(loss.isfinite()):
         raise harness.InputError(
             f"the loss of batch {number} is {loss.item()}: the model has diverged. "

@@ -1,4 +1,4 @@
-"""Augmented views of normalised images: what adapters average over that ask for a prediction to hold under them."""
+"""Augmented views of normalised images, for adapters that average predictions over views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import harness
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROTATION = math.radians(15)  # either way
+ROTATION = math.radians(15)  # in both directions
 SCALE = 0.1
 SHIFT = 1 / 16  # of width and height
 CONTRAST = 0.3
@@ -35,7 +35,7 @@ def require_seed(seed: int) -> None:
 def augmented(images: Tensor, generator: torch.Generator, *, flip: bool = True) -> Tensor:
     """Draw one view of each image, (n, channels, H, W) -> the same: moved, lighter or darker, and a little noisy.
 
-    Uniform draws: rotation up to 15° either way, scale .9 to 1.1, shift up to 1/16 of the size, mirrored or not where
+    Uniform draws: rotation up to 15° either way, scale .9 to 1.1, shift up to 1/16 of the size, random mirroring if
     `flip` is set, contrast .7 to 1.3 about the image's mean, brightness up to .4 either way; then Gaussian noise of
     .02. Brightness and noise are in units of normalised pixels, whose zero and range are unknown here.
     """
@@ -59,8 +59,8 @@ def augmented(images: Tensor, generator: torch.Generator, *, flip: bool = True) 
 def moved(images: Tensor, *, angle: Tensor, scale: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror images (n, channels, H, W), turn and scale them about their centre, then shift them.
 
-    One row an image: `angle` in radians, clockwise, (n,); `scale`, (n,); `shift` to the right and down, in shares of
-    width and height, (n, 2); `mirrored` left to right, (n,) bool. Bilinear; outside, the border goes on.
+    One entry per image: `angle` in radians, clockwise, (n,); `scale`, (n,); `shift` to the right and down, in shares of
+    width and height, (n, 2); `mirrored` left to right, (n,) bool. Bilinear; outside, border pixels are repeated.
     """
     height, width = images.shape[2:]
     cos, sin = angle.cos() / scale, angle.sin() / scale

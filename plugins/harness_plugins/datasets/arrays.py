@@ -1,4 +1,4 @@
-"""Datasets that are held in memory whole: the small embedded ones and those made on the spot."""
+"""Datasets that are held in memory: small embedded ones and generated ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ArrayDataset:
-    """Images in one array, uint8 (N, H, W) grey or (N, H, W, 3) RGB, and labels (N,); all -1 without them."""
+    """Images in one array, uint8 (N, H, W) grey or (N, H, W, 3) RGB, and labels (N,), all -1 if not given."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> None:
         grey, colour = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
@@ -26,7 +26,7 @@ class ArrayDataset:
         classes = np.full(len(images), -1) if labels is None else labels
         if classes.shape != (len(images),):
             raise harness.InputError(
-                f"labels have shape {classes.shape}. Give ({len(images)},), one an image"
+                f"labels have shape {classes.shape}. Give ({len(images)},), one per image"
             )
         self._images = np.ascontiguousarray(images)
         self._labels = np.ascontiguousarray(classes, dtype="<i8")
@@ -41,7 +41,7 @@ class ArrayDataset:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Classes, (N,); -1 where there is no label."""
+        """Classes, (N,); -1 without a label."""
         return self._labels
 
     def __len__(self) -> int:

@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     def content(self) -> str:
-        """Say what the images are: equal content, equal string."""
+        """Identify the images: equal content gives equal strings."""
         ...
 
 
@@ -43,7 +43,7 @@ class EncodedDataset:
     ) -> None:
         self._source = source
         self._labels = labels
-        self.class_names = class_names  # by label, where the data say
+        self.class_names = class_names  # by label, if the data have names
 
     @cached_property
     def digest(self) -> str:
@@ -54,7 +54,7 @@ class EncodedDataset:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Classes, (N,); -1 where there is no label."""
+        """Classes, (N,); -1 without a label."""
         return self._labels
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class EncodedDataset:
         encoded = self._source.encoded(index)
         try:
             return decode(encoded)
-        except Exception as error:  # decoders raise anything on damaged bytes
+        except Exception as error:  # decoders raise many errors on damaged bytes
             raise harness.DatasetError(
                 f"{self._source.place(index)} is not a readable image ({error}). Replace or remove it"
             ) from error
@@ -75,11 +75,11 @@ class EncodedDataset:
 
 
 def decode(encoded: bytes) -> NDArray[np.uint8]:
-    """Decode an image file to (H, W) grey or (H, W, 3) RGB, by its stored mode alone.
+    """Decode an image file to (H, W) grey or (H, W, 3) RGB, depending only on its stored mode.
 
-    Grey stays grey, 16-bit grey is divided by 257, palettes, CMYK and the rest become RGB, and transparency
-    is dropped, as every common loader drops it. Of several frames the first counts. Raises ValueError on
-    pixels without an 8-bit meaning, and whatever Pillow raises on damaged bytes.
+    Grey stays grey; 16-bit grey is divided by 257; palettes, CMYK and other modes become RGB; transparency is
+    dropped, as in common loaders. Of several frames, the first is used. Raises ValueError for pixels without an
+    8-bit meaning, and any error of Pillow for damaged bytes.
     """
     from PIL import Image
 
@@ -97,7 +97,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in GREY_MODES:
         return image.convert("L")
     if image.mode in ("P", "PA") and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")  # Pillow warns of the direct way
+        return image.convert("RGBA").convert("RGB")  # Pillow warns about direct conversion
     return image.convert("RGB")
 
 

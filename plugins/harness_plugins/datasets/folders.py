@@ -65,7 +65,7 @@ class ImageFiles:
             return (self._folder / self._files[index]).read_bytes()
         except OSError as error:
             raise harness.DatasetError(
-                f"{self.place(index)} cannot be read ({error.strerror}). Put it back, or check its rights"
+                f"{self.place(index)} cannot be read ({error.strerror}). Restore it, or check its permissions"
             ) from error
 
     def place(self, index: int) -> str:
@@ -78,21 +78,21 @@ class ImageFiles:
 
 
 def is_image(file: PurePosixPath) -> bool:
-    """Tell whether a file bears an image's name."""
+    """Return whether a file has the suffix of an image."""
     return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def open_image_folder(name: str, folder: Path, split: str | None) -> EncodedDataset:
     """Open CLASS/IMAGE files (labels: the class folders in order) or flat IMAGE files (labels -1).
 
-    A split is a subfolder of its name. Without one, subfolders that all bear usual split names are splits.
+    A split is a subfolder of that name. If none is given, and all subfolders have usual split names, they are splits.
     """
     root = _root(name, folder, split)
     files = [file for file in visible_files(root) if is_image(file)]
     if not files:
         raise harness.DatasetError(
             f"the dataset {name!r} has no images in {root}. "
-            f"Endings looked for: {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"Supported suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     labels = np.array(_labels(name, root, files), dtype=np.int64)
     class_names = tuple(_subfolders(root)) if labels.max() >= 0 else None

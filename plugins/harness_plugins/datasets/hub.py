@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face hub, or of a folder on this machine, through the `datasets` library.
 
-`hf:NAME` is looked for in this order: the folders NAME and NAME's last part under OOD_HARNESS_DATA, the
-folder NAME, the hub. Only the split asked for is fetched and prepared. No code from the hub is ever run.
+`hf:NAME` is searched in this order: the folders NAME and NAME's last part under OOD_HARNESS_DATA, the folder NAME,
+the hub. Only the requested split is fetched and prepared. No code from the hub is run.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ def open_hub(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> EncodedDataset:
-    """Open one split; its images stay encoded until they are touched.
+    """Open one split; its images stay encoded until they are read.
 
-    `image_column` is the first image column unless named; `label_column` the first of label, labels,
-    fine_label and coarse_label that holds integers; without one all labels are -1. A revision counts on the
-    hub only.
+    The default `image_column` is the first image column; the default `label_column` is the first of label, labels,
+    fine_label and coarse_label that holds integers. Without one, all labels are -1. Only the hub has revisions.
     """
     folder = find_folder(request)
     if folder is None:
@@ -61,10 +60,10 @@ def open_hub(
 
 
 def find_folder(request: harness.DatasetRequest) -> Path | None:
-    """Find the dataset on this machine; None where only the hub can have it.
+    """Find the dataset on this machine; None if only the hub can have it.
 
-    A name that starts at the root, at home or at a dot, or has `..` in it, is a path of its own and is never
-    looked for under OOD_HARNESS_DATA, so no name leads out of that folder.
+    A name that starts with `/`, `~` or `.`, or contains `..`, is a path. It is never searched under
+    OOD_HARNESS_DATA, so no name leads out of that folder.
     """
     if not request.argument:
         raise harness.InputError(f"{request.name!r} names no dataset. Give a hub id or a folder: 'hf:mnist'")
@@ -95,12 +94,12 @@ def _missing(request: harness.DatasetRequest, hub: str, fix: str) -> str:
 
 
 def _commit(request: harness.DatasetRequest) -> str:
-    """Ask the hub which commit the revision is, so that exactly this one is loaded and enters the digest."""
+    """Ask the hub for the commit of the revision. This commit is loaded and is part of the digest."""
     from huggingface_hub import HfApi
 
     try:
         info = HfApi().dataset_info(request.argument, revision=request.revision, timeout=HUB_TIMEOUT)
-    except Exception as error:  # the network, the hub and the id's form fail in many ways
+    except Exception as error:  # the network, the hub and the id can fail in many ways
         revision = f" at revision {request.revision!r}" if request.revision else ""
         hub = f"{request.argument!r} on the hub{revision} ({_reason(error)})"
         fix = (
@@ -121,7 +120,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _is_image_folder(files: Sequence[PurePosixPath]) -> bool:
-    """Tell plain images from tables. `datasets` would take a class `test` for a split."""
+    """Return whether files are plain images and no tables. `datasets` would read a class `test` as a split."""
     tables = any(file.suffix.lower() in TABLE_SUFFIXES or file.name in METADATA_FILES for file in files)
     return not tables and any(is_image(file) for file in files)
 
@@ -147,7 +146,7 @@ def _load(
             )
         except harness.HarnessError:
             raise
-        except Exception as error:  # `datasets` raises anything on files that it cannot make sense of
+        except Exception as error:  # `datasets` raises many errors on files that it cannot read
             raise harness.DatasetError(
                 f"the dataset {request.name!r} cannot be read from {where} "
                 f"({_reason(_first_cause(error))}). "
@@ -156,7 +155,7 @@ def _load(
 
 
 def _refuse_archives(request: harness.DatasetRequest, files: Sequence[str]) -> None:
-    # `datasets` fails on class folders in an archive, and would search the archive anew for every image.
+    # `datasets` fails on class folders in an archive, and would search the archive again for every image.
     archives = [file for file in files if PurePosixPath(file).suffix.lower() in ARCHIVE_SUFFIXES]
     if archives:
         raise harness.DatasetError(
@@ -181,7 +180,7 @@ def _split(request: harness.DatasetRequest, splits: list[str]) -> str:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Switch progress bars off for a while, where the user's environment does not settle them."""
+    """Switch progress bars off temporarily, unless the user's environment sets them."""
     import datasets
     import huggingface_hub.utils
     from huggingface_hub import constants
@@ -231,7 +230,7 @@ class TableRows:
 
         with _silent():
             rows = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        # Straight from Arrow's columns: asking `datasets` for a row costs ten times reading its bytes.
+        # Read from Arrow's columns: a row from `datasets` takes ten times as long as its bytes.
         self._chunks = rows.data.column(column).chunks
         self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
         self._name, self._key, self._folder, self._files = name, key, folder, files
@@ -252,7 +251,7 @@ class TableRows:
         except OSError as error:
             raise harness.DatasetError(
                 f"{self.place(index)} names a file that cannot be read, {stored['path']} ({error.strerror}). "
-                "Put it back"
+                "Restore it"
             ) from error
 
     def place(self, index: int) -> str:
@@ -306,5 +305,5 @@ def _labels(table: Any, column: str | None) -> NDArray[np.int64]:
 
 @harness.hookimpl
 def harness_datasets() -> Iterator[harness.DatasetSpec]:
-    """Offer what the hub and local folders hold."""
+    """Offer the datasets of the hub and of local folders."""
     yield harness.DatasetSpec("hf", open_hub, argument="a hub id, or a folder", opens_folders=True)

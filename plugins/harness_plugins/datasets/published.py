@@ -1,12 +1,12 @@
 """Corrupted datasets as they were published: the files of CIFAR-10-C, CIFAR-100-C, MNIST-C and ImageNet-C.
 
-`published:FOLDER` is found where a folder `hf:FOLDER` would be, and known by what lies in it:
+`published:FOLDER` is searched like a folder `hf:FOLDER`, and its layout is recognised from its content:
 
 - CORRUPTION.npy, the severities 1 to 5 one after another, and labels.npy: CIFAR-10-C and CIFAR-100-C
 - CORRUPTION/test_images.npy, test_labels.npy and the same of train, without severities: MNIST-C
 - CORRUPTION/SEVERITY/CLASS/IMAGE, or the same below folders of categories: ImageNet-C
 
-Arrays are memory-mapped: no more than the images asked for is held in memory. Pickled objects are refused.
+Arrays are memory-mapped: only the requested images are held in memory. Pickled objects are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LABELS = "labels.npy"
 
 
 class MappedDataset:
-    """Images of a memory-mapped file with their labels: of `parts` equal parts, the one numbered `part` from 0.
+    """Images of a memory-mapped file with their labels: part number `part`, from 0, of `parts` equal parts.
 
     The files hold uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), and integers (N,). Raises DatasetError for others.
     """
@@ -45,13 +45,13 @@ class MappedDataset:
         if len(classes) != len(pixels):
             raise harness.DatasetError(
                 f"the file {labels} has {len(classes)} labels and {images} {len(pixels)} images. "
-                "Put back the two that were published together"
+                "Restore the two files that were published together"
             )
         size, rest = divmod(len(pixels), parts)
         if rest:
             raise harness.DatasetError(
                 f"the file {images} has {len(pixels)} images, which are not {parts} severities of one size. "
-                "Put back the published one"
+                "Restore the published file"
             )
         self._images = pixels[part * size : (part + 1) * size]
         self._labels = np.array(classes[part * size : (part + 1) * size], dtype=np.int64)
@@ -59,7 +59,7 @@ class MappedDataset:
 
     @cached_property
     def digest(self) -> str:
-        """BLAKE2b of the two files' content and of which part of them it is."""
+        """BLAKE2b of the two files' content and the number of the part."""
         files = [PurePosixPath(file.relative_to(self._folder)) for file in self._files]
         content = f"{content_of(self._folder, files)}/{self._part}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
@@ -83,11 +83,11 @@ class MappedDataset:
 def open_published(
     request: harness.DatasetRequest, *, corruption: str | None = None, severity: int | None = None
 ) -> MappedDataset | EncodedDataset:
-    """Open one corruption, at a severity of 1 to 5 where the files have severities.
+    """Open one corruption, at a severity of 1 to 5 if the files have severities.
 
-    Labels are those of the files; ImageNet-C's number its class folders in order, as those of any folder do. Only
-    MNIST-C has splits: test, which it is unless named, and train. Raises DatasetError for files that are missing or
-    not as published, UnknownNameError and InputError for a corruption, split or severity that they do not have.
+    Labels are those of the files; for ImageNet-C, the class folders are numbered in order, as in any image folder. Only
+    MNIST-C has splits: test, the default, and train. Raises DatasetError for files that are missing or not as
+    published, UnknownNameError and InputError for a corruption, split or severity that the files do not have.
     """
     folder = _folder(request)
     if stacks := {file.stem: file for file in _found(folder, "*.npy") if file.name != LABELS}:
@@ -126,7 +126,7 @@ def _open_pair(
     images = _chosen(request, corruption, {file.parent.name: file for file in pairs[split]})
     if severity is not None:
         raise harness.InputError(
-            f"severity = {severity!r} of {request.name!r} is given, and its files have none. Leave severity out"
+            f"severity = {severity!r} of {request.name!r} is given, but its files have none. Leave severity out"
         )
     return MappedDataset(folder, images, images.with_name(f"{split}_labels.npy"))
 
@@ -157,7 +157,7 @@ def _folder(request: harness.DatasetRequest) -> Path:
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:
-    """List what matches a pattern, in order, without what is hidden."""
+    """List the paths that match a pattern, in order, without hidden ones."""
     return sorted(
         path
         for path in folder.glob(pattern)
@@ -166,7 +166,7 @@ def _found(folder: Path, pattern: str) -> list[Path]:
 
 
 def _by_name(request: harness.DatasetRequest, severities: list[Path]) -> dict[str, Path]:
-    """Name the corruptions' folders by folders of severities, in whichever category they lie."""
+    """Map each corruption's name to its folder, given the folders of severities, in any category."""
     named: dict[str, Path] = {}
     for folder in (path.parent for path in severities):
         if named.setdefault(folder.name, folder) != folder:
@@ -177,10 +177,10 @@ def _by_name(request: harness.DatasetRequest, severities: list[Path]) -> dict[st
 
 
 def _chosen(request: harness.DatasetRequest, corruption: str | None, there: Mapping[str, Path]) -> Path:
-    """Find a corruption among those that are there: names of files and folders, so that none leads elsewhere."""
+    """Find a corruption among the files or folders found, so that no name leads to another folder."""
     if not isinstance(corruption, str):
         raise harness.InputError(
-            f"corruption = {corruption!r} of {request.name!r} is no name. Give one of {', '.join(sorted(there))}"
+            f"corruption = {corruption!r} of {request.name!r} is not a name. Give one of {', '.join(sorted(there))}"
         )
     if corruption not in there:
         raise harness.unknown_name(f"corruption in {request.name!r}", corruption, there, valid_label="There")
@@ -227,16 +227,14 @@ def _labels(file: Path) -> NDArray[np.integer[Any]]:
 
 def _mapped(file: Path) -> NDArray[Any]:
     try:
-        return np.lib.format.open_memmap(
-            file, mode="r"
-        )  # unlike np.load, it takes neither pickles nor archives
+        return np.lib.format.open_memmap(file, mode="r")  # unlike np.load, no pickles and no archives
     except OSError as error:
         raise harness.DatasetError(
-            f"the file {file} cannot be read ({error.strerror}). Put it back, or check its rights"
+            f"the file {file} cannot be read ({error.strerror}). Restore it, or check its permissions"
         ) from error
     except Exception as error:  # a damaged header fails in many ways
         raise harness.DatasetError(
-            f"the file {file} is no array of numbers ({' '.join(str(error).split())}). Put back the published one"
+            f"the file {file} is not an array of numbers ({' '.join(str(error).split())}). Restore the published file"
         ) from error
 
 

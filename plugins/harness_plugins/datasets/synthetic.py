@@ -1,6 +1,6 @@
-"""OOD sets made on the spot, in any size, without a download: noise, photograph patches and rendered letters.
+"""Generated OOD sets of any size, without a download: noise, patches of photographs and rendered letters.
 
-Every set is a function of its parameters alone. None has labels or splits.
+Each set depends only on its parameters. None has labels or splits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PHOTOGRAPHS = ("china", "flower")
 SHORTEST_CROP = 213  # half the photographs' height: even large patches are cut from many places
 
-# Left out because on a few pixels they pass for a digit: o O Q D (0), l I i j J (1), z Z (2), s S (5),
+# Left out because in few pixels they look like digits: o O Q D (0), l I i j J (1), z Z (2), s S (5),
 # b G (6), T (7), B (8), g q (9).
 LETTERS = "acdefhkmnprtuvwxyACEFHKLMNPRUVWXY"
 FONTS = tuple(
@@ -33,8 +33,8 @@ FONTS = tuple(
     for family, slanted in (("Sans", "Oblique"), ("SansMono", "Oblique"), ("Serif", "Italic"))
     for style in ("", "-Bold", f"-{slanted}", f"-Bold{slanted}")
 )
-GLYPH_CANVAS = 128  # pixels at least, so that shrinking to the size wanted smooths the edges
-GLYPH_EXTENT = (0.75, 0.95)  # the longer side, as a share of the image's: the digits fill theirs likewise
+GLYPH_CANVAS = 128  # pixels at least; shrinking to the wanted size then smooths the edges
+GLYPH_EXTENT = (0.75, 0.95)  # the longer side, as a share of the image's; similar to the digits
 GLYPH_DEGREES = 12.0
 GLYPH_SHIFT = 0.05  # of the image's side
 
@@ -58,7 +58,7 @@ def open_patches(
 ) -> ArrayDataset:
     """Cut square patches at random places and scales from one of scikit-learn's two photographs.
 
-    A patch's side is log-uniform between twice the size wanted (at most half the photograph's height) and the
+    A patch's side is log-uniform between twice the wanted size (at most half the photograph's height) and the
     photograph's height; it is then resized with antialiasing. Grey patches are cut from the photograph's
     luma.
     """
@@ -88,8 +88,7 @@ def _made(
 ) -> ArrayDataset:
     if request.split is not None:
         raise harness.DatasetError(
-            f"the dataset {request.name!r} is made on the spot and has no split {request.split!r}. "
-            "Leave split out"
+            f"the dataset {request.name!r} is generated and has no split {request.split!r}. Leave split out"
         )
     for parameter, value, valid in (
         ("size", size, range(2, 1025)),
@@ -166,7 +165,7 @@ def _upright(letter: str, font_file: Path, side: int, extent: float) -> Image.Im
     """Draw the letter in the middle of a dark square, its longer side `extent` of the square's."""
     from PIL import Image, ImageDraw, ImageFont
 
-    # The basic layout engine is in every build of Pillow; the other would make pixels depend on the build.
+    # Every build of Pillow has the basic layout engine; with the other, pixels would depend on the build.
     font = ImageFont.truetype(font_file, side, layout_engine=ImageFont.Layout.BASIC)
     left, top, right, bottom = font.getbbox(letter)
     fitting = font.font_variant(size=side * extent * side / max(right - left, bottom - top))

@@ -26,12 +26,12 @@ class AverageConfidence:
 
 @dataclass(frozen=True)
 class DifferenceOfConfidences:
-    """Accuracy on ID validation less what the mean of max p has lost since (Guillory et al., ICCV 2021), in 0..1."""
+    """Accuracy on ID validation minus the drop of the mean of max p (Guillory et al., ICCV 2021), in 0..1."""
 
     temperature: bool = True
 
     def fit(self, data: harness.FitData) -> FittedConfidence:
-        """Fit the temperature, and note accuracy and mean confidence on ID."""
+        """Fit the temperature, and compute accuracy and mean confidence on ID."""
         known = Validation.of(data, temperature=self.temperature)
         return FittedConfidence(known.temperature, known.accuracy - known.confidence)
 
@@ -44,7 +44,7 @@ class FittedConfidence:
     offset: float
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        """Average max p, with its bootstrap over images."""
+        """Average max p, with a bootstrap interval over images."""
         values = values_of(target, self.temperature, _largest)
         return of_mean(values, target.seed, lambda means: clipped(means + self.offset))
 

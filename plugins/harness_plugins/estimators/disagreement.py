@@ -23,10 +23,10 @@ class Agreement:
     """The share of images on which the model and another training of it predict the same (Jiang et al., ICLR 2022)."""
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        """Count, with the bootstrap over images. Raises InputError without a peer."""
+        """Compute the share, with a bootstrap interval over images. Raises InputError without a peer."""
         if target.peer is None:
             raise harness.InputError(
-                "agreement wants another training of the model. Give the model two seeds"
+                "agreement needs another training of the model. Give the model two seeds"
             )
         pairs = zip(target.features.chunks(), target.peer.chunks(), strict=True)
         same = [mine.logits.argmax(dim=1) == other.logits.argmax(dim=1) for mine, other in pairs]
@@ -39,7 +39,7 @@ class Aetta:
 
     PDD is the share of dropout predictions that differ from the model's own, over `passes` passes; p̄ is the mean
     probability under dropout, so that a collapse to few classes raises the error. Dropout of `rate` is on the
-    penultimate features, with a generator of the set's seed: the authors' networks have dropout of their own.
+    penultimate features, with a generator of the set's seed; the authors' networks have their own dropout.
     """
 
     passes: int = 10
@@ -63,7 +63,7 @@ class FittedAetta:
     head: Callable[[Tensor], Tensor]
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        """Compute the accuracy; its interval is the bootstrap of PDD, with H(p̄) as it is."""
+        """Compute the accuracy; its interval is the bootstrap of PDD, with H(p̄) fixed."""
         differing, total = [], None
         generator = torch.Generator().manual_seed(target.seed)
         for chunk in target.features.chunks():

@@ -1,4 +1,4 @@
-"""What the flip estimator and the flips score share: streams, predictions, weights (Press et al., ICML 2024)."""
+"""Shared by the flip estimator and the flips score: streams, predictions, weights (Press et al., ICML 2024)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PUBLISHED_SIZE = 1000
 
 
 def flip_weights(confidence: Tensor) -> Tensor:
-    """Compute rank / N of each initial confidence, (N,), from the least on, ties averaged: the sum is (N + 1)/2."""
+    """Compute rank / N of each initial confidence, (N,), ascending, ties averaged. The sum is (N + 1)/2."""
     from scipy.stats import rankdata
 
     ranks = rankdata(confidence.double().cpu().numpy())
@@ -35,15 +35,15 @@ def flip_weights(confidence: Tensor) -> Tensor:
 
 
 def published_accuracy(count: float, form: Form) -> float:
-    """Read an accuracy in 0..1 off the authors' polynomial at a count of flips among 1,000, weighted or not.
+    """Evaluate the authors' polynomial at a count of flips among 1,000, weighted or not: accuracy in 0..1.
 
-    The weighted one turns up again beyond 452 of at most 500.5, so that it gives nothing below 0.0301.
+    The weighted one rises again above 452 of at most 500.5, so it gives at least 0.0301.
     """
     return float(np.clip(np.polyval(PUBLISHED[form], count) / 100, 0, 1))
 
 
 def shuffled_batches(positions: Positions, batch_size: int, steps: int, seed: int) -> Iterator[Positions]:
-    """Yield `steps` full batches of the positions, shuffled anew by the seed whenever too few are left."""
+    """Yield `steps` full batches of the positions, shuffled again by the seed if too few are left."""
     rng = np.random.default_rng(seed)
     left: Positions = np.zeros(0, dtype=np.int64)
     for _ in range(steps):
@@ -56,9 +56,9 @@ def shuffled_batches(positions: Positions, batch_size: int, steps: int, seed: in
 def predict(
     classifier: harness.Classifier, target: harness.Unlabelled, positions: Positions, batch_size: int
 ) -> Tensor:
-    """Forward images in fixed batches as the classifier stands, without learning: logits (n, C) in float64.
+    """Forward images in fixed batches without learning: logits (n, C) in float64.
 
-    What is left over is joined to the last batch, as BatchNorm could not normalise a batch of one image.
+    A remainder joins the last batch, because BatchNorm cannot normalise a batch of one image.
     """
     cuts = range(batch_size, len(positions) - batch_size + 1, batch_size)
     with torch.no_grad():

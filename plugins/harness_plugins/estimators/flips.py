@@ -1,4 +1,4 @@
-"""The flip estimator (Press et al., "The Entropy Enigma", ICML 2024): predictions that change tell of accuracy."""
+"""The flip estimator (Press et al., "The Entropy Enigma", ICML 2024): accuracy from changed predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness_plugins.adapters.layers import OptimizerName
     from harness_plugins.estimators.flipping import Form
 
-FEWEST_UPDATES = 0.01  # share of the steps; below, nothing was adapted, and no flip tells anything
+FEWEST_UPDATES = 0.01  # share of the steps; below, too few were adapted for flips to be informative
 REPLICATES = 200
 
 
@@ -36,15 +36,14 @@ REPLICATES = 200
 class Flips:
     """Adapt to the images by ETA, and count the probe's predictions that differ afterwards (section 5).
 
-    The score is the rate Σ w·flip / ((N + 1)/2), w = rank of the initial confidence / N: 0 where no prediction changed,
-    1 where all did; unweighted, the share of flips. It falls with accuracy; a curve makes an accuracy of it, or one of
-    the polynomials that the authors fitted on ImageNet, if `published` names it.
+    The score is the rate Σ w·flip / ((N + 1)/2), w = rank of the initial confidence / N: 0 if no prediction changed, 1
+    if all did; unweighted, the share of flips. It falls as accuracy rises. A curve converts it to accuracy, or the
+    polynomial named by `published`, which the authors fitted on ImageNet.
 
-    The first predictions are those of the model as it is, whose accuracy is asked for; the last are under the
-    statistics of the batch, as adapting leaves it. `first = "adapted"` takes both under these statistics, which leaves
-    out what they change by themselves. The probe is at most `probe` images and at most `probe_share` of the set, and no
-    image of it is adapted to, unless `disjoint` is false, as in the original. The authors take 990 steps of SGD at
-    2.5e-4.
+    The first predictions are those of the unadapted model, whose accuracy is estimated. The last use batch statistics,
+    as adaptation does. With `first = "adapted"` both do, which leaves out the effect of batch statistics alone. The
+    probe has at most `probe` images and at most `probe_share` of the set. The model does not adapt to the probe, unless
+    `disjoint` is false, as in the original. The authors take 990 steps of SGD at 2.5e-4.
     """
 
     steps: int = 990
@@ -80,7 +79,7 @@ class Flips:
         self._adapter()
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        """Adapt a copy of the model, and compare. Raises InputError for too few images, and where none counted."""
+        """Adapt a copy of the model, and compare. Raises InputError for too few images or updates."""
         probe, stream = self._split(len(target), target.seed)
         classifier = target.model()
         before = predict(classifier, target, probe, self.batch_size) if self.first == "source" else None
@@ -92,7 +91,7 @@ class Flips:
         updated = sum(adapted.updated for adapted in self._adapter().adapt(classifier, batches)) / self.steps
         if updated < FEWEST_UPDATES:
             raise harness.InputError(
-                f"{100 * updated:.1f} % of {self.steps} steps updated a weight, so that flips tell nothing. Give a "
+                f"{100 * updated:.1f} % of {self.steps} steps updated a weight, so flips are not informative. Give a "
                 f"larger margin than {self.margin} or a larger epsilon"
             )
         after = predict(classifier, target, probe, self.batch_size)
@@ -102,7 +101,7 @@ class Flips:
         return Eta(self.margin, self.epsilon, self.lr, self.optimizer)
 
     def _split(self, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Choose the probe and the stream, disjoint unless they are to be as in the original."""
+        """Draw the probe and the stream: disjoint, or overlapping as in the original."""
         size = min(self.probe, int(count * self.probe_share) if self.disjoint else count)
         left = count - size if self.disjoint else count
         if size < 2 or left < self.batch_size:
@@ -140,7 +139,7 @@ class Flips:
         return harness.Estimate(score, None, *ends, facts)
 
     def _published(self, score: float) -> float | None:
-        """Read the authors' polynomial at the count that the rate would be among 1,000 images."""
+        """Evaluate the authors' polynomial at the rate, scaled to a count among 1,000 images."""
         if self.published is None:
             return None
         whole = (PUBLISHED_SIZE + 1) / 2 if self.weighted else PUBLISHED_SIZE

@@ -14,14 +14,12 @@ from harness_plugins.estimators.outputs import probabilities
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIDENT_FROM = (
-    5.0  # mean cross-entropy to the uniform distribution, in nats, from which MaNo trusts softmax
-)
+CONFIDENT_FROM = 5.0  # nats; above this mean cross-entropy to the uniform distribution, MaNo uses softmax
 
 
 @dataclass(frozen=True)
 class NuclearNorm:
-    """‖P‖_* / √(min(N, C) N) of the probabilities P (N, C) (Deng et al., ICML 2023): confident, and in all classes.
+    """‖P‖_* / √(min(N, C) N) of the probabilities P (N, C) (Deng et al., ICML 2023): confidence in all classes.
 
     In 0..1. Computed from PᵀP, so that memory does not depend on N; no interval.
     """
@@ -41,7 +39,7 @@ class NuclearNorm:
 class MaNo:
     """(mean σ⁴)^¼ over all N·C entries of normalised logits σ (Xie et al., NeurIPS 2024, eqs. 3-6).
 
-    σ is softmax where the mean cross-entropy to the uniform distribution is above 5 nats; else, with the row's minimum
+    σ is softmax if the mean cross-entropy to the uniform distribution is above 5 nats; else, with the row's minimum
     subtracted, 1 + z + z²/2 over its sum. No interval.
     """
 

@@ -1,4 +1,4 @@
-"""What estimators read: probabilities chunk by chunk, and the bootstrap of a mean over images."""
+"""Inputs of estimators: probabilities chunk by chunk, and the bootstrap of a mean over images."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Validation:
 
     @classmethod
     def of(cls, data: harness.FitData, *, temperature: bool) -> Validation:
-        """Read validation data whole, (N, C). Raises InputError for NaN and wrong labels."""
+        """Read all validation data, (N, C). Raises InputError for NaN and wrong labels."""
         chunks = list(data.validation.chunks())
         logits = torch.cat([chunk.logits for chunk in chunks]).double()
         labels = torch.cat([chunk.labels for chunk in chunks])
-        found = fit_temperature(logits, labels)  # checks, too
+        found = fit_temperature(logits, labels)  # also checks
         scale = found if temperature else 1.0
         return cls((logits / scale).softmax(dim=1), labels, scale)
 
@@ -59,14 +59,14 @@ def probabilities(features: harness.FeatureSet, temperature: float = 1.0) -> Ite
     for chunk in features.chunks():
         logits = chunk.logits.double()
         if bool(logits.isnan().any()):
-            raise harness.InputError("the logits hold NaN, of which no accuracy can be told. Mend the model")
+            raise harness.InputError("the logits hold NaN, so accuracy cannot be estimated. Repair the model")
         yield (logits / temperature).softmax(dim=1)
 
 
 def values_of(
     target: harness.Unlabelled, temperature: float, value: Callable[[Tensor], Tensor]
 ) -> NDArray[np.float64]:
-    """Compute one number an image from its probabilities, (N,)."""
+    """Compute one number per image from its probabilities, (N,)."""
     parts = [value(chunk) for chunk in probabilities(target.features, temperature)]
     found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
     return found
@@ -75,7 +75,7 @@ def values_of(
 def of_mean(
     values: NDArray[np.float64], seed: int, finish: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> harness.Estimate:
-    """Estimate an accuracy as `finish` of the values' mean, with its 95 % percentile bootstrap over images."""
+    """Estimate an accuracy as `finish` of the values' mean, with a 95 % percentile bootstrap interval over images."""
     size = len(values)
     rng = np.random.default_rng(seed)
     means = np.array([values[rng.integers(size, size=size)].mean() for _ in range(REPLICATES)])
@@ -85,5 +85,5 @@ def of_mean(
 
 
 def clipped(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hold accuracies within 0..1."""
+    """Clip accuracies to 0..1."""
     return np.clip(values, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., ICML 2017): one scalar, by the likelihood of labelled validation data."""
+"""Temperature scaling (Guo et al., ICML 2017): one scalar, fitted on labelled validation data."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import harness
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEAST, MOST = 0.05, 20.0  # beyond, the likelihood has no minimum to speak of
+LEAST, MOST = 0.05, 20.0  # outside, the likelihood has no clear minimum
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Minimise the mean negative log-likelihood of softmax(z / T) over ln T by LBFGS; T within 0.05 to 20.
 
-    Logits (N, C), labels (N,) in 0..C-1. Raises InputError for others, for NaN, and for no samples.
+    Logits (N, C), labels (N,) in 0..C-1. Raises InputError for other labels, NaN, and no samples.
     """
     if not len(logits):
         raise harness.InputError("there are no validation samples to fit a temperature on. Give some")
     if bool(logits.isnan().any()):
-        raise harness.InputError("the validation logits hold NaN, which have no likelihood. Mend the model")
+        raise harness.InputError("the validation logits hold NaN, which have no likelihood. Repair the model")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise harness.InputError(
-            f"validation labels go from {int(labels.min())} to {int(labels.max())} where logits have "
+            f"validation labels go from {int(labels.min())} to {int(labels.max())}, but logits have "
             f"{logits.shape[1]} classes. Give labels in 0..C-1"
         )
     scores, log_t = logits.double().detach(), torch.zeros(1, dtype=torch.float64, device=logits.device)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ThresholdedConfidence:
-    """The share of images with s ≥ t, where as many of ID validation have s < t as are wrong (eq. 1).
+    """The share of images with s ≥ t, with t such that on ID validation as many have s < t as are wrong (eq. 1).
 
-    s is max p ("confidence", ATC-MC) or Σ p ln p ("entropy", ATC-NE). t is the (errors + 1)-th lowest score, so that
-    with ties fewer lie below it; where all are wrong, none counts.
+    s is max p ("confidence", ATC-MC) or Σ p ln p ("entropy", ATC-NE). t is the (errors + 1)-th lowest score, so
+    with ties fewer are below it; if all predictions are wrong, t is infinite.
     """
 
     score: Literal["confidence", "entropy"] = "confidence"
@@ -51,6 +51,6 @@ class FittedThreshold:
     threshold: float
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        """Count, with the bootstrap over images."""
+        """Compute the share, with a bootstrap interval over images."""
         values = values_of(target, self.temperature, self.settings.scores) >= self.threshold
         return of_mean(values.astype(float), target.seed, clipped)

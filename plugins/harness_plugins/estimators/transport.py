@@ -1,4 +1,4 @@
-"""Confidence optimal transport (Lu et al., NeurIPS 2023): the best match of predictions with ID's labels."""
+"""Confidence optimal transport (Lu et al., NeurIPS 2023): optimal matching of predictions to ID's labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimalTransport:
-    """1 - ½ W₁ between one-hot labels, as frequent as on ID, and predictions, with ground cost L1 (section 3).
+    """1 - ½ W₁ between one-hot labels, with the frequencies of ID, and predictions; ground cost L1 (section 3).
 
-    That is the maximum over couplings of the mean of p_y. `thresholded` counts images whose p_y is at or above the one
-    that fits ID's errors instead (COTT). Beyond `limit` images, so many are drawn.
+    This is the maximum over couplings of the mean of p_y. `thresholded` (COTT) counts images whose p_y is at least a
+    threshold that fits ID's errors. At most `limit` images are used, drawn at random.
     """
 
     thresholded: bool = False
@@ -54,7 +54,7 @@ class OptimalTransport:
 
 @dataclass(frozen=True, eq=False)
 class FittedTransport:
-    """The match with known label frequencies."""
+    """Optimal matching with known label frequencies."""
 
     settings: OptimalTransport
     temperature: float
@@ -62,7 +62,7 @@ class FittedTransport:
     threshold: float
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        """Match, and average p_y or count, with the bootstrap over images, the match kept."""
+        """Match, then average p_y or count; the bootstrap interval over images keeps the match."""
         p = self.settings.probabilities(target.features, self.temperature, seed=target.seed)
         matched = matched_probabilities(p, self.marginal)
         values = (matched >= self.threshold).astype(float) if self.settings.thresholded else matched
@@ -70,10 +70,10 @@ class FittedTransport:
 
 
 def matched_probabilities(p: Array, marginal: Array) -> Array:
-    """Give each image the label of the best match, and return its probability, (N,).
+    """Assign a label to each image by optimal matching, and return the label's probability, (N,).
 
-    p is (N, C). Labels come as often as the marginal (C,) says of N, rounded by the largest remainders; the sum of what
-    is returned is the greatest that they allow: exactly, as an assignment of N images to N labels.
+    p is (N, C). Label counts are N times the marginal (C,), rounded by the largest remainders. The sum of the returned
+    probabilities is maximal: the assignment of N images to N labels is exact.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -84,7 +84,7 @@ def matched_probabilities(p: Array, marginal: Array) -> Array:
 
 
 def _rounded(shares: Array) -> Array:
-    """Round numbers that add up to a whole one so that they still do, by the largest remainders."""
+    """Round numbers by the largest remainders, which keeps their sum, a whole number."""
     whole = np.floor(shares)
     missing = round(float(shares.sum() - whole.sum()))
     whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Architecture(harness.Deferred):
-    """A network's builder, (input_size, num_outputs, *, ...), as the builder of a model for a request."""
+    """Wraps a network's builder, (input_size, num_outputs, *, ...), as a builder of models for requests."""
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -21,7 +21,7 @@ class Architecture(harness.Deferred):
         return inspect.Signature([request, *(each for each in own if each.kind is each.KEYWORD_ONLY)])
 
     def __call__(self, request: harness.ModelRequest, **params: Any) -> harness.Model:
-        """Build the network for the request's outputs and size of images; raise InputError where it has none."""
+        """Build the network for the request's outputs and image size. Raises InputError if either is missing."""
         size, outputs = request.input_size, request.num_outputs
         if outputs is None:
             raise harness.InputError(

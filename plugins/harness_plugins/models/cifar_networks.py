@@ -1,7 +1,7 @@
 """The residual and densely connected networks of the CIFAR literature, for small images.
 
-Each is a stem and three stages, of which the second and third halve the resolution; the penultimate features
-are the mean over space. Convolutions have no bias and start He-normal over their outputs (fan out).
+Each has a stem and three stages; stages 2 and 3 halve the resolution. The penultimate features are the mean over
+space. Convolutions have no bias and are initialised He-normal (fan out).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def resnet_cifar(input_size: InputSize, num_outputs: int, *, depth: int = 20) ->
     """
     blocks = _repeats(depth, extra=2, example=20)
     channels, height, side = input_size
-    require_size("resnet-cifar", 5, min(height, side), input_size)  # below, BatchNorm could meet one value
+    require_size("resnet-cifar", 5, min(height, side), input_size)  # below, BatchNorm could get one value
     widths = [16, 16, 32, 64]
     stages: dict[str, nn.Module] = {
         "stem": nn.Sequential(
@@ -64,7 +64,7 @@ def densenet_bc(
     layers = _repeats(depth, extra=4, example=100)
     growth, dropped = positive("growth_rate", growth_rate), share("dropout", dropout)
     channels, height, side = input_size
-    require_size("densenet-bc", 8, min(height, side), input_size)  # below, BatchNorm could meet one value
+    require_size("densenet-bc", 8, min(height, side), input_size)  # below, BatchNorm could get one value
     widths = [2 * growth]
     stages: dict[str, nn.Sequential] = {
         "stem": nn.Sequential(_convolution(channels, widths[0], kernel=3)),
@@ -129,7 +129,7 @@ def _transition(inputs: int, outputs: int, *, dropout: float) -> list[nn.Module]
 
 
 def _preactivated(inputs: int, outputs: int, *, kernel: int, dropout: float) -> list[nn.Module]:
-    # Dropout of 0 stays in the row, so that a checkpoint's keys are the same with and without it.
+    # Dropout of 0 stays in the sequence, so that a checkpoint's keys are the same with and without it.
     return [
         nn.BatchNorm2d(inputs),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""timm's data configuration, the form in which every checkpoint states its preprocessing."""
+"""timm's data configuration, in which checkpoints state their preprocessing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def preprocessing_from(config: Mapping[str, Any], *, in_chans: int | None = None) -> harness.Preprocessing:
     """Turn timm's data configuration into Preprocessing.
 
-    A model built for `in_chans` channels, where the configuration has another number, gets that many in its
-    input size, and the average of the means and of the deviations.
+    If a model is built for another number of channels, `in_chans`, the input size gets this number, and the means
+    and deviations are averaged over channels.
     """
     size = tuple(int(length) for length in config["input_size"])
     channels = in_chans or size[0]

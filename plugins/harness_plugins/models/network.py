@@ -1,4 +1,4 @@
-"""What the networks of this package have in common: their shape, and the checks of their parameters."""
+"""The base class of this package's networks, and checks of their parameters."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def share(name: str, value: object) -> float:
 
 
 def require_size(name: str, minimum: int, length: int, input_size: InputSize) -> None:
-    """Raise InputError where images are smaller than a network can take."""
+    """Raise InputError if images are smaller than a network's minimum."""
     if length < minimum:
         raise harness.InputError(
             f"the network {name!r} needs images of at least {minimum}x{minimum} pixels. "

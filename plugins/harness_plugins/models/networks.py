@@ -1,6 +1,6 @@
 """Small networks for small images: a multilayer perceptron, a convnet, and the GEN notebook's toy network.
 
-Each is a row of stages, pooling to the penultimate features (N, D), and a linear layer to the logits (N, C).
+Each is a sequence of stages, pooling to the penultimate features (N, D), and a linear layer to the logits (N, C).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def cnn(
     the penultimate features are the mean over space. `norm` is batch, or group: GroupNorm of 4 groups.
     """
     channels, height, side = input_size
-    require_size("cnn", 5, min(height, side), input_size)  # below, BatchNorm could meet one value a channel
+    require_size("cnn", 5, min(height, side), input_size)  # below, BatchNorm could get one value
     widths = [positive("width", width), 2 * width, 4 * width]
     if norm not in NORMS:
         raise harness.unknown_name("norm", norm, NORMS, valid_label="Valid")

@@ -1,6 +1,6 @@
-"""Building timm's models: a known name, seeded weights, the preprocessing that the configuration states.
+"""Builds timm's models, with seeded weights and the preprocessing of their configuration.
 
-Importing timm takes seconds, so this is imported where one of its models is built, and nowhere else.
+Importing timm takes seconds, so this module is imported only to build a timm model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def create(
 ) -> Parts:
     """Build timm's model of that name; `arguments` are timm's own, `stated` overrides its data configuration.
 
-    Weights that are not pretrained are drawn from the seed; None goes on from the present random state.
+    Weights that are not pretrained are drawn from the seed; None uses the current random state.
     Raises InputError for an unknown name.
     """
     refuse_unknown(name)
@@ -41,7 +41,7 @@ def create(
 
 
 def has_fixed_size(name: str) -> bool:
-    """Say whether the architecture must be told the size of its images, as transformers with position tables must."""
+    """Return whether the architecture needs its image size, like transformers with position embeddings."""
     config = timm.get_pretrained_cfg(name)
     return bool(config is not None and config.fixed_input_size)
 

@@ -23,7 +23,7 @@ FORBIDDEN_ARGUMENTS = frozenset(
         "features_only",
     }
 )
-ON_THE_HUB = "hf-hub:"  # timm's own prefix for a repository that is no registered architecture
+ON_THE_HUB = "hf-hub:"  # timm's own prefix for a repository that is not a registered architecture
 
 
 @harness.hookimpl
@@ -84,7 +84,7 @@ def build_timm(
 
 
 def _asked(request: harness.ModelRequest, name: str) -> dict[str, Any]:
-    """Say in timm's arguments what a recipe asks of an architecture."""
+    """Translate a recipe's outputs and input size into timm's arguments."""
     from harness_plugins.models.timm_factory import has_fixed_size
 
     asked: dict[str, Any] = {}
@@ -151,7 +151,7 @@ def _download(name: str, repository: str, file: str) -> Path:
         f"the weights of {name!r} are not in the local cache and the hub {constants.ENDPOINT} cannot be "
         f"reached: {fix}"
     )
-    # The hub's client retries for most of a minute before it gives up, so look first.
+    # The hub's client retries for most of a minute before it gives up, so check first.
     if constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT):
         raise unreachable
     try:
@@ -174,6 +174,6 @@ def _is_reachable(address: str) -> bool:
         with urlopen(Request(address, method="HEAD"), timeout=REACHABLE_SECONDS):
             return True
     except HTTPError:
-        return True  # it answered
+        return True  # the server answered
     except (OSError, ValueError):
         return False

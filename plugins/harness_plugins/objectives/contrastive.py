@@ -1,4 +1,4 @@
-"""The rivals of ER on two views: InfoNCE, as SimCLR has it, and BYOL, which contrasts nothing."""
+"""Baselines of ER on two views: InfoNCE as in SimCLR, and BYOL, which uses no negatives."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class InfoNCE:
     """NT-Xent (Chen et al., SimCLR, ICML 2020, eq. 1), the form of InfoNCE (van den Oord et al., 2018) on two views.
 
-    Each of the 2n projections is to be told from the 2n - 2 of other images by its cosine with the other view of its
-    own. The temperature 0.5 is SimCLR's for small images.
+    Each of the 2n projections identifies the other view of its image, by cosine similarity, among it and the 2n - 2
+    projections of other images. The temperature 0.5 is SimCLR's for small images.
     """
 
     views: ClassVar[int] = VIEWS
@@ -35,7 +35,7 @@ class InfoNCE:
         check_sizes(self.hidden, self.dim)
 
     def head(self, num_features: int, num_classes: int) -> nn.Module:
-        """Train an encoder."""
+        """Return the identity: the objective trains an encoder."""
         return nn.Identity()
 
     def around(self, classifier: harness.Classifier, num_features: int) -> nn.Module:
@@ -49,9 +49,9 @@ class InfoNCE:
 
 @dataclass(frozen=True)
 class BYOL:
-    """Bootstrap your own latent (Grill et al., NeurIPS 2020, eq. 2): a prediction of the teacher's other view.
+    """Bootstrap your own latent (Grill et al., NeurIPS 2020, eq. 2): predict the teacher's other view.
 
-    `ema` is the teacher's coefficient, constant here; the paper lets it rise from 0.996 to 1 over a longer training.
+    `ema` is the teacher's coefficient, constant here; in the paper it rises from 0.996 to 1 over a longer training.
     """
 
     views: ClassVar[int] = VIEWS
@@ -64,7 +64,7 @@ class BYOL:
         check_sizes(self.hidden, self.dim)
 
     def head(self, num_features: int, num_classes: int) -> nn.Module:
-        """Train an encoder."""
+        """Return the identity: the objective trains an encoder."""
         return nn.Identity()
 
     def around(self, classifier: harness.Classifier, num_features: int) -> nn.Module:

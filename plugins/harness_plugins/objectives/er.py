@@ -1,4 +1,4 @@
-"""Entropy and reconstruction, ER (Rodríguez-Gálvez et al., ICML 2023): a lower bound on what two views share."""
+"""Entropy and reconstruction, ER (Rodríguez-Gálvez et al., ICML 2023): a bound on two views' mutual information."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EntropyReconstruction:
     view's n rows, and q a von Mises-Fisher density of concentration `kappa` around the other view. On a discrete
     support they are softmax(projection / temperature), `dim` classes.
 
-    With `ema`, a teacher's projections, without gradient, are what the student reconstructs.
+    With `ema`, the student reconstructs the projections of a teacher, without gradient through them.
     """
 
     views: ClassVar[int] = VIEWS
@@ -58,11 +58,11 @@ class EntropyReconstruction:
         check_sizes(self.hidden, self.dim)
 
     def head(self, num_features: int, num_classes: int) -> nn.Module:
-        """Train an encoder."""
+        """Return the identity: the objective trains an encoder."""
         return nn.Identity()
 
     def around(self, classifier: harness.Classifier, num_features: int) -> nn.Module:
-        """Return the encoder with a projector, and with a teacher where `ema` is given."""
+        """Return the encoder with a projector, and with a teacher if `ema` is given."""
         return TwoViews(classifier, num_features, hidden=self.hidden, dim=self.dim, ema=self.ema)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """IsoMax (Macêdo et al., IJCNN 2021) and IsoMax+ (arXiv 2105.14399): logits are minus distances to prototypes.
 
-The scores that belong to them read logits and nothing else: `entropic`, `min_distance` and `msp`, which apply to
-every classifier, are in harness_plugins.scorers.logits.
+Their scores `entropic`, `min_distance` and `msp` read only logits, so they apply to every classifier. They are in
+harness_plugins.scorers.logits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SMALLEST_NORM = 1e-12
 class IsoMaxHead(nn.Module):
     """Logits -‖f - p_c‖₂ / T, (N, D) -> (N, C) (IJCNN 2021, eq. 4).
 
-    `prototypes` (C, D) are zero at first, so that all classes are equally far and the first loss is ln C.
+    `prototypes` (C, D) start at zero, so that all classes are equally far and the first loss is ln C.
     """
 
     def __init__(self, num_features: int, num_classes: int, *, temperature: float = 1.0) -> None:
@@ -39,14 +39,14 @@ class IsoMaxHead(nn.Module):
             return -distances(_in_full(features), self.prototypes) / self.temperature
 
     def extra_repr(self) -> str:
-        """Say what the head was made with."""
+        """Return the head's parameters."""
         return f"{self.num_features}, {self.num_classes}, temperature={self.temperature}"
 
 
 class IsoMaxPlusHead(nn.Module):
     """Logits -|s| ‖f/‖f‖ - p_c/‖p_c‖‖₂ / T, (N, D) -> (N, C) (arXiv 2105.14399, eq. 5).
 
-    `prototypes` (C, D) are standard normal at first; `distance_scale` (1,), the learnable s, is 1.
+    `prototypes` (C, D) start standard normal; `distance_scale` (1,), the learnable s, starts at 1.
     """
 
     def __init__(self, num_features: int, num_classes: int, *, temperature: float = 1.0) -> None:
@@ -64,12 +64,12 @@ class IsoMaxPlusHead(nn.Module):
             return -self.distance_scale.abs() * distances(units, centres) / self.temperature
 
     def extra_repr(self) -> str:
-        """Say what the head was made with."""
+        """Return the head's parameters."""
         return f"{self.num_features}, {self.num_classes}, temperature={self.temperature}"
 
 
 def distances(points: Tensor, centres: Tensor) -> Tensor:
-    """Compute Euclidean distances, (N, D), (C, D) -> (N, C), from the differences themselves.
+    """Compute Euclidean distances, (N, D), (C, D) -> (N, C), from differences.
 
     The expansion into a matrix product would lose the digits of small distances. At a distance of zero the
     gradient is zero.
@@ -80,7 +80,7 @@ def distances(points: Tensor, centres: Tensor) -> Tensor:
 def isomax_loss(logits: Tensor, targets: Tensor, entropic_scale: float = 10.0) -> Tensor:
     """Compute the mean cross-entropy of `entropic_scale` × logits (N, C) for classes (N,).
 
-    The scale belongs to training: logits are scored without it (IJCNN 2021, section III).
+    The scale is used in training only: logits are scored without it (IJCNN 2021, section III).
     """
     return functional.cross_entropy(entropic_scale * logits, targets)
 

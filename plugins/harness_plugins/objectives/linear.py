@@ -26,7 +26,7 @@ class CrossEntropy:
             )
 
     def head(self, num_features: int, num_classes: int) -> nn.Module | None:
-        """Keep the network's own."""
+        """Return None: the network keeps its own head."""
         return None
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class CrossEntropy:
 class LogitNorm:
     """Cross-entropy of z / (τ ‖z‖₂) (Wei et al., ICML 2022, eq. 5), so that confidence cannot grow with the norm.
 
-    As in the paper, the normalisation belongs to training: logits are scored as they are.
+    As in the paper, only training normalises: logits are scored without normalisation.
     """
 
     temperature: float = 0.04  # τ, the authors' choice for CIFAR-10
@@ -48,7 +48,7 @@ class LogitNorm:
             raise harness.InputError(f"temperature is {self.temperature}. Give a number above 0")
 
     def head(self, num_features: int, num_classes: int) -> nn.Module | None:
-        """Keep the network's own."""
+        """Return None: the network keeps its own head."""
         return None
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class OutlierExposure:
             raise harness.InputError(f"weight is {self.weight}. Give 0 or more")
 
     def head(self, num_features: int, num_classes: int) -> nn.Module | None:
-        """Keep the network's own."""
+        """Return None: the network keeps its own head."""
         return None
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

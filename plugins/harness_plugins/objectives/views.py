@@ -1,4 +1,4 @@
-"""What objectives on two views of an image share: projector, predictor and an EMA teacher around an encoder."""
+"""Shared parts of objectives on two views of an image: projector, predictor and an EMA teacher of an encoder."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Embedding(nn.Module):
 
 
 class TwoViews(nn.Module):
-    """A student that learns, and perhaps a teacher: images of both views (2n, channels, H, W) to (R, 2, n, d).
+    """A student and an optional teacher: images of both views (2n, channels, H, W) to (R, 2, n, d).
 
-    R = 1 is the student alone. R = 2 has the teacher's projections beside it, without gradient. The teacher's
-    parameters are an exponential moving average of the student's, θ' <- ema θ' + (1 - ema) θ after every step; the
-    statistics of its BatchNorm are its own. Where the student predicts, the prediction stands for its projection.
+    R = 1: the student's projections only. R = 2: also the teacher's, without gradient. The teacher's parameters are
+    an exponential moving average of the student's, θ' <- ema θ' + (1 - ema) θ after every step; its BatchNorm has its
+    own statistics. With a predictor, the student's prediction replaces its projection.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def check_sizes(hidden: int, dim: int) -> None:
-    """Raise InputError unless a projector can have these widths."""
+    """Raise InputError for invalid widths of a projector."""
     for name, value, least in (("hidden", hidden, 1), ("dim", dim, 2)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise harness.InputError(f"{name} is {value!r}. Give a whole number of at least {least}")
@@ -98,6 +98,6 @@ def check_above_zero(name: str, value: float) -> None:
 
 
 def check_ema(ema: float | None) -> None:
-    """Raise InputError unless the coefficient of a teacher is a share."""
+    """Raise InputError unless a teacher's coefficient is a share."""
     if ema is not None and not 0 <= ema <= 1:
         raise harness.InputError(f"ema is {ema}. Give a share from 0 to 1")

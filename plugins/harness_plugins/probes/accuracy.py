@@ -1,4 +1,4 @@
-"""Accuracy on frozen features, by nearest neighbours and by a linear classifier: how good an encoder is."""
+"""Accuracy of an encoder's frozen features, by nearest neighbours and by a linear classifier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TILE = 1024  # samples whose similarities are in memory at once
 
 @dataclass(frozen=True)
 class KnnAccuracy:
-    """Share of samples whose k nearest training features, weighted, vote for their label (Wu et al., CVPR 2018).
+    """Accuracy of a weighted vote of the k nearest training features (Wu et al., CVPR 2018).
 
     Features are divided by their norms; a neighbour at cosine similarity s has the weight exp(s / temperature). At most
     `size` training features are used, drawn with `seed`.
@@ -36,7 +36,7 @@ class KnnAccuracy:
             raise harness.InputError(f"{given}. Give k ≥ 1, temperature > 0 and size ≥ k")
 
     def fit(self, data: harness.FitData) -> FittedKnnAccuracy:
-        """Keep the training features. Raises InputError for fewer of them than k."""
+        """Keep the training features. Raises InputError if there are fewer than k."""
         vectors, labels = _labelled(data.train.sample(self.size, self.seed))
         if len(labels) < self.k:
             raise harness.InputError(
@@ -75,9 +75,9 @@ class FittedKnnAccuracy:
 
 @dataclass(frozen=True)
 class LinearProbeAccuracy:
-    """Share of samples that a logistic regression on the frozen training features classifies rightly.
+    """Accuracy of a logistic regression that is fitted on the frozen training features.
 
-    Features are standardised by the training features; `strength` is the inverse of the ridge penalty. At most `size`
+    Features are standardised with training statistics; `strength` is the inverse of the ridge penalty. At most `size`
     training features are used, drawn with `seed`.
     """
 
@@ -92,7 +92,7 @@ class LinearProbeAccuracy:
             )
 
     def fit(self, data: harness.FitData) -> FittedLinearProbe:
-        """Fit the regression. Raises InputError where the training features are of one class."""
+        """Fit the regression. Raises InputError if the training features are of one class."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -135,7 +135,7 @@ def _finite(vectors: Tensor) -> Tensor:
 
 
 def _share_of(hits: list[Tensor]) -> harness.Measurement:
-    """Return the share of samples that were predicted rightly. Raises InputError where there are none."""
+    """Return the share of correct predictions. Raises InputError if there are no samples."""
     if not sum(len(part) for part in hits):
         raise harness.InputError("no sample has a label. Give labelled ones")
     return harness.Measurement(torch.cat(hits).double().mean().item())

@@ -1,4 +1,4 @@
-"""The logarithm of the modified Bessel function of the first kind, where the function itself over- or underflows."""
+"""The logarithm of the modified Bessel function of the first kind, also if the function over- or underflows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What diffusion spectral entropy is compared with: binned Shannon entropy, and entropies of other matrices, in bits.
+"""Baselines of diffusion spectral entropy: binned Shannon entropy, and entropies of other matrices, in bits.
 
-As the authors of DSE define them in their comparison (arXiv 2312.04823); every probability has 2.2e-16 added.
+Defined as in the comparison by the authors of DSE (arXiv 2312.04823); 2.2e-16 is added to every probability.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def binned_entropy(x: Array, *, bins: int = 2) -> float:
     """Compute Shannon's entropy of points (N, D) binned along every dimension, min to max: at most log2 N.
 
-    In many dimensions nearly every point has a cell of its own and the entropy is log2 N, whatever the points.
+    In many dimensions nearly every point is alone in its cell, and the entropy is log2 N for any points.
     """
     points = points_of(x)
     if bins < 1:
@@ -35,14 +35,14 @@ def binned_entropy(x: Array, *, bins: int = 2) -> float:
     scaled = (points - low) / spread.where(spread > 0, 1.0)
     edges = torch.from_numpy(np.linspace(0, 1, bins + 1)[1:-1]).to(points)
     cells = torch.bucketize(scaled, edges, right=True)
-    # The largest value of a dimension would open a bin of its own at 1; it belongs to the last.
+    # The largest value of a dimension is at 1; no edge is there, so it belongs to the last bin.
     return bits(torch.unique(cells, dim=0, return_counts=True)[1].double())
 
 
 def binned_mutual_information(
     z: Array, y: Array, *, bins: int = 2, seed: int = 0, clusters: int = CLUSTERS
 ) -> float:
-    """Compute DSMI's difference of entropies with the binned entropy in its place; y as there."""
+    """Compute DSMI with the binned entropy in place of DSE; y as in diffusion_spectral_mutual_information."""
     points = points_of(z)
     classes = classes_of(y, len(points), clusters)
     return mutual_information(
@@ -60,7 +60,7 @@ def matrix_entry_entropy(x: Array, *, sigma: Width = 10.0) -> float:
 def matrix_entry_mutual_information(
     z: Array, y: Array, *, sigma: Width = 10.0, seed: int = 0, clusters: int = CLUSTERS
 ) -> float:
-    """Compute DSMI's difference of entropies with the matrix-entry entropy in its place; y as there."""
+    """Compute DSMI with the matrix-entry entropy in place of DSE; y as in diffusion_spectral_mutual_information."""
     points = cloud_of(z)
     width = resolve_width(points, sigma)
     classes = classes_of(y, len(points), clusters)
@@ -74,8 +74,8 @@ def adjacency_spectral_entropy(
 ) -> float:
     """Compute the entropy of the absolute eigenvalues of a graph's adjacency matrix over points (N, D).
 
-    The matrix is the Gaussian kernel G; `anisotropic`, D^-½ G D^-½; with `neighbours`, a 1 for each point's that many
-    nearest, itself among them, else 0: not symmetric, so that eigenvalues may be complex.
+    The matrix is the Gaussian kernel G, or D^-½ G D^-½ if `anisotropic`. With `neighbours` = k, it is 1 for the k
+    nearest of each point, including itself, else 0. Then it is not symmetric, and eigenvalues may be complex.
     """
     points = cloud_of(x)
     if neighbours is not None:

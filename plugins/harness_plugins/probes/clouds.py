@@ -1,4 +1,4 @@
-"""What the entropies of point clouds are given: points, the width of a kernel on them, and the classes they are in."""
+"""Inputs of the entropies of point clouds: points, kernel width and classes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     Array = Tensor | NDArray[Any]
 
 Width = float | str  # a number, "median" or "neighbour"
-NEIGHBOUR = 10  # whose distance is the width "neighbour"
+NEIGHBOUR = 10  # the neighbour whose distance gives the width "neighbour"
 CLUSTERS = 10
-_WIDTH_ROWS, _WIDTH_TILE = 2000, 64  # of which a data-driven width is computed, and how many at once
+_WIDTH_ROWS, _WIDTH_TILE = 2000, 64  # rows for a data-driven width, and rows at once
 _WIDEST = 1e100
 
 
 def cloud_of(x: Array) -> Tensor:
-    """Return points as points_of does, moved so that their mean is 0: far from it, distances lose digits."""
+    """Return points_of(x) with mean 0, because distances lose digits far from it."""
     points = points_of(x)
     return points - points.mean(dim=0)
 
 
 def points_of(x: Array) -> Tensor:
-    """Return points (N, D) in float64, on their device; raise InputError where there are none or NaN among them."""
+    """Return points (N, D) in float64, on their device. Raises InputError if there are none or some are not finite."""
     points = x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))
     if points.ndim != 2 or not points.numel():
-        raise harness.InputError(f"points have shape {tuple(points.shape)}. Give one row a point, (N, D)")
+        raise harness.InputError(f"points have shape {tuple(points.shape)}. Give one row per point, (N, D)")
     points = points.detach().double()
     if broken := int((~points.isfinite()).any(dim=1).sum()):
         raise harness.InputError(f"{broken} of {len(points)} points hold NaN or infinity. Remove them")
@@ -42,7 +42,7 @@ def points_of(x: Array) -> Tensor:
 
 
 def require_parameters(*, sigma: Width = 10.0, t: float = 1, alpha: float = 0.0) -> None:
-    """Raise InputError for a width, time or density exponent that makes no sense."""
+    """Raise InputError for an invalid width, time or density exponent."""
     if isinstance(sigma, str):
         if sigma not in ("median", "neighbour"):
             raise harness.InputError(f"sigma is {sigma!r}. Give a number above 0, 'median' or 'neighbour'")
@@ -51,15 +51,15 @@ def require_parameters(*, sigma: Width = 10.0, t: float = 1, alpha: float = 0.0)
             f"sigma is {sigma}. Give a number above 0 (up to {_WIDEST:.0e}), 'median' or 'neighbour'"
         )
     if not (t > 0 and math.isfinite(t)):
-        raise harness.InputError(f"t is {t}. Give a diffusion time above 0, as in 1 or 2")
+        raise harness.InputError(f"t is {t}. Give a diffusion time above 0, for example 1 or 2")
     if not (alpha >= 0 and math.isfinite(alpha)):
-        raise harness.InputError(f"alpha is {alpha}. Give 0, the reference, or a number above it")
+        raise harness.InputError(f"alpha is {alpha}. Give 0 (the reference) or more")
 
 
 def resolve_width(points: Tensor, sigma: Width) -> float:
-    """Return σ as a number: itself, or the median distance of two points or to the 10th neighbour.
+    """Return σ as a number: itself, or the median of pairwise distances, or of distances to the 10th neighbour.
 
-    Of more than 2,000 points, distances are taken from that many, drawn with a fixed seed.
+    The median is over at most 2,000 points, drawn with a fixed seed.
     """
     require_parameters(sigma=sigma)
     if not isinstance(sigma, str):
@@ -80,13 +80,13 @@ def resolve_width(points: Tensor, sigma: Width) -> float:
     width = of_pairs.median().item() if len(of_pairs) else 0.0
     if not width > 0:
         raise harness.InputError(
-            f"the {sigma} distance of {len(points)} points is 0, so it is no width. Give sigma a number"
+            f"the {sigma} distance of {len(points)} points is 0, so it cannot be the width. Give sigma as a number"
         )
     return width
 
 
 def classes_of(y: Array, count: int, clusters: int) -> NDArray[np.int64]:
-    """Turn labels, numbers or vectors into classes (N,), as diffusion_spectral_mutual_information says."""
+    """Turn labels, numbers or vectors into classes (N,), as described in diffusion_spectral_mutual_information."""
     if isinstance(y, torch.Tensor):
         given = (y.detach().double() if y.is_floating_point() else y).cpu().numpy()  # NumPy has no bfloat16
     else:
@@ -103,7 +103,7 @@ def classes_of(y: Array, count: int, clusters: int) -> NDArray[np.int64]:
         return given.astype(np.int64)
     if not np.issubdtype(given.dtype, np.floating) or not np.isfinite(given).all():
         raise harness.InputError(
-            f"y ({given.dtype}) holds what is no finite number. Give finite numbers, or whole numbers as classes"
+            f"y ({given.dtype}) holds values that are not finite. Give finite numbers, or whole numbers as classes"
         )
     return scalar_bins(given.astype(np.float64), clusters)
 
@@ -111,7 +111,7 @@ def classes_of(y: Array, count: int, clusters: int) -> NDArray[np.int64]:
 def input_clusters(x: Array, clusters: int = CLUSTERS) -> NDArray[np.int64]:
     """Cluster vectors (N, D) for DSMI(Z; X): spectral clustering on nearest neighbours, labels by pivoted QR, (N,).
 
-    Once for a set of inputs is enough: give the result to diffusion_spectral_mutual_information as classes.
+    Compute it once per set of inputs, and pass the result to diffusion_spectral_mutual_information as classes.
     """
     import warnings
 
@@ -130,14 +130,14 @@ def input_clusters(x: Array, clusters: int = CLUSTERS) -> NDArray[np.int64]:
         random_state=0,
     )
     with warnings.catch_warnings():
-        # Clusters that lie apart are no fault.
+        # Separate clusters are not an error.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         labels: NDArray[np.int64] = clustering.fit(vectors).labels_.astype(np.int64)
     return labels
 
 
 def scalar_bins(values: NDArray[np.float64], bins: int = CLUSTERS) -> NDArray[np.int64]:
-    """Scale numbers (N,) to 0..1 and cut that into bins of one width, numbered from 1."""
+    """Scale numbers (N,) to 0..1 and cut 0..1 into bins of equal width, numbered from 1."""
     if bins < 1:
         raise harness.InputError(f"{bins} bins of numbers. Give 1 or more")
     low, high = values.min(), values.max()

@@ -1,8 +1,7 @@
 """Diffusion spectral entropy and mutual information (Liao et al., arXiv 2312.04823), in bits.
 
-The authors' published code is followed where it defines the measures. Not followed are its Chebyshev approximation,
-which is off by half, and its cache of eigenvalues, which rounds to float16 and ignores new input: spectrum.py takes
-their place.
+The definitions follow the authors' published code. Its Chebyshev approximation, which is off by half, and its cache of
+eigenvalues, which rounds to float16 and ignores new input, are replaced by spectrum.py.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from harness_plugins.probes.clouds import Array, Width
 
 REPETITIONS = 5  # random subsets of each class's size
-TOLERANCE = 5e-4  # of an estimate's standard error, relative
-EPS = float(np.finfo(float).eps)  # is added to every probability
+TOLERANCE = 5e-4  # relative standard error of an estimate
+EPS = float(np.finfo(float).eps)  # added to every probability
 
 
 def diffusion_spectral_entropy(
@@ -46,19 +45,19 @@ def diffusion_spectral_entropy(
     """Compute the entropy of a point cloud's diffusion spectrum, x (N, D), from 0 to log2 N bits.
 
     DSE = -Σ q log2 q with q = |λ|^t / Σ |λ|^t + 2.2e-16, λ the eigenvalues of K = D^-½ G D^-½ and G the Gaussian
-    kernel of width σ (equations 1 to 4). Above `exact_rows` it is estimated; estimate_entropy tells how well.
+    kernel of width σ (equations 1 to 4). Above `exact_rows` it is estimated; estimate_entropy also returns the error.
 
     Args:
-        x: points, one a row. Computed in float64, on the device of a tensor.
-        sigma: the width; "median", the median distance of two points, or "neighbour", that to the 10th neighbour.
+        x: points, one per row. Computed in float64, on the device of a tensor.
+        sigma: the width: a number, or the median distance: of pairs ("median") or to 10th neighbours ("neighbour").
         t: diffusion time, above 0.
-        alpha: of the density normalisation; 0 is the reference, 1 is free of the sampling density.
-        size: at most so many rows, drawn as the authors do with Python's random.Random(seed).
-        seed: of that draw, and of the estimate's random vectors.
-        exact_rows: up to here all eigenvalues are computed.
+        alpha: exponent of the density normalisation; 0 is the reference, 1 removes the sampling density.
+        size: maximum number of rows, drawn with Python's random.Random(seed) as by the authors.
+        seed: for that draw, and for the estimate's random vectors.
+        exact_rows: up to this number all eigenvalues are computed.
 
-    Raises InputError for points that are not finite, not (N, D) or none, for σ ≤ 0, t ≤ 0, α < 0, and for a data-driven
-    width of points that coincide.
+    Raises InputError for no points, points that are not finite or not (N, D), σ ≤ 0, t ≤ 0, α < 0, and a data-driven
+    width of 0.
 
     """
     return estimate_entropy(
@@ -78,10 +77,10 @@ def estimate_entropy(
     tolerance: float = TOLERANCE,
     memory: int = spectrum.MEMORY,
 ) -> Estimate:
-    """Compute the entropy as diffusion_spectral_entropy does, with its standard error; None where it is exact.
+    """Compute diffusion_spectral_entropy and its standard error, None if it is exact.
 
-    Above `exact_rows`, stochastic Lanczos quadrature adds random vectors until the standard errors are `tolerance` of
-    the sums. `memory` bytes may be held by the matrix; beyond, it is computed block by block for every product.
+    Above `exact_rows`, stochastic Lanczos quadrature adds random vectors until the standard errors are `tolerance`
+    times the sums. A matrix of more than `memory` bytes is recomputed block by block for every product.
     """
     points = cloud_of(x)
     require_parameters(sigma=sigma, t=t, alpha=alpha)
@@ -95,7 +94,7 @@ def estimate_entropy(
         return Estimate(spectral_entropy(torch.linalg.eigvalsh(matrix), t=t))
     if t < 1:  # |λ|^t is too steep at 0 for a quadrature, and for a matrix in float32
         raise harness.InputError(
-            f"t is {t}, below 1, which {len(points)} rows are too many for. Give size={exact_rows}, or t of 1 or more"
+            f"t is {t}, below 1, and {len(points)} rows are too many for it. Give size={exact_rows}, or t of 1 or more"
         )
     operator = spectrum.Operator.of(points, sigma=width, alpha=alpha, memory=memory)
     return _estimated(operator, t=t, seed=seed, tolerance=tolerance)
@@ -104,11 +103,11 @@ def estimate_entropy(
 def spectral_entropy(values: Tensor, *, t: float = 1) -> float:
     """Compute -Σ q log2 q of q = |λ|^t / Σ |λ|^t + 2.2e-16, λ (N,)."""
     sizes = values.abs()
-    return bits((sizes / sizes.max()).pow(t))  # no power of what is at most 1 overflows
+    return bits((sizes / sizes.max()).pow(t))  # at most 1, so powers cannot overflow
 
 
 def bits(masses: Tensor) -> float:
-    """Compute -Σ q log2 q of q = masses / Σ masses + 2.2e-16; of one mass exactly 0."""
+    """Compute -Σ q log2 q of q = masses / Σ masses + 2.2e-16; exactly 0 for one mass."""
     shares = masses / masses.sum()
     return max(-torch.xlogy(shares + EPS, shares + EPS).sum().item() / math.log(2), 0.0)
 
@@ -125,18 +124,18 @@ def diffusion_spectral_mutual_information(
 ) -> float:
     """Compute DSMI(Z; Y) = Σ_c n_c/N [mean of 5 random subsets' DSE - DSE of class c], in bits (equation 6).
 
-    The subsets have the class's size, and are drawn as the authors do, by random.Random(seed) anew for each class. It
-    can be slightly below 0. Labels of one class give exactly 0.
+    The subsets have the class's size and are drawn as by the authors, with a new random.Random(seed) for each class.
+    The result can be slightly below 0; it is exactly 0 for labels of one class.
 
     Args:
         z: representations, (N, D).
         y: whole numbers (N,), the classes; other numbers (N,), which are scaled to 0..1 and cut into `clusters` bins;
             or vectors (N, D'), which are clustered as in clouds.input_clusters.
-        sigma: as in diffusion_spectral_entropy; a data-driven width is that of all of z.
+        sigma: as in diffusion_spectral_entropy; a data-driven width is computed from all of z.
         t: diffusion time.
-        seed: of the subsets.
-        clusters: bins or clusters of what is no class.
-        exact_rows: up to here all eigenvalues are computed.
+        seed: for the subsets.
+        clusters: number of bins or clusters, if y is not classes.
+        exact_rows: up to this number all eigenvalues are computed.
 
     Raises InputError as diffusion_spectral_entropy does, and for y of another length.
 
@@ -156,16 +155,16 @@ def estimate_information(
     clusters: int = CLUSTERS,
     exact_rows: int = EXACT_ROWS,
 ) -> Estimate:
-    """Compute the information as diffusion_spectral_mutual_information does, with its standard error; None where exact.
+    """Compute diffusion_spectral_mutual_information and its standard error, None if it is exact.
 
-    The error is that of classes and subsets above `exact_rows`, whose entropies are estimated.
+    The error comes from classes and subsets above `exact_rows`, whose entropies are estimated.
     """
     points = cloud_of(z)
     require_parameters(sigma=sigma, t=t)
     width = resolve_width(points, sigma)
     classes = classes_of(y, len(points), clusters)
     if len(points) > exact_rows:
-        seeds = itertools.count(seed)  # another for each, so that errors are independent
+        seeds = itertools.count(seed)  # a new one each, so that errors are independent
         return mutual_information(
             lambda rows: estimate_entropy(
                 points[rows], sigma=width, t=t, seed=next(seeds), exact_rows=exact_rows
@@ -189,7 +188,7 @@ def mutual_information(
 ) -> Estimate:
     """Compute Σ_c n_c/N [mean entropy of 5 random subsets of size n_c - entropy of class c].
 
-    `entropy` is given rows, as positions (n,). Used with other entropies as well (classic.py).
+    `entropy` takes positions of rows (n,). classic.py uses it with other entropies.
     """
     count = len(classes)
     found, sizes = np.unique(classes, return_counts=True)

@@ -1,8 +1,8 @@
-"""Tells a batch that drifted from ID batches: by DSE of the batch joined to a reference, by 10-NN, by MMD.
+"""Detects batches that drifted from ID: by DSE of the batch joined to a reference, by 10-NN, or by MMD.
 
-The score of a batch B is how many standard deviations its statistic lies off that of held-out ID batches of the same
-size. DSE rises or falls with drift, depending on its width and on where the batch lies, so its score is two-sided,
-|DSE(R ∪ B) - μ| / sd (entropy of Liao et al., arXiv 2312.04823); those of the other two count upwards only.
+The score of a batch B is the difference of its statistic from the mean of held-out ID batches of the same size, in
+standard deviations. DSE rises or falls with drift, depending on its width and on the batch, so its score is two-sided,
+|DSE(R ∪ B) - μ| / sd (entropy of Liao et al., arXiv 2312.04823); those of the other two are one-sided.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DriftDetector:
         """Measure held-out ID batches (n, D), disjoint and of one size, against the reference (M, D).
 
         Raises InputError for fewer than 3 batches, batches of several sizes, a reference that is too small or whose
-        vectors coincide, and batches that all give one value.
+        vectors coincide, and batches that all have the same statistic.
         """
         sizes = sorted({len(batch) for batch in batches})
         if len(batches) < FEWEST_BATCHES or len(sizes) > 1:
@@ -80,21 +80,21 @@ class DriftDetector:
 
 @dataclass(frozen=True, eq=False)
 class FittedDriftDetector:
-    """A DriftDetector that knows what its statistic is on ID batches."""
+    """A DriftDetector with the mean and deviation of its statistic on ID batches."""
 
     detector: DriftDetector
     reference: Tensor  # (M, D) unit vectors
     sigma: float
     size: int  # of a batch
-    within: float  # the reference's mean kernel value, which MMD needs
+    within: float  # mean kernel value within the reference, for MMD
     mean: float = 0.0
     deviation: float = 1.0
 
     def score(self, batch: Tensor) -> float:
-        """Return how many standard deviations off ID a batch (n, D) is; higher = more drifted."""
+        """Return the difference of a batch (n, D) from ID, in standard deviations; higher = more drifted."""
         if len(batch) != self.size:
             raise harness.InputError(
-                f"a batch of {len(batch)}, where ID batches had {self.size}. Give as many"
+                f"a batch of {len(batch)}, but ID batches had {self.size}. Give {self.size}"
             )
         off = (self.value(batch) - self.mean) / self.deviation
         return abs(off) if self.detector.statistic == "dse" else off

@@ -1,4 +1,4 @@
-"""The measures of representations as probes of a suite: each reads features and gives one number."""
+"""Probes that measure representations: each reads features and returns one number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reduction = Literal["expectation", "average"]
 class DiffusionEntropy:
     """DSE(Z) of the penultimate features, in bits (Liao et al., arXiv 2312.04823).
 
-    Of more than `size` features, so many are drawn with `seed`. `sigma` is a number, "median" or "neighbour".
+    At most `size` features are used, drawn with `seed`. `sigma` is a number, "median" or "neighbour".
     """
 
     sigma: float | str = 10.0
@@ -34,10 +34,10 @@ class DiffusionEntropy:
         _require_size(self.size)
         diffusion.diffusion_spectral_entropy(
             torch.eye(3), sigma=self.sigma, t=self.t, alpha=self.alpha
-        )  # refuses
+        )  # checks
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
-        """Return the entropy; with its standard error where it is an estimate."""
+        """Return the entropy, with its standard error if it is estimated."""
         drawn = features.sample(self.size, self.seed).penultimate
         found = diffusion.estimate_entropy(
             drawn, sigma=self.sigma, t=self.t, alpha=self.alpha, seed=self.seed
@@ -49,7 +49,7 @@ class DiffusionEntropy:
 class DiffusionInformation:
     """DSMI(Z; Y) of the penultimate features and the labels, in bits (Liao et al., arXiv 2312.04823).
 
-    Of more than `size` features, so many are drawn with `seed`, which also draws the subsets.
+    At most `size` features are used, drawn with `seed`, which also draws the subsets.
     """
 
     sigma: float | str = 10.0
@@ -62,7 +62,7 @@ class DiffusionInformation:
         clouds.require_parameters(sigma=self.sigma, t=self.t)
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
-        """Return the information, of samples with a label; with its standard error where it is an estimate."""
+        """Return the information of labelled samples, with its standard error if it is estimated."""
         drawn = features.sample(self.size, self.seed)
         known = drawn.labels >= 0
         found = diffusion.estimate_information(
@@ -82,10 +82,10 @@ class VmfEntropy:
 
     def __post_init__(self) -> None:
         _require_size(self.size)
-        er.vmf_entropy(torch.eye(2), kappa=self.kappa, reduction=self.reduction)  # refuses
+        er.vmf_entropy(torch.eye(2), kappa=self.kappa, reduction=self.reduction)  # checks
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
-        """Return the entropy. Raises InputError for features that are zero, which have no direction."""
+        """Return the entropy. Raises InputError for zero features, which have no direction."""
         units = unit_vectors(features.sample(self.size, self.seed).penultimate)
         if dead := int((units == 0).all(dim=1).sum()):
             raise harness.InputError(f"{dead} of {len(units)} features are zero and have no direction")
@@ -100,7 +100,7 @@ class ClassEntropy:
     reduction: Reduction = "expectation"
 
     def __post_init__(self) -> None:
-        er.discrete_entropy(torch.ones(1, 1), reduction=self.reduction)  # refuses
+        er.discrete_entropy(torch.ones(1, 1), reduction=self.reduction)  # checks
 
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
         """Return the entropy."""

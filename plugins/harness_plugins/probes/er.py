@@ -2,8 +2,8 @@
 
 Rodríguez-Gálvez et al., "The Role of Entropy and Reconstruction in Multi-View Self-Supervised Learning", ICML 2023. On
 the sphere, densities are mixtures of von Mises-Fisher kernels, f(z; μ) = exp(κ μ·z - C), with the normaliser
-C = -(d/2-1) ln κ + (d/2) ln 2π + ln I_{d/2-1}(κ). The authors' code has ln(I + 1e-7) there, which in many dimensions
-leaves nothing but the 1e-7: `published_floor` computes that, for their numbers.
+C = -(d/2-1) ln κ + (d/2) ln 2π + ln I_{d/2-1}(κ). The authors' code has ln(I + 1e-7) there; in many dimensions only
+the 1e-7 remains. `published_floor` does the same, to reproduce their numbers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 REDUCTIONS = ("expectation", "average")
 TILE = 1024  # rows and columns of the kernel matrix that are in memory at once
-FLOOR = 1e-7  # the authors', of Bessel functions and of probabilities
-# How far a squared norm, or a sum of probabilities, may be from 1; and the κ to which such vectors serve.
+FLOOR = 1e-7  # the authors' floor of Bessel functions and probabilities
+# By dtype: the tolerance of squared norms and sums of probabilities around 1, and the largest κ.
 _OFF_ONE = {torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 _OFF_ONE_ELSE = 1e-3
 _MOST_KAPPA = {torch.float64: 1e8}
@@ -41,18 +41,18 @@ def vmf_entropy(
 ) -> Tensor:
     """Estimate the differential entropy of unit vectors z (N, d) by a von Mises-Fisher kernel density, in nats.
 
-    ln p_i = ln Σ_j exp(κ z_i·z_j) - C - ln N, the vector itself included. "average" is -mean ln p_i (Joe);
-    "expectation", the plug-in estimate, -Σ w_i ln p_i with w the softmax of ln p (Section 4.1). Higher = more spread.
+    ln p_i = ln Σ_j exp(κ z_i·z_j) - C - ln N, including j = i. "average" is -mean ln p_i (Joe); "expectation"
+    is the plug-in estimate -Σ w_i ln p_i, with w the softmax of ln p (Section 4.1). Higher = more spread.
 
     Differentiable, with memory linear in N: kernel values are computed tile by tile, forward and backward.
 
     Args:
-        z: unit vectors, at least two-dimensional; those in half precision are made units again, in float32.
+        z: unit vectors, at least two-dimensional; half precision is normalised again in float32.
         kappa: concentration of the kernel, above 0.
         reduction: "expectation" or "average".
-        published_floor: the authors' normaliser in place of the exact one.
+        published_floor: use the authors' normaliser instead of the exact one.
 
-    Raises InputError for vectors that are not finite or not of length 1, none, and κ ≤ 0.
+    Raises InputError for no vectors, vectors that are not finite or not of length 1, and κ ≤ 0.
 
     """
     _require_reduction(reduction)
@@ -64,7 +64,7 @@ def vmf_entropy(
 def entropy_of_units(
     z: Tensor, *, kappa: float, reduction: Reduction, published_floor: bool = False
 ) -> Tensor:
-    """Compute vmf_entropy of z (N, d), float32 or float64, without looking whether these are unit vectors."""
+    """Compute vmf_entropy of z (N, d), float32 or float64, without checking that these are unit vectors."""
     normaliser = log_normaliser(z.shape[1], kappa, published_floor=published_floor)
     with torch.autocast(z.device.type, enabled=False):
         sums: Tensor = _LogKernelSums.apply(z, kappa)
@@ -79,14 +79,14 @@ def vmf_reconstruction(
 ) -> Tensor:
     """Compute the mean of -ln f(z1; z2) = C - κ z1·z2 over pairs of unit vectors (N, d), in nats; lower = closer."""
     if z1.shape != z2.shape:
-        raise harness.InputError(f"views have shapes {tuple(z1.shape)} and {tuple(z2.shape)}. Give two alike")
+        raise harness.InputError(f"views have shapes {tuple(z1.shape)} and {tuple(z2.shape)}. Give one shape")
     return reconstruction_of_units(
         _units(z1, kappa), _units(z2, kappa), kappa=kappa, published_floor=published_floor
     )
 
 
 def reconstruction_of_units(z1: Tensor, z2: Tensor, *, kappa: float, published_floor: bool = False) -> Tensor:
-    """Compute vmf_reconstruction of z1, z2 (N, d) without looking whether these are unit vectors."""
+    """Compute vmf_reconstruction of z1, z2 (N, d) without checking that these are unit vectors."""
     normaliser = log_normaliser(z1.shape[1], kappa, published_floor=published_floor)
     return normaliser - kappa * (z1 * z2).sum(dim=1).mean()
 
@@ -94,15 +94,15 @@ def reconstruction_of_units(z1: Tensor, z2: Tensor, *, kappa: float, published_f
 def discrete_entropy(p: Tensor, *, reduction: Reduction = "expectation") -> Tensor:
     """Compute the entropy of the mean m of class probabilities p (N, C), in nats.
 
-    "expectation" is -Σ_c m_c ln(m_c + 1e-7), "average" -mean_c ln(m_c + 1e-7). Raises InputError for what is no
-    probability.
+    "expectation" is -Σ_c m_c ln(m_c + 1e-7), "average" -mean_c ln(m_c + 1e-7). Raises InputError for invalid
+    probabilities.
     """
     _require_reduction(reduction)
     return entropy_of_probabilities(_probabilities(p), reduction=reduction)
 
 
 def entropy_of_probabilities(p: Tensor, *, reduction: Reduction) -> Tensor:
-    """Compute discrete_entropy of p (N, C) without looking whether these are probabilities."""
+    """Compute discrete_entropy of p (N, C) without checking that these are probabilities."""
     mean = p.mean(dim=0)
     logs = (mean + FLOOR).log()
     return -logs.mean() if reduction == "average" else -(mean * logs).sum()
@@ -111,12 +111,12 @@ def entropy_of_probabilities(p: Tensor, *, reduction: Reduction) -> Tensor:
 def discrete_reconstruction(p1: Tensor, p2: Tensor) -> Tensor:
     """Compute the mean of ½ [CE(p1, p2) + CE(p2, p1)] over pairs of class probabilities (N, C), in nats."""
     if p1.shape != p2.shape:
-        raise harness.InputError(f"views have shapes {tuple(p1.shape)} and {tuple(p2.shape)}. Give two alike")
+        raise harness.InputError(f"views have shapes {tuple(p1.shape)} and {tuple(p2.shape)}. Give one shape")
     return reconstruction_of_probabilities(_probabilities(p1), _probabilities(p2))
 
 
 def reconstruction_of_probabilities(p1: Tensor, p2: Tensor) -> Tensor:
-    """Compute discrete_reconstruction of p1, p2 (N, C) without looking whether these are probabilities."""
+    """Compute discrete_reconstruction of p1, p2 (N, C) without checking that these are probabilities."""
     crossed = p1 * (p2 + FLOOR).log() + p2 * (p1 + FLOOR).log()
     return -crossed.sum(dim=1).mean() / 2
 
@@ -137,8 +137,8 @@ def log_normaliser(dimension: int, kappa: float, *, published_floor: bool = Fals
 class _LogKernelSums(torch.autograd.Function):
     """ln Σ_j exp(κ z_i·z_j) of unit vectors (N, d) -> (N,) float64.
 
-    The kernel is symmetric and at most exp(κ), so that each tile above the diagonal serves twice and no maximum is
-    sought. With E_ij = exp(κ (z_i·z_j - 1)), s_i = Σ_j E_ij and g the gradient of the result, that of z is
+    The kernel is symmetric and at most exp(κ), so each tile above the diagonal is used twice and no maximum is needed.
+    With E_ij = exp(κ (z_i·z_j - 1)), s_i = Σ_j E_ij and g the gradient of the result, the gradient of z_i is
     κ Σ_j E_ij (g_i/s_i + g_j/s_j) z_j.
     """
 
@@ -160,7 +160,7 @@ class _LogKernelSums(torch.autograd.Function):
         z, sums = ctx.saved_tensors
         weights = (gradient / sums).to(z.dtype)  # (N,)
         of_z = torch.zeros_like(z)
-        with torch.autocast(z.device.type, enabled=False):  # backward may be called within one
+        with torch.autocast(z.device.type, enabled=False):  # backward may run inside one
             for rows, columns in _upper_tiles(len(z)):
                 tile = _tile(z, rows, columns, ctx.kappa)
                 tile.mul_(weights[rows, None] + weights[columns])
@@ -184,7 +184,7 @@ def _units(z: Tensor, kappa: float) -> Tensor:
     """Return unit vectors (N, d) in float32 or float64; raise InputError for anything else, and for κ out of range."""
     most = _MOST_KAPPA.get(z.dtype, _MOST_KAPPA_ELSE)
     if not 0 < kappa <= most:
-        raise harness.InputError(f"kappa is {kappa}. Give a number above 0, of {z.dtype} up to {most:.0e}")
+        raise harness.InputError(f"kappa is {kappa}. Give a number above 0, up to {most:.0e} for {z.dtype}")
     if z.ndim != 2 or not len(z) or z.shape[1] < 2:
         raise harness.InputError(f"vectors have shape {tuple(z.shape)}. Give (N, d) with N ≥ 1 and d ≥ 2")
     full = z if z.dtype == torch.float64 else z.float()

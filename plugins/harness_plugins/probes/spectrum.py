@@ -1,10 +1,10 @@
-"""The spectrum of a diffusion operator: exactly by eigenvalues, or a sum over it by stochastic Lanczos quadrature.
+"""The spectrum of a diffusion operator: exact eigenvalues, or sums over it by stochastic Lanczos quadrature.
 
 The operator is K = S G S with G_ij = exp(-‖x_i - x_j‖² / 2σ²) and a diagonal S that makes K isospectral to a Markov
-matrix (Coifman & Lafon 2006; Liao et al., arXiv 2312.04823). Beyond what an eigenvalue decomposition can do, sums of
-functions of K's eigenvalues are split: over a subspace that holds the leading eigenvectors they come from Lanczos
-quadrature started at its basis, over the rest from random vectors (Meyer et al., Hutch++, 2021; Ubaru, Chen & Saad
-2017), with polynomials of the spectrum, whose sums are known exactly, as control variates.
+matrix (Coifman & Lafon 2006; Liao et al., arXiv 2312.04823). If K is too large for an eigenvalue decomposition, sums of
+functions of its eigenvalues are split. In a subspace near the leading eigenvectors, Lanczos quadrature starts at the
+basis; outside, at random vectors (Meyer et al., Hutch++, 2021; Ubaru, Chen & Saad 2017), with polynomials of the
+spectrum, whose sums are known exactly, as control variates.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-EXACT_ROWS = 10_000  # up to here all eigenvalues are computed
-MOST_ROWS = 30_000  # of a matrix that is held whole in float64, 7 GiB
-MEMORY = 3 * 2**30  # bytes that an operator may hold; a larger one is computed anew for every product
+EXACT_ROWS = 10_000  # up to this number all eigenvalues are computed
+MOST_ROWS = 30_000  # of a matrix that is held in float64, 7 GiB
+MEMORY = 3 * 2**30  # bytes that an operator may hold; a larger matrix is recomputed for every product
 BLOCK = 1024  # rows of the matrix that are computed at once
 DEFLATED, PROBES, STEPS = 16, 12, 20  # basis vectors of the leading subspace, random vectors, Lanczos steps
 MOST_PROBES = 128
-_BROKEN = 1e-7  # of the largest product's norm: a Lanczos vector below it is rounding, not direction
+_BROKEN = 1e-7  # of the largest product's norm: a shorter Lanczos vector is only rounding error
 
 Function = Callable[["Tensor"], "Tensor"]
 
 
 class Estimate(NamedTuple):
-    """A number, and its standard error; None where the number is exact."""
+    """A number and its standard error, None if the number is exact."""
 
     value: float
     standard_error: float | None = None
@@ -53,13 +53,13 @@ class Quadrature(NamedTuple):
 
 
 def kernel_matrix(x: Tensor, *, sigma: float) -> Tensor:
-    """Compute G (N, N) of x (N, D) in its type. Raises InputError for more rows than a matrix should have."""
+    """Compute G (N, N) of x (N, D) in its dtype. Raises InputError for too many rows."""
     require_room(len(x))
     return gaussian(x, x, sigma).fill_diagonal_(1.0)
 
 
 def require_room(count: int) -> None:
-    """Raise InputError where a whole float64 matrix of so many rows and columns is too large."""
+    """Raise InputError if a float64 matrix with this number of rows and columns is too large."""
     if count > MOST_ROWS:
         raise InputError(
             f"{count} rows make a matrix of {8 * count**2 / 2**30:.0f} GiB. Give at most {MOST_ROWS} rows, "
@@ -68,14 +68,14 @@ def require_room(count: int) -> None:
 
 
 def diffusion_matrix(x: Tensor, *, sigma: float, alpha: float = 0.0) -> Tensor:
-    """Compute K (N, N) of x (N, D) in its type; α = 0 divides by degrees once, α > 0 by G's density before."""
+    """Compute K (N, N) of x (N, D) in its dtype; α > 0 divides G by its density before the degrees."""
     matrix = kernel_matrix(x, sigma=sigma)
     scale = _scale(matrix.sum(dim=1), lambda weights: matrix @ weights, alpha)
     return matrix.mul_(scale[:, None]).mul_(scale)
 
 
 def _scale(degrees: Tensor, product: Function, alpha: float) -> Tensor:
-    """Find S: of G / (d dᵀ)^α, with degrees d', S = d^-α d'^-½."""
+    """Compute S = d^-α d'^-½, with d' the degrees of G / (d dᵀ)^α."""
     if alpha == 0:
         return degrees.rsqrt()
     density = degrees.pow(-alpha)
@@ -84,10 +84,10 @@ def _scale(degrees: Tensor, product: Function, alpha: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """K = S G S of x (N, D). What G has beyond its level is held in float32 where that fits into `memory` bytes.
+    """K = S G S of x (N, D). G - level is held in float32 if it fits into `memory` bytes.
 
-    G is nearly constant where σ is wide, and float32 would round its deviations away: hence the level, a number near
-    G's mean, apart. A matrix that does not fit is computed anew for every product, in float64.
+    If σ is wide, G is nearly constant, and float32 would round its deviations away; so the level, a number near G's
+    mean, is kept separately. A matrix that does not fit is recomputed for every product, in float64.
     """
 
     x: Tensor  # (N, D) float64, centred
@@ -161,19 +161,17 @@ def estimate_sums(
 ) -> tuple[list[float], Tensor]:
     """Estimate Σ f(λ) over K's eigenvalues for each function.
 
-    Random vectors are added until every sum's standard error is below `tolerance` of it, at most MOST_PROBES.
+    Random vectors are added, at most MOST_PROBES, until the standard error of every sum is below `tolerance` times it.
 
     Returns:
-        The sums, and how each random vector's own estimate departs from them, (vectors, functions): the standard
-        error of any smooth function of the sums follows from it (the delta method).
+        The sums, and the deviations of each random vector's estimate from them, (vectors, functions): the standard
+        error of any smooth function of the sums follows from these by the delta method.
 
     """
     generator = torch.Generator().manual_seed(seed)
     basis = _leading_subspace(operator, generator)
     vectors = torch.cat([basis, _random_outside(operator, basis, generator)], dim=1)
-    both = lanczos(
-        operator, vectors, steps=steps
-    )  # side by side, because each product reads the whole matrix
+    both = lanczos(operator, vectors, steps=steps)  # together: each product reads the whole matrix
     held = basis.shape[1]
     inside = Quadrature(both.nodes[:held], both.weights[:held])
     outside = [Quadrature(both.nodes[held:], both.weights[held:])]
@@ -206,7 +204,7 @@ def _random_outside(operator: Operator, basis: Tensor, generator: torch.Generato
 
 
 def _known_sums(operator: Operator, inside: Quadrature) -> Tensor:
-    """Sum 1, λ and λ² over what lies outside the basis: the exact traces less what lies inside, (3,)."""
+    """Sum 1, λ and λ² outside the basis: the exact traces minus the sums inside, (3,)."""
     traces = (float(len(operator)), operator.trace, operator.squared_norm())
     return torch.tensor(
         [total - inside.of(lambda x, k=power: x**k).sum().item() for power, total in enumerate(traces)],  # type: ignore[misc]
@@ -217,14 +215,14 @@ def _known_sums(operator: Operator, inside: Quadrature) -> Tensor:
 def _combined(
     functions: tuple[Function, ...], inside: Quadrature, outside: list[Quadrature], known: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Add what lies inside the basis to the estimate of the rest, which the polynomials of degree 2 correct.
+    """Add the sums inside the basis to the estimates outside, with polynomials of degree 2 as control variates.
 
     The polynomial is the weighted least-squares fit over the quadrature's nodes, because the variance of vᵀ A v over
     Gaussian v is twice the sum of A's squared eigenvalues.
     """
     nodes = torch.cat([q.nodes for q in outside])
     weights = torch.cat([q.weights for q in outside])
-    unit = nodes.abs().max().clamp(min=torch.finfo(torch.float64).tiny)  # keeps the powers of one order
+    unit = nodes.abs().max().clamp(min=torch.finfo(torch.float64).tiny)  # keeps the powers on a similar scale
     powers = torch.stack([(nodes / unit) ** k for k in range(3)], dim=-1)  # (B, L, 3)
     root = weights.clamp(min=0).sqrt()
     values = torch.stack([function(nodes) for function in functions], dim=-1)  # (B, L, F)
@@ -238,7 +236,7 @@ def _combined(
 
 
 def lanczos(operator: Operator, starts: Tensor, *, steps: int) -> Quadrature:
-    """Run Lanczos from each of the start vectors (N, B), with full reorthogonalisation, all side by side.
+    """Run Lanczos from each of the start vectors (N, B), with full reorthogonalisation, all together.
 
     Exact for polynomials of degree below 2 `steps`. Weights sum to each start's squared norm.
     """

@@ -1,4 +1,4 @@
-"""Relative Nyström residual: what the training features' leading diffusion modes cannot express of a sample.
+"""Relative Nyström residual: the part of a sample outside the leading diffusion modes of the training features.
 
 The operator is that of diffusion spectral entropy (Liao et al., arXiv 2312.04823); the score is our own.
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 TILE = 1024  # samples whose kernel rows are in memory at once
 WIDTHS = ("median", "neighbour")
-NEIGHBOUR = 10  # whose distance is the width "neighbour"
+NEIGHBOUR = 10  # the neighbour whose distance gives the width "neighbour"
 
 
 def class_balanced(labels: NDArray[np.int64], size: int, *, seed: int) -> NDArray[np.int64]:
-    """Choose at most `size` positions, as evenly over the classes as they allow: (N,) -> ascending positions.
+    """Choose at most `size` positions, balanced over classes as far as possible: (N,) -> ascending positions.
 
-    Classes take turns, each with a random one of its samples, until the size is reached or all are taken.
+    Classes take turns and each gives one random sample, until the size is reached or no samples are left.
     Samples without a class (label -1) are left out.
     """
     import numpy as np
@@ -37,12 +37,12 @@ def class_balanced(labels: NDArray[np.int64], size: int, *, seed: int) -> NDArra
     order = order[np.argsort(labels[order], kind="stable")]  # class by class, shuffled within
     _, starts, classes = np.unique(labels[order], return_index=True, return_inverse=True)
     turns = np.arange(len(order)) - starts[classes]
-    by_turn = np.lexsort((rng.permutation(len(order)), turns))  # within a turn, any class may come first
+    by_turn = np.lexsort((rng.permutation(len(order)), turns))  # within a turn, classes in random order
     return np.sort(order[by_turn[:size]])
 
 
 def diffusion_modes(reference: Tensor, *, sigma: float, modes: int) -> Tensor:
-    """Compute P (M, m), from reference (M, D), such that ‖G(x, reference) P‖² is what m modes express of x.
+    """Compute P (M, m), from reference (M, D), such that ‖G(x, reference) P‖² is the share of x that m modes express.
 
     With degrees d = G 1, K = diag(d)^-½ G diag(d)^-½ = U Λ Uᵀ and P = diag(d)^-½ U Λ^-½, over the m largest λ
     that are at least 1e-10 of the first.
@@ -58,7 +58,7 @@ def diffusion_modes(reference: Tensor, *, sigma: float, modes: int) -> Tensor:
 
 
 def typical_distance(reference: Tensor, width: str) -> float:
-    """Return the median distance of two features of (M, D), or the median of those to the 10th neighbour."""
+    """Return the median pairwise distance of features (M, D), or their median distance to the 10th neighbour."""
     import torch
 
     if width == "median":
@@ -72,9 +72,9 @@ class Dse:
     """Residual 1 - Σ_j (k̃ᵀu_j)² / λ_j, clipped to 0 to 1, with k̃ = G(f, R) / √degrees. Higher = more OOD.
 
     R holds at most `size` L2-normalised training features, balanced over classes, drawn with `seed`. σ is `scale` times
-    their median distance, or with the `width` "neighbour" times the median of their distances to the 10th neighbour; j
-    runs over the leading `modes`. With as many modes as features in R this is the variance of a Gaussian process
-    without noise, 1 - kᵀG⁻¹k.
+    their median pairwise distance, or with `width` "neighbour" their median distance to the 10th neighbour. j runs over
+    the leading `modes`. With as many modes as features in R, the score is the variance of a Gaussian process without
+    noise, 1 - kᵀG⁻¹k.
     """
 
     modes: int = 50
@@ -91,7 +91,7 @@ class Dse:
             raise harness.InputError(f"{given}. Give modes ≥ 1, scale > 0 and size ≥ 2")
 
     def fit(self, data: harness.FitData) -> FittedDse:
-        """Draw the reference and find its modes. Raises InputError where the median distance is 0."""
+        """Draw the reference and compute its modes. Raises InputError if the median distance is 0."""
         chosen = class_balanced(data.train.labels.cpu().numpy(), self.size, seed=self.seed)
         if len(chosen) < 2:
             raise harness.InputError(f"{len(chosen)} labelled training samples. Give at least 2")

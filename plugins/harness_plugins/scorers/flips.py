@@ -17,14 +17,14 @@ NO_FILTER = 2.0  # no cosine is larger
 
 @dataclass(frozen=True)
 class FlipsScorer:
-    """Adapt by ETA to a mixture of ID and OOD, check all predictions now and then, and count how many differ.
+    """Adapt by ETA to a mixture of ID and OOD, and count at how many of `checks` a sample's prediction differs.
 
-    Score: the number of checks at which the prediction differs from the first one, plus 1 - the initial confidence,
-    which orders the samples that flip equally often; higher = more OOD. `without_tie_break` is the number alone. After
-    Press et al., "The Entropy Enigma", ICML 2024, whose flips are of a set and not of a sample.
+    Score: the number of checks at which the prediction differs from the first one, plus 1 - the initial confidence as a
+    tie break; higher = more OOD. The variant `without_tie_break` is the number alone. After Press et al., "The Entropy
+    Enigma", ICML 2024, who count flips per set and not per sample.
 
-    ETA's filters are open unless `margin` and `epsilon` close them, since OOD samples are the uncertain ones, and a
-    network whose logits are distances is certain of nothing. `lr` left out is ten times Tent's: such streams are short.
+    By default `margin` and `epsilon` filter no samples, because OOD samples are uncertain, and networks whose logits
+    are distances are uncertain about all samples. The default `lr` is ten times Tent's, because such streams are short.
     """
 
     epochs: int = 4
@@ -40,10 +40,10 @@ class FlipsScorer:
 
         for name in ("epochs", "checks", "batch_size"):
             require_whole(name, getattr(self, name))
-        Eta(self.margin, self.epsilon, self.lr)  # says what it does not take
+        Eta(self.margin, self.epsilon, self.lr)  # raises InputError for invalid values
 
     def score_stream(self, stream: harness.Unlabelled) -> harness.StreamScores:
-        """Score all samples at once. Raises InputError where nothing was adapted, and where no prediction changed."""
+        """Score all samples at once. Raises InputError if no weight was updated or no prediction changed."""
         import torch
 
         from harness_plugins.adapters.eta import Eta
@@ -71,7 +71,7 @@ class FlipsScorer:
         if not updated or not flipped:
             why = "no step updated a weight" if not updated else "no prediction changed"
             raise harness.InputError(
-                f"{why} in {steps} steps, and what is left would be the confidence alone. Give a larger lr, margin or "
+                f"{why} in {steps} steps, so the score would be the confidence alone. Give a larger lr, margin or "
                 "epsilon, or more epochs"
             )
         return harness.StreamScores(

@@ -25,11 +25,11 @@ class Gen:
             raise harness.InputError(f"gamma={self.gamma}, top_m={self.top_m}. Give gamma > 0 and top_m ≥ 1")
 
     def score(self, features: harness.Features) -> Tensor:
-        """Return the generalised entropies, (N,) float64; log(1 - p) is exact where p rounds to 1."""
+        """Return the generalised entropies, (N,) float64; log(1 - p) is exact even if p rounds to 1."""
         import torch
 
         log_p = features.logits.double().log_softmax(dim=1).sort(dim=1, descending=True).values  # (N, C)
-        rest = log_p[:, 1:]  # at most 1/2 each, and together 1 - p of the largest
+        rest = log_p[:, 1:]  # each at most 1/2; their sum is 1 - p of the largest
         log_q = torch.cat([rest.logsumexp(dim=1, keepdim=True), torch.log1p(-rest.exp())], dim=1)  # (N, C)
         return (self.gamma * (log_p + log_q))[:, : self.top_m].exp().sum(dim=1)  # (N,)
 

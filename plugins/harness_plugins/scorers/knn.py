@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TILE = 512  # queries and
-BLOCK = 65536  # bank rows that are compared at once: 128 MiB in float32
-GROUP = 16  # columns that are skipped together where their maximum is too small
-MARGIN = 8  # ranks on either side of the k-th that are measured in float64
+TILE = 512  # queries compared at once
+BLOCK = 65536  # bank rows compared at once; TILE x BLOCK float32 values are 128 MiB
+GROUP = 16  # columns that are skipped together if their maximum is too small
+MARGIN = 8  # ranks on each side of the k-th whose distances are computed in float64
 
 
 def kth_distance(queries: Tensor, bank: Tensor, *, k: int) -> Tensor:
     """Compute distances to the k-th nearest bank row, all L2-normalised: (N, D), (M, D) -> (N,) float64.
 
-    A float32 product ranks the bank; the ranks around the k-th are measured in float64 by direct difference.
-    Where the product's errors could have moved the k-th out of those ranks, the query is ranked in float64.
+    A float32 product ranks the bank; distances at ranks around the k-th are computed in float64 from differences.
+    If rounding errors of the product could have moved the k-th out of these ranks, the query is ranked in float64.
     """
     import torch
 
@@ -39,7 +39,7 @@ def _measure(units: Tensor, bank: Tensor, *, k: int, dtype: torch.dtype) -> tupl
     """Return k-th distances (N,) from a ranking in `dtype`, and whether that ranking is certain (N,)."""
     import torch
 
-    first, last = max(k - 1 - MARGIN, 0), min(k + MARGIN, len(bank))  # ranks that are measured
+    first, last = max(k - 1 - MARGIN, 0), min(k + MARGIN, len(bank))  # ranks with a float64 distance
     closeness, rows = _closest(units, bank, count=last, dtype=dtype)  # (N, last)
     measured = torch.cat(
         [
@@ -51,7 +51,7 @@ def _measure(units: Tensor, bank: Tensor, *, k: int, dtype: torch.dtype) -> tupl
 
     sizes = units.square().sum(dim=1)  # (N,)
     exact = (sizes[:, None] - measured.square()) / 2  # the closeness that the measured distances imply
-    slack = 4 * (closeness[:, first:] - exact).abs().amax(dim=1)  # (N,) the errors seen, with room
+    slack = 4 * (closeness[:, first:] - exact).abs().amax(dim=1)  # (N,) the largest error seen, times 4
     kth = (sizes - distance.square()) / 2  # (N,)
     certain = torch.ones_like(kth, dtype=torch.bool)
     if first:
@@ -66,7 +66,7 @@ def _closest(units: Tensor, bank: Tensor, *, count: int, dtype: torch.dtype) -> 
     import torch
 
     tiles = torch.split(units.to(dtype), TILE)
-    space = tiles[0].new_empty(len(tiles[0]) * min(BLOCK, len(bank)))  # reused: fresh pages are slow
+    space = tiles[0].new_empty(len(tiles[0]) * min(BLOCK, len(bank)))  # reused: new memory is slow
     values, rows = tiles[0].new_empty(len(units), 0), units.new_empty(len(units), 0, dtype=torch.int64)
     for start in range(0, len(bank), BLOCK):
         block = unit_vectors(bank[start : start + BLOCK])  # (B, D)
@@ -85,7 +85,7 @@ def _closest(units: Tensor, bank: Tensor, *, count: int, dtype: torch.dtype) -> 
 def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return each row's `count` largest, largest first: values and columns, each (N, count).
 
-    They lie in the `count` groups of columns with the largest maxima, so no more than those are sorted.
+    They lie in the `count` groups of columns with the largest maxima, so only those are sorted.
     """
     import torch
 
@@ -109,7 +109,7 @@ def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class Knn:
     """Distance to the k-th nearest training feature, all of them L2-normalised. Higher = more OOD.
 
-    `bank` keeps so many training features, drawn with `seed`; None keeps all. A zero vector stays zero.
+    `bank` is the number of training features kept, drawn with `seed`; None keeps all. A zero vector stays zero.
     """
 
     k: int = 50
@@ -121,7 +121,7 @@ class Knn:
             raise harness.InputError(f"k={self.k}, bank={self.bank}. Give k ≥ 1 and bank ≥ 1, or no bank")
 
     def fit(self, data: harness.FitData) -> FittedKnn:
-        """Keep the bank. Raises InputError where it has fewer than k features."""
+        """Keep the bank. Raises InputError if it has fewer than k features."""
         size = len(data.train) if self.bank is None else min(self.bank, len(data.train))
         if self.k > size:
             raise harness.InputError(f"k={self.k}, but the bank has {size} features. Give 1 ≤ k ≤ {size}")

@@ -1,4 +1,4 @@
-"""Scorers that read a sample's logits and nothing else: no fit, one line of mathematics each."""
+"""Scorers that read only a sample's logits, without a fit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def entropy(logits: Tensor) -> Tensor:
 class MaxProbability:
     """-max p, p = softmax(logits) (Hendrycks & Gimpel, ICLR 2017). Higher = more OOD.
 
-    By definition it ties where p rounds to 1 in float64, at margins above about 37.
+    By definition, scores tie if p rounds to 1 in float64: at logit margins above about 37.
     """
 
     def score(self, features: harness.Features) -> Tensor:
@@ -76,7 +76,7 @@ class Energy:
 class Entropic:
     """Entropy of softmax(logits), the score of IsoMax (Macêdo et al., IJCNN 2021). Higher = more OOD.
 
-    The entropic scale of IsoMax belongs to its loss: logits come here without it.
+    The entropic scale of IsoMax is part of its loss only; these logits are without it.
     """
 
     def score(self, features: harness.Features) -> Tensor:
@@ -86,13 +86,13 @@ class Entropic:
 
 @dataclass(frozen=True)
 class MinDistance:
-    """-max logits, the least distance to a prototype (IsoMax+, Macêdo et al., TNNLS 2022). Higher = more OOD.
+    """-max logits, the smallest distance to a prototype (IsoMax+, Macêdo et al., TNNLS 2022). Higher = more OOD.
 
-    So it is on a distance head, whose logits are -distance / T; on a linear head it is max_logit again.
+    This holds on a distance head, whose logits are -distance / T. On a linear head it equals max_logit.
     """
 
     def score(self, features: harness.Features) -> Tensor:
-        """Return the least distances over T, (N,) float64."""
+        """Return the smallest distances over T, (N,) float64."""
         return -max_logit(features.logits)
 
 

@@ -1,7 +1,7 @@
 """Mahalanobis distance to the nearest class (Lee et al., 2018), and Mahalanobis++ (Müller & Hein, 2025).
 
-The training set is read twice: the second pass centres before it multiplies, so that tight classes far apart
-lose no digits.
+The training set is read twice: the second pass centres features before it multiplies them, so that no digits are lost
+if classes are tight and far apart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Prepare = Callable[["Tensor"], "Tensor"]  # (N, D) -> (N, D) float64
 
 
 def in_float64(features: Tensor) -> Tensor:
-    """Return features as they are, (N, D) -> (N, D) float64."""
+    """Return features unchanged, (N, D) -> (N, D) float64."""
     return features.double()
 
 
 def tied_gaussian(train: harness.FeatureSet, prepare: Prepare) -> tuple[Tensor, Tensor]:
     """Compute the class means (C, D) and the covariance within classes (D, D), divided by N.
 
-    Classes without a sample have no mean, and samples without a class (label -1) count for nothing.
+    Classes without a sample have no mean; samples without a class (label -1) are ignored.
     """
     import torch
 
@@ -46,8 +46,8 @@ def tied_gaussian(train: harness.FeatureSet, prepare: Prepare) -> tuple[Tensor, 
     means = add_up(one_hot.T @ rows for rows, one_hot in batches()) / counts[:, None]  # (C, D)
     centred = (one_hot.sum(dim=1, keepdim=True) * (rows - one_hot @ means) for rows, one_hot in batches())
     covariance = scatter_matrix(centred) / counts.sum()  # (D, D)
-    if not covariance.trace() > 1e-24 * means.square().sum(dim=1).amax():  # what rounding leaves of nothing
-        raise harness.InputError("the features of each class are all the same. Fit on more samples a class")
+    if not covariance.trace() > 1e-24 * means.square().sum(dim=1).amax():  # no more than rounding error
+        raise harness.InputError("the features of each class are all the same. Fit on more samples per class")
     return means, covariance
 
 
@@ -63,7 +63,7 @@ def whitening(covariance: Tensor) -> Tensor:
 def nearest_squared(points: Tensor, centres: Tensor) -> Tensor:
     """Compute each point's squared distance to the nearest centre, (N, R), (C, R) -> (N,).
 
-    One product finds the centre; the distance to it is taken from the difference, so that no digits cancel.
+    One matrix product finds the centre; the distance comes from the difference, to avoid cancellation.
     """
     nearest = (centres.square().sum(dim=1) - 2 * points @ centres.T).argmin(dim=1)  # (N,)
     return (points - centres[nearest]).square().sum(dim=1)
@@ -73,7 +73,7 @@ def nearest_squared(points: Tensor, centres: Tensor) -> Tensor:
 class Mahalanobis:
     """Squared Mahalanobis distance to the nearest class: min_c (f-μ_c)ᵀ Σ⁺ (f-μ_c). Higher = more OOD.
 
-    Where Σ is singular (dead units), directions without variance in training are ignored. A class without a
+    If Σ is singular (dead units), directions without variance in training are ignored. A class without a
     training sample is left out.
     """
 
@@ -84,7 +84,7 @@ class Mahalanobis:
 
 @dataclass(frozen=True)
 class MahalanobisPlusPlus:
-    """Squared Mahalanobis distance to the nearest class, fitted on f / ‖f‖₂ and for it. Higher = more OOD."""
+    """Squared Mahalanobis distance to the nearest class, with f / ‖f‖₂ in place of f. Higher = more OOD."""
 
     def fit(self, data: harness.FitData) -> FittedMahalanobis:
         """Estimate class means and covariance of normalised features."""

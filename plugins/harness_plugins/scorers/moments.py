@@ -1,4 +1,4 @@
-"""What several fitted scorers take from features: directions, and sums of outer products that stream."""
+"""Shared functions of fitted scorers: unit vectors, distances, Gaussian kernels, and sums over batches."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def scatter_matrix(batches: Iterable[Tensor]) -> Tensor:
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:
-    """Add tensors of one shape, holding one of them and the sum at a time."""
+    """Add tensors of one shape; only the sum and one of them are in memory at a time."""
     return reduce(operator.add, terms)

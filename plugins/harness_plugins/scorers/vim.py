@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def default_dim(num_features: int) -> int:
-    """Return the principal dimension that the paper takes for so many features: 1000, 512, or half."""
+    """Return the paper's principal dimension for a number of features: 1000, 512, or half of them."""
     if num_features >= 2048:
         return 1000
     return 512 if num_features >= 768 else num_features // 2
 
 
 def residual_space(train: harness.FeatureSet, origin: Tensor, *, dim: int) -> Tensor:
-    """Compute a basis (D, D - dim) of what the principal space about the origin (D,) leaves out."""
+    """Compute a basis (D, D - dim) of the complement of the principal space about the origin (D,)."""
     import torch
 
     moment = scatter_matrix(chunk.penultimate.double() - origin for chunk in train)  # (D, D)
@@ -44,8 +44,8 @@ def residual_norm(penultimate: Tensor, origin: Tensor, basis: Tensor) -> Tensor:
 class Vim:
     """Virtual logit minus energy, α‖residual of f‖ - logsumexp(logits). Higher = more OOD.
 
-    The origin is -W⁺b, and α makes the residual's mean over training that of the largest logit. `dim` is the
-    principal space's dimension; None takes the paper's, by the number of features.
+    The origin is -W⁺b. α scales the mean residual norm of the training data to their mean largest logit. `dim` is the
+    dimension of the principal space; None means the paper's, by the number of features.
     """
 
     dim: int | None = None
@@ -55,7 +55,7 @@ class Vim:
             raise harness.InputError(f"dim={self.dim}. Give 1 ≤ dim < number of features, or none")
 
     def fit(self, data: harness.FitData) -> FittedVim:
-        """Find origin, residual space and α. Raises InputError where one of them does not exist."""
+        """Compute the origin, the residual space and α. Raises InputError if one of them does not exist."""
         import torch
 
         weight, bias = data.linear.weight.double(), data.linear.bias.double()  # (C, D), (C,)
@@ -86,20 +86,20 @@ def _alpha(train: harness.FeatureSet, origin: Tensor, basis: Tensor) -> float:
     if not residual > 1e-12 * norm:
         dim = len(origin) - basis.shape[1]
         raise harness.InputError(
-            f"dim={dim}: the training features have no residual outside so many dimensions. Give fewer"
+            f"dim={dim}: the training features have no residual outside the principal space. Give a smaller dim"
         )
     alpha: float = logit / residual
     if not 0 < alpha < math.inf:
         raise harness.InputError(
-            f"alpha={alpha:.6g}, of a mean largest logit {logit / len(train):.6g} on the training data. "
-            "It must be positive and finite: give a linear head with unshifted logits"
+            f"alpha={alpha:.6g}: the mean largest logit on the training data is {logit / len(train):.6g}. "
+            "alpha must be positive and finite: give a linear head with unshifted logits"
         )
     return alpha
 
 
 @dataclass(frozen=True, eq=False)
 class FittedVim:
-    """A Vim with what it found."""
+    """A Vim with its origin, residual space and α."""
 
     origin: Tensor  # (D,)
     basis: Tensor  # (D, D - dim)

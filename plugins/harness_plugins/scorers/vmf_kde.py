@@ -21,8 +21,8 @@ TILE = 256  # samples whose kernel values are in memory at once
 class VmfKde:
     """Score -ln Σ_j exp(κ z·z_j) over L2-normalised training features z_j; higher = more OOD.
 
-    It is minus the log density but for constants, which no rank depends on. At most `size` training features are used,
-    drawn with `seed`.
+    This is minus the log density up to a constant, which does not affect ranks. At most `size` training features are
+    used, drawn with `seed`.
     """
 
     kappa: float = 100.0
@@ -43,7 +43,7 @@ class FittedVmfKde:
     """A VmfKde with its directions."""
 
     scorer: VmfKde
-    bank: Tensor  # (M, D) unit vectors, float64: κ would multiply float32's rounding
+    bank: Tensor  # (M, D) unit vectors, float64: κ would amplify float32's rounding
 
     def score(self, features: harness.Features) -> Tensor:
         """Return the scores, (N,) float64, from -κ - ln M to κ - ln M."""

@@ -327,7 +327,9 @@ def test_eata_asks_to_be_prepared_and_what_it_returns_does_not(batches: list[Ten
 
 
 def test_eata_that_is_not_prepared_is_refused(network: Any, batches: list[Tensor]) -> None:
-    with pytest.raises(harness.InputError, match=r"eata has seen no clean images\. Adapt with what prepare"):
+    with pytest.raises(
+        harness.InputError, match=r"eata has seen no clean images\. Adapt with the result of prepare"
+    ):
         run(Eata(), network, batches)
 
 

@@ -324,7 +324,7 @@ def test_labels_of_another_type_or_shape_are_refused(cifar: Path, labels: np.nda
 def test_labels_of_another_number_are_refused(cifar: Path, mnist: Path) -> None:
     write(cifar / "labels.npy", np.arange(EACH))
     said = message(harness.DatasetError, cifar, corruption="fog", severity=1)
-    assert re.search(rf"labels\.npy has {EACH} labels and \S*fog\.npy {5 * EACH} images\. Put back", said)
+    assert re.search(rf"labels\.npy has {EACH} labels and \S*fog\.npy {5 * EACH} images\. Restore", said)
     write(mnist / "stripe/test_labels.npy", np.arange(4))
     said = message(harness.DatasetError, mnist, corruption="stripe")
     assert re.search(r"test_labels\.npy has 4 labels and \S*test_images\.npy 3 images", said)
@@ -347,9 +347,9 @@ def test_pickled_objects_are_refused_unopened(cifar: Path) -> None:
         stored = (cifar / name).read_bytes()
         np.save(cifar / name, objects, allow_pickle=True)
         said = message(harness.DatasetError, cifar, corruption="fog", severity=1)
-        assert re.search(rf"{name} is no array of numbers \(.*Python objects.*\)\. Put back", said)
+        assert re.search(rf"{name} is not an array of numbers \(.*Python objects.*\)\. Restore", said)
         (cifar / name).write_bytes(pickle.dumps(objects))
-        assert f"{name} is no array of numbers" in message(
+        assert f"{name} is not an array of numbers" in message(
             harness.DatasetError, cifar, corruption="fog", severity=1
         )
         (cifar / name).write_bytes(stored)
@@ -361,11 +361,11 @@ def test_a_damaged_or_missing_file_is_named(cifar: Path) -> None:
     for damaged in (stored[:-1], stored[:20], b"", b"PK\x03\x04"):
         (cifar / "fog.npy").write_bytes(damaged)
         said = message(harness.DatasetError, cifar, corruption="fog", severity=1)
-        assert "fog.npy is no array of numbers (" in said
+        assert "fog.npy is not an array of numbers (" in said
     (cifar / "fog.npy").write_bytes(stored)
     (cifar / "labels.npy").unlink()
     said = message(harness.DatasetError, cifar, corruption="fog", severity=1)
-    assert "labels.npy cannot be read (No such file or directory). Put it back" in said
+    assert "labels.npy cannot be read (No such file or directory). Restore it" in said
 
 
 def test_a_suite_runs_over_published_files_as_over_the_same_images(

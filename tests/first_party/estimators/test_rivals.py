@@ -195,7 +195,7 @@ def test_agreement_is_the_share_of_equal_predictions() -> None:
     mine, other = drawn(7)[0], drawn(8)[0]
     found = Agreement().estimate(target(mine, peer=other))
     assert found.accuracy == pytest.approx(np.mean(mine.argmax(axis=1) == other.argmax(axis=1)))
-    with pytest.raises(harness.InputError, match="wants another training"):
+    with pytest.raises(harness.InputError, match="needs another training"):
         Agreement().estimate(target(mine))
 
 
@@ -285,7 +285,7 @@ def test_calibrated_predictions_have_their_confidence_as_accuracy() -> None:
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
-        ([[1.0, 0.0]], [2], "labels go from 2 to 2 where logits have 2 classes"),
+        ([[1.0, 0.0]], [2], "labels go from 2 to 2, but logits have 2 classes"),
         ([[float("nan"), 0.0]], [0], "NaN"),
         (np.zeros((0, 2)), [], "no validation samples"),
     ],

@@ -171,7 +171,11 @@ def test_duplicates_change_nothing_but_their_weight(x):
         (np.ones((3, 2)), {"sigma": 1e-170}, "sigma is 1e-170"),
         (np.zeros((30_001, 1)), {"exact_rows": 40_000}, "30001 rows make a matrix of 7 GiB"),
         (np.ones((3, 2)), {"alpha": -0.1}, "alpha is -0.1"),
-        (np.ones((30, 2)), {"t": 0.5, "exact_rows": 20}, "t is 0.5, below 1, which 30 rows are too many for"),
+        (
+            np.ones((30, 2)),
+            {"t": 0.5, "exact_rows": 20},
+            "t is 0.5, below 1, and 30 rows are too many for it",
+        ),
     ],
 )
 def test_bad_input_is_one_line(points, parameters, message):
@@ -184,8 +188,8 @@ def test_bad_input_is_one_line(points, parameters, message):
     ("y", "message"),
     [
         (np.zeros(4, dtype=int), r"y has shape \(4,\) for 5 points"),
-        (np.full(5, np.nan), r"y \(float64\) holds what is no finite number"),
-        (np.array(list("abcde")), "holds what is no finite number"),
+        (np.full(5, np.nan), r"y \(float64\) holds values that are not finite"),
+        (np.array(list("abcde")), "holds values that are not finite"),
         (np.ones((5, 3)), "5 vectors for 10 clusters"),
         (np.full((12, 3), np.nan), r"y has shape \(12, 3\) for 5 points"),
     ],

@@ -73,7 +73,7 @@ def test_bad_input_is_one_line(reference, batches):
         DriftDetector().fit(torch.ones(20, 6), batches)
     with pytest.raises(harness.InputError, match=r"all 8 ID batches give"):
         DriftDetector().fit(reference, [batches[0]] * 8)
-    with pytest.raises(harness.InputError, match="a batch of 19, where ID batches had 20"):
+    with pytest.raises(harness.InputError, match="a batch of 19, but ID batches had 20"):
         DriftDetector().fit(reference, batches).score(vectors(19, 5))
     for statistic in STATISTICS:
         fitted = DriftDetector(statistic).fit(reference, batches)

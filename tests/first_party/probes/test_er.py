@@ -247,7 +247,7 @@ BAD_VECTORS = [
     (UNIT, {"kappa": 0}, "kappa is 0. Give a number above 0"),
     (UNIT, {"kappa": -1.0}, "kappa is -1.0"),
     (UNIT, {"kappa": math.inf}, "kappa is inf"),
-    (UNIT, {"kappa": 1e5}, r"kappa is 100000.0. Give a number above 0, of torch.float32 up to 5e\+04"),
+    (UNIT, {"kappa": 1e5}, r"kappa is 100000.0. Give a number above 0, up to 5e\+04 for torch.float32"),
     (2 * torch.eye(3, dtype=torch.int64), {}, "vector 0 has length 2, not 1"),
     (UNIT, {"reduction": "mean"}, "no reduction named 'mean'. Valid: average, expectation"),
     (UNIT, {"kappa": 2000.0, "published_floor": True}, "overflows under published_floor. Leave it off"),

@@ -1,1 +1,1 @@
-"""The corruptions of Hendrycks & Dietterich (ICLR 2019) over any image dataset: computed on access, always the same."""
+"""The corruptions of Hendrycks & Dietterich (ICLR 2019) of any image dataset: computed on access, deterministic."""

@@ -1,7 +1,7 @@
-"""What several corruptions do to arrays of images: filter, zoom, sample, and draw random fields.
+"""Shared operations of corruptions on arrays of images: filter, zoom, sample, and draw random fields.
 
-Images are (N, C, H, W), float32, 0 to 1. From 32 pixels up (the shorter side counts) lengths are those published for
-ImageNet-C, in pixels; below, they are ours.
+Images are (N, C, H, W), float32, 0 to 1. If the shorter side has 32 pixels or more, lengths are those published for
+ImageNet-C, in pixels; below, they are our own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL = 32  # pixels on the shorter side, below which our own lengths hold
-PUBLISHED_SIDE = 224  # of the images that the published lengths were made for
+SMALL = 32  # pixels on the shorter side; below, our own lengths are used
+PUBLISHED_SIDE = 224  # of the images for which lengths were published
 
 Images = NDArray[np.floating[Any]]  # (N, C, H, W), float32
-Generators = Sequence[np.random.Generator]  # one an image
+Generators = Sequence[np.random.Generator]  # one per image
 Border = Literal["reflect", "edge"]
 
 
@@ -40,7 +40,7 @@ def smoothed(images: Images, sigma: float, *, truncate: float = 4.0) -> Images:
 
 
 def convolved(images: Images, kernels: NDArray[np.float64], border: Border) -> Images:
-    """Convolve with one kernel (K, L), or with one an image (N, K, L), of odd sizes, by Fourier transforms.
+    """Convolve with one kernel (K, L), or with one per image (N, K, L), of odd sizes, by Fourier transforms.
 
     The border "reflect" mirrors without repeating the edge pixel, "edge" repeats it.
     """
@@ -61,7 +61,7 @@ def line_kernels(
 ) -> NDArray[np.float64]:
     """Place half a Gaussian of σ pixels along a line from the centre at each angle, (N,) -> (N, K, K).
 
-    `length` taps, each on its nearest pixel; those that leave an image of this height and width are left out.
+    `length` taps, each on its nearest pixel; taps outside an image of this height and width are left out.
     """
     taps = np.arange(length)
     weights = np.exp(-(taps**2) / (2 * sigma**2))  # (T,)
@@ -78,10 +78,10 @@ def line_kernels(
 
 
 def zoomed(images: Images, factor: float) -> Images:
-    """Enlarge the middle by a factor of at least 1, linearly, to the same size.
+    """Enlarge the centre by a factor of at least 1, linearly, to the same size.
 
-    As published: the part of ceil(side / factor) pixels is scaled to round(part · factor) and cut off at the image's
-    size from the top left. Below 32 pixels that part is often the whole, so there the centre stays where it is.
+    As published, the central part of ceil(side / factor) pixels is scaled to round(part · factor) and cropped to the
+    image's size from the top left. Below 32 pixels this part is often the whole, so there the centre is kept fixed.
     """
     along_rows = _interpolated(images, _coordinates(images.shape[2], factor), axis=2)
     return _interpolated(along_rows, _coordinates(images.shape[3], factor), axis=3)
@@ -139,8 +139,8 @@ def _mirrored(positions: Images, side: int) -> Images:
 def plasma(generators: Generators, shape: tuple[int, int], decay: float) -> Images:
     """Draw fractal clouds by the diamond-square algorithm, (N, H, W), each scaled to 0..1.
 
-    On a torus whose side is the next power of two; from one scale to the next the noise is divided by the decay,
-    squared, since the published code multiplies by it twice.
+    The fields are on a torus whose side is the next power of two. From one scale to the next, the noise is divided by
+    decay², because the published code applies the decay twice.
     """
     side = 1 << (max(shape) - 1).bit_length()
     fields = np.zeros((len(generators), side, side), dtype=np.float32)
@@ -168,7 +168,7 @@ def plasma(generators: Generators, shape: tuple[int, int], decay: float) -> Imag
 
 
 def luma(images: Images) -> Images:
-    """Weigh the channels to brightness (ITU-R BT.601), (N, 1, H, W); grey images are brightness themselves."""
+    """Compute brightness from the channels (ITU-R BT.601), (N, 1, H, W); grey images stay unchanged."""
     if images.shape[1] == 1:
         return images
     found: Images = np.einsum("nchw,c->nhw", images, np.array([0.299, 0.587, 0.114], dtype=np.float32))[

@@ -1,4 +1,4 @@
-"""Corruptions by blur. Each takes images (N, C, H, W), a severity of 1 to 5, and a generator an image."""
+"""Corruptions by blur. Each takes images (N, C, H, W), a severity of 1 to 5, and one generator per image."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 def gaussian_blur(images: Images, severity: int, generators: Generators) -> Images:
     """Convolve with a Gaussian, the edges repeated; below 32 pixels its width shrinks with the image."""
     shrunk = (1.0, 2.0, 3.0, 4.0, 6.0)[severity - 1] * min(1.0, side_of(images) / SMALL)
-    return smoothed(images, max(shrunk, 0.3 + 0.1 * severity))  # less would leave 8-bit pixels as they are
+    return smoothed(images, max(shrunk, 0.3 + 0.1 * severity))  # less would not change 8-bit pixels
 
 
 def defocus_blur(images: Images, severity: int, generators: Generators) -> Images:
-    """Convolve with a disc whose edge is softened."""
+    """Convolve with a disc with a soft edge."""
     radius, softness = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
     if side_of(images) < SMALL:
         return convolved(images, covered_disc(_shrunk(images, radius, 0.6 + 0.2 * severity)), "reflect")
@@ -38,10 +38,10 @@ def defocus_blur(images: Images, severity: int, generators: Generators) -> Image
 
 
 def glass_blur(images: Images, severity: int, generators: Generators) -> Images:
-    """Replace pixels by near ones, in a blurred image that is blurred again.
+    """Replace pixels by nearby ones in a blurred image, then blur it again.
 
-    The paper has them swapped. The code that made its files overwrites one of the two (a swap of views), which is
-    stronger by up to a half, and is what everybody has measured: so does this.
+    The paper swaps pixels. The code of its files overwrites one of the two (it swaps NumPy views), which is stronger by
+    up to a half. All published results use these files, so this function overwrites too.
     """
     sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
     if side_of(images) < SMALL:
@@ -66,7 +66,7 @@ def motion_blur(images: Images, severity: int, generators: Generators) -> Images
 
 
 def zoom_blur(images: Images, severity: int, generators: Generators) -> Images:
-    """Average the image with enlargements of its middle."""
+    """Average the image with enlargements of its centre."""
     furthest, step = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))[severity - 1]
     factors = np.arange(1, furthest, step)
     total = images.copy()
@@ -76,7 +76,7 @@ def zoom_blur(images: Images, severity: int, generators: Generators) -> Images:
 
 
 def _shrunk(images: Images, length: float, least: float) -> float:
-    """Shrink a published length with the image, to no less than leaves a trace in 8-bit pixels."""
+    """Shrink a published length with the image, to `least`, which still changes 8-bit pixels."""
     return max(length * side_of(images) / PUBLISHED_SIDE, least)
 
 
@@ -84,7 +84,7 @@ def _shrunk(images: Images, length: float, least: float) -> float:
 def softened_disc(radius: int, softness: float) -> NDArray[np.float64]:
     """Make the published kernel: a disc on at least 17 × 17 pixels, smoothed by 3 taps, 5 above radius 8.
 
-    As published its sum is 1 before it is smoothed, which changes it by a few thousandths where it meets the border.
+    As published, its sum is 1 before smoothing, which changes it by a few thousandths if the disc meets the border.
     """
     from scipy.ndimage import correlate1d
 
@@ -114,15 +114,15 @@ def covered_disc(radius: float, fine: int = 16) -> NDArray[np.float64]:
 def scattered(
     height: int, width: int, reach: int, rounds: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Replace each pixel, from the last to the first, by one at most `reach` away: where each comes from, (H · W,).
+    """Replace each pixel, from the last to the first, by one at most `reach` away. Returns the origins, (H · W,).
 
-    Every replacement sees those before it: where a pixel takes one that was replaced already, it takes what that took.
-    So the moves are a forest of pointers, and all are followed at once by pointer jumping.
+    Each replacement sees the earlier ones: if the taken pixel was replaced before, its new value is taken. So the moves
+    are a forest of pointers, and pointer jumping follows all of them at once.
     """
     count = height * width
     pixels = np.arange(count)
     rows, columns = np.arange(height - reach, reach, -1), np.arange(width - reach, reach, -1)
-    moving = (rows[:, None] * width + columns).ravel()  # in the order in which they are replaced
+    moving = (rows[:, None] * width + columns).ravel()  # in the order of replacement
     is_moving = np.zeros(count, dtype=bool)
     is_moving[moving] = True
     origin = pixels
@@ -130,7 +130,7 @@ def scattered(
         down, right = generator.integers(-reach, reach, size=(2, len(moving)))
         taken = moving + down * width + right
         is_replaced = (taken > moving) & is_moving[taken]
-        pointer = np.tile(pixels + count, 2)  # to a pixel after this round; + count, to one before it
+        pointer = np.tile(pixels + count, 2)  # a pixel after this round; with + count, before it
         pointer[moving] = np.where(is_replaced, taken, taken + count)
         while not np.array_equal(followed := pointer[pointer], pointer):
             pointer = followed

@@ -1,8 +1,8 @@
-"""A selection's images under one corruption: computed on access, in batches, the same every time.
+"""A selection's images under one corruption: computed on access, in batches, deterministic.
 
-Each image has a generator of its own, seeded by its pixels, the type, the severity and the seed: neither the order of
-access nor any global state matters. The published files were JPEG-compressed afterwards and cut off decimals where we
-round, so numbers from them are not comparable with numbers from these.
+Each image has its own generator, seeded by its pixels, the type, the severity and the seed, so the order of access and
+global state do not matter. The published files were JPEG-compressed afterwards and truncate decimals, which we round,
+so results on them are not comparable with results on these images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import harness
     from harness_plugins.datasets.corruptions.arrays import Generators, Images
 
-VERSION = 2  # part of every digest: raise it when a corruption's pixels change
+VERSION = 2  # part of every digest: raise it if a corruption's pixels change
 AT_ONCE = 2**21  # values that are corrupted together
 
 
@@ -34,8 +34,8 @@ AT_ONCE = 2**21  # values that are corrupted together
 class Corruption:
     """A corruption: images (N, C, H, W), severity and generators to images that need not lie in 0..1.
 
-    Where `recode` is given, it is a function of one 8-bit image of Pillow and takes the other's place: from 32 pixels
-    up, or at any size where there is no other.
+    `recode` is a function of one 8-bit Pillow image. It replaces `corrupt` from 32 pixels up, or at any size if
+    `corrupt` is None.
     """
 
     corrupt: Callable[[Images, int, Generators], Images] | None = None
@@ -116,7 +116,7 @@ class CorruptedDataset:
         if recode is not None and (corrupt is None or min(originals[0].shape[:2]) >= SMALL):
             return [np.asarray(recode(fromarray(image), self._severity)) for image in originals]
         if corrupt is None:
-            raise TypeError("a corruption is a function of arrays, of Pillow's images, or both")
+            raise TypeError("a corruption needs a function of arrays, of Pillow images, or both")
         stacked = np.stack(originals)
         is_grey = stacked.ndim == 3
         channels_first = stacked[:, None] if is_grey else stacked.transpose(0, 3, 1, 2)

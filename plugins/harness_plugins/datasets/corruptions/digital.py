@@ -1,7 +1,6 @@
 """Corruptions by processing.
 
-Each takes images (N, C, H, W), a severity of 1 to 5, and a generator an image; or one 8-bit image of Pillow and a
-severity.
+Each takes images (N, C, H, W), a severity of 1 to 5, and one generator per image; or a Pillow image and a severity.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def contrast(images: Images, severity: int, generators: Generators) -> Images:
-    """Draw every value towards the mean of its channel."""
+    """Move every value towards the mean of its channel."""
     mean = images.mean(axis=(2, 3), keepdims=True)
     found: Images = (images - mean) * np.float32((0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]) + mean
     return found
@@ -40,7 +39,7 @@ def elastic_transform(images: Images, severity: int, generators: Generators) -> 
 
 
 def pixelate(picture: Image, severity: int) -> Image:
-    """Average areas of an 8-bit image to fewer pixels, and enlarge these."""
+    """Average areas of an 8-bit image to fewer pixels, and enlarge them."""
     from PIL.Image import Resampling
 
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
@@ -49,7 +48,7 @@ def pixelate(picture: Image, severity: int) -> Image:
 
 
 def pixelate_small(images: Images, severity: int, generators: Generators) -> Images:
-    """Average areas to fewer pixels and back, with more of them kept and soft edges, for images below 32 pixels."""
+    """Pixelate images below 32 pixels: average areas to fewer pixels and back, but keep more, with soft edges."""
     share = (0.88, 0.75, 0.63, 0.38, 0.25)[severity - 1]
     rows, columns = (_there_and_back(side, max(1, int(side * share))) for side in images.shape[2:])
     found: Images = rows @ images @ columns.T
@@ -63,7 +62,7 @@ def _there_and_back(side: int, fewer: int) -> Images:
 
 
 def _area_weights(old: int, new: int) -> Images:
-    """Weights (new, old), rows summing to 1: how much of each old pixel lies in each new one."""
+    """Weights (new, old), rows summing to 1: the overlap of each new pixel with each old one."""
     edges, cells = np.arange(new + 1) * (old / new), np.arange(old)
     covered = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
     weights: Images = covered.clip(min=0) / (old / new)
@@ -80,7 +79,7 @@ def jpeg_compression(picture: Image, severity: int) -> Image:
 
 
 def saturate(images: Images, severity: int, generators: Generators) -> Images:
-    """Scale and raise HSV's saturation, and keep hue and value. Grey images have none and stay as they are."""
+    """Scale and raise HSV's saturation, and keep hue and value. Grey images do not change."""
     if images.shape[1] == 1:
         return images
     factor, rise = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))[severity - 1]

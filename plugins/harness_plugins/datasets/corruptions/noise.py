@@ -1,4 +1,4 @@
-"""Corruptions by noise. Each takes images (N, C, H, W), a severity of 1 to 5, and a generator an image."""
+"""Corruptions by noise. Each takes images (N, C, H, W), a severity of 1 to 5, and one generator per image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def gaussian_noise(images: Images, severity: int, generators: Generators) -> Ima
 
 
 def shot_noise(images: Images, severity: int, generators: Generators) -> Images:
-    """Count photons: Poisson with the value, times the photons of full brightness, as its mean."""
+    """Count photons: a Poisson draw whose mean is the value times the photons of full brightness."""
     photons = (60, 25, 12, 5, 3)[severity - 1]
     means = iter(images * float(photons))
     return drawn(generators, lambda generator: generator.poisson(next(means))) / photons
 
 
 def impulse_noise(images: Images, severity: int, generators: Generators) -> Images:
-    """Replace a share of the values by 0 or 1, either with equal chance."""
+    """Replace a share of the values by 0 or 1, with equal probability."""
     share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
     chance = drawn(generators, lambda generator: generator.random(images.shape[1:], dtype=np.float32))
     replaced = np.where(chance < share, np.float32(0), images)

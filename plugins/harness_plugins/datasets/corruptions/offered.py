@@ -21,7 +21,7 @@ def open_corrupted(request: harness.DatasetRequest, *, severity: int = 3, seed: 
         )
     if request.base is None:
         raise harness.DatasetError(
-            f"{request.name!r} changes the ID test samples and none were given. Use it in a suite's [[shift]]"
+            f"{request.name!r} changes the ID test samples, but none were given. Use it in a suite's [[shift]]"
         )
     return CorruptedDataset(request.base, request.argument, severity=severity, seed=seed)
 

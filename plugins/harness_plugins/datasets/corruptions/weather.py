@@ -1,4 +1,4 @@
-"""Corruptions by weather. Each takes images (N, C, H, W), a severity of 1 to 5, and a generator an image."""
+"""Corruptions by weather. Each takes images (N, C, H, W), a severity of 1 to 5, and one generator per image."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from harness_plugins.datasets.corruptions.arrays import Generators, Images
 
-# What is added to the brightness of ice in red, green and blue.
+# Added to the brightness of ice in red, green and blue.
 ICE = np.array([-0.07, 0.01, 0.06], dtype=np.float32)
 WATER, MUD = (np.array(c, dtype=np.float32) / 255 for c in ((175, 238, 238), (63, 42, 20)))
 
 
 def snow(images: Images, severity: int, generators: Generators) -> Images:
-    """Whiten the image and let flakes fall, smeared along their way, from above and from below."""
+    """Whiten the image and add flakes with motion blur, once as drawn and once rotated by 180°."""
     mean, spread, size, threshold, radius, sigma, kept = (
         (0.1, 0.3, 3.0, 0.5, 10, 4.0, 0.8),
         (0.2, 0.3, 2.0, 0.5, 12, 4.0, 0.7),
@@ -38,7 +38,7 @@ def snow(images: Images, severity: int, generators: Generators) -> Images:
         (0.55, 0.3, 2.5, 0.85, 12, 12.0, 0.55),
     )[severity - 1]
     height, width = images.shape[2:]
-    if (side := side_of(images)) < SMALL:  # flakes and their ways as shares of 64 pixels
+    if (side := side_of(images)) < SMALL:  # lengths relative to 64 pixels
         size, radius, sigma = (
             max(1.0, size * side / 64),
             max(2, radius * side // 64),
@@ -58,11 +58,11 @@ def snow(images: Images, severity: int, generators: Generators) -> Images:
 
 
 def frost(images: Images, severity: int, generators: Generators) -> Images:
-    """Lay ice over a darkened image. The published ice is six photographs; ours is drawn, as bright as they are."""
+    """Lay ice over a darkened image. Published ice is six photographs; ours is generated, with their brightness."""
     kept, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = images.shape[2:]
     fields = plasma(generators, (height, width), 1.6)[:, None]
-    ridges = 1 - np.abs(2 * fields - 1)  # bright along the contour through the middle, as needles are
+    ridges = 1 - np.abs(2 * fields - 1)  # bright along the middle contour, like ice needles
     ridges = (ridges - ridges.mean(axis=(2, 3), keepdims=True)) / 2
     level = drawn(generators, lambda generator: generator.uniform(0.45, 0.84, (1, 1, 1)))
     tint = ICE[:, None, None] if images.shape[1] == 3 else np.float32(0)
@@ -71,7 +71,7 @@ def frost(images: Images, severity: int, generators: Generators) -> Images:
 
 
 def fog(images: Images, severity: int, generators: Generators) -> Images:
-    """Add fractal clouds, and scale back to the brightest pixel there was."""
+    """Add fractal clouds, and scale back to the brightest original pixel."""
     amount, decay = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     clouds = plasma(generators, images.shape[2:], decay)[:, None]
     brightest = images.max(axis=(1, 2, 3), keepdims=True)
@@ -90,8 +90,8 @@ def brightness(images: Images, severity: int, generators: Generators) -> Images:
 def spatter(images: Images, severity: int, generators: Generators) -> Images:
     """Splash water, up to severity 3, or mud.
 
-    The published drops of water are shaded by OpenCV's edge detector and embossing; ours are as bright, shaded by the
-    distance to their edges.
+    Published water drops are shaded by OpenCV's edge detector and embossing; ours have the same brightness and are
+    shaded by the distance to their edges.
     """
     level, spread, sigma, threshold, strength = (
         (0.65, 0.3, 4.0, 0.69, 0.6),
@@ -126,5 +126,5 @@ def _drops(liquid: Images, wet: NDArray[np.bool_]) -> Images:
 
 
 def _coloured(colour: Images, images: Images) -> Images:
-    """Return a colour as grey or colour images have it, (C, 1, 1)."""
+    """Return a colour for grey or RGB images, (C, 1, 1)."""
     return colour[:, None, None] if images.shape[1] == 3 else luma(colour[None, :, None, None])[0]
