@@ -77,21 +77,19 @@ if TYPE_CHECKING:
     from harness.statistics import metrics as metrics
 
 _LAZY = {
-    **dict.fromkeys(
-        ("Cell", "Evaluation", "Job", "Measured", "NotApplicable", "Sitting"), "harness.engine.evaluation"
-    ),
-    "Failure": "harness.engine.guard",
-    "Section": "harness.engine.suite",
-    "Registry": "harness.contract.registry",
-    "Selection": "harness.contract.selection",
-    "build_recipe": "harness.models.training.store",
-    "load_checkpoint": "harness.models.training.checkpoint",
-    "opened": "harness.models.training.checkpoint",
-    "run": "harness.cli.python",
-    "scorer": "harness.cli.python",
-    "train": "harness.cli.python",
+    name: module
+    for module, names in {
+        "harness.cli.python": "run scorer train",
+        "harness.contract.registry": "Registry",
+        "harness.contract.selection": "Selection",
+        "harness.engine.evaluation": "Cell Evaluation Job Measured NotApplicable Sitting",
+        "harness.engine.guard": "Failure",
+        "harness.engine.suite": "Section",
+        "harness.models.training.checkpoint": "load_checkpoint opened",
+        "harness.models.training.store": "build_recipe",
+    }.items()
+    for name in names.split()
 }
-
 _LAZY_MODULES = {"metrics": "harness.statistics.metrics", "statistics": "harness.statistics"}
 
 

@@ -31,7 +31,7 @@ from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
 from harness.engine.guard import Failure
-from harness.engine.loading import load_model
+from harness.engine.loading import Loader
 from harness.engine.manifest import device_name
 from harness.engine.plan import Plan
 from harness.engine.runner import RunOptions
@@ -91,8 +91,8 @@ def load(plan: Plan, device: str) -> tuple[LoadedModel, list[Stream]]:
     registry = plan.registry
     data = open_id(plan.suite.id, registry)
     (planned,) = plan.models
-    dtype, store = plan.suite.dtype, Cache(default_root()).models
-    model = load_model(planned, data, registry, device=device, dtype=dtype, store=store, progress=True)
+    loader = Loader(registry, Cache(default_root()), device, progress=True)
+    model = loader.load(planned, data, dtype=plan.suite.dtype)
     parts = [data.train, data.test, *(open_set(entry, data, registry) for entry in plan.sets)]
     streams = [Stream.of(part, batch_size=plan.suite.batch_size) for part in parts if part is not None]
     return model, streams

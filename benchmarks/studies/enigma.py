@@ -26,12 +26,12 @@ from torch import Tensor
 
 import harness
 from harness.base.cache import Cache, default_root
+from harness.base.seeding import repeatable_kernels
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
 from harness.contract.specs import ModelRequest
 from harness.data.opening import IdData, open_id
 from harness.data.tables import IdEntry
-from harness.models.extract import deterministic
 from harness.models.training.store import build_recipe
 from harness_plugins.adapters.eta import Eta
 from harness_plugins.adapters.layers import entropy, forward
@@ -130,7 +130,7 @@ def follow(
             if step < steps:
                 yield batch
 
-    with deterministic():
+    with repeatable_kernels():
         for adapted in adapter.adapt(classifier, batches()):
             updated.append(adapted.updated)
     return rows

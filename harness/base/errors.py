@@ -47,3 +47,14 @@ def unknown_name(
     return UnknownNameError(
         f"no {kind} named {name!r}.{suggestion} {valid_label}: {', '.join(choices) or 'none'}"
     )
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def describe(error: BaseException) -> str:
+    """Describe an error in one line, with its type if it is not the harness's own."""
+    text = one_line(error)
+    return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.base.errors import HarnessError, unknown_name
+from harness.cli.estimate import estimate
+from harness.cli.options import CacheFolder, Device, Folders, Plugins, ProtocolName, TextFormat
 from harness.cli.plot import plot
 from harness.evaluations import KINDS
-from harness.evaluations.estimation.command import estimate
 from harness.evaluations.table_report import TableReport
 from harness.reports.board_text import BoardFormat
 from harness.reports.text import Format, draw, show
@@ -24,30 +25,19 @@ if TYPE_CHECKING:
     from harness.contract.registry import Registry
     from harness.engine.plan import Plan
     from harness.engine.runner import RunResult
-    from harness.reports.leaderboard import Board
 
 FAILED, USAGE = 1, 2
 _LOG_WIDTH = 200
 
 app = typer.Typer(
     name="ood-harness",
-    help="Benchmark out-of-distribution detection: which method tells when a classifier meets data unlike its own.",
+    help="Benchmark out-of-distribution detection: which method detects data that a classifier was not made for.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help shows [id] as it is written
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A Python file that is a plugin; repeatable.")
-]
-CacheFolder = Annotated[Path | None, typer.Option("--cache", help="The cache folder. Default: the user's.")]
-
-
-ProtocolName = Annotated[
-    str | None, typer.Option(help='One protocol of several, as "mixed 0/50/50".', show_default=False)
-]
 
 
 @app.command()
@@ -58,12 +48,12 @@ def run(
     *,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: results/SUITE.")] = None,
     cache: CacheFolder = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     limit: Annotated[
-        int | None, typer.Option(help="At most so many samples of every dataset: a quick look.")
+        int | None, typer.Option(help="Samples of every dataset, at most: for a quick look.")
     ] = None,
     plugin: Plugins = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the planned work, and stop.")] = False,
 ) -> None:
     """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
     from harness.engine.runner import RunOptions
@@ -74,23 +64,23 @@ def run(
         typer.echo(_described(plan))
         return
     if not plan.suite.verified:
-        _say(f"suite {plan.suite.name} is unverified: nobody has run it against the data it names")
+        _say(f"suite {plan.suite.name} is unverified: it was never run on the data that it names")
     result = run_plan(plan, RunOptions(out=out, cache=cache, device=device, progress=True))
     _finish(result, plan.registry)
 
 
 @app.command()
 def leaderboard(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
-    format: Annotated[BoardFormat, typer.Option("--format", help="How it is written.")] = BoardFormat.table,
+    folders: Folders,
+    format: Annotated[BoardFormat, typer.Option("--format", help="The output format.")] = BoardFormat.table,
     metric: Annotated[str, typer.Option(help="The metric of the main columns and of the order.")] = "auroc",
     group: Annotated[
-        str, typer.Option(help="What is ordered by: near, far, csid or all. csid is never ranked.")
+        str, typer.Option(help="Order by near, far, csid or all. csid is never ranked.")
     ] = "all",
     protocol: ProtocolName = None,
 ) -> None:
     """Print the leaderboard of one or several runs, protocol after protocol."""
-    from harness.reports.board_text import WRITERS
+    from harness.reports.board_text import WRITERS, as_terminal
     from harness.reports.leaderboard import leaderboard as build
     from harness.reports.leaderboard import leaderboards as build_all
 
@@ -100,24 +90,23 @@ def leaderboard(
         boards = [build(folders, metric=metric, group=group, protocol=protocol)]
     if format is BoardFormat.table:
         for board in boards:
-            _print_board(board)
+            draw(as_terminal(board, width=_width()))
         return
     typer.echo(WRITERS[format](*boards), nl=False)
 
 
 @app.command()
 def contrast(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")],
+    folders: Folders,
     a: Annotated[str, typer.Argument(metavar="A", help="MODEL/SCORER, as the leaderboard names them.")],
     b: Annotated[str, typer.Argument(metavar="B", help="MODEL/SCORER, to be compared with A.")],
-    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
+    format: TextFormat = Format.table,
     protocol: ProtocolName = None,
 ) -> None:
-    """Say whether one model with a scorer beats another over the same seeds, by paired t tests."""
-    from harness.reports.contrast import contrast as build
-    from harness.reports.contrast_text import contrast_text
+    """Test whether one model with a scorer beats another over the same seeds, by paired t tests."""
+    from harness.reports import contrast as contrasts
 
-    show(contrast_text(build(folders, a, b, protocol=protocol)), format)
+    show(contrasts.contrast_text(contrasts.contrast(folders, a, b, protocol=protocol)), format)
 
 
 @app.command()
@@ -132,13 +121,13 @@ def train(
     seed: Annotated[list[int] | None, typer.Option(help="Repeatable. Default: the recipe's seeds.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the checkpoints go. Default: the cache, where suites find them."),
+        typer.Option(help="The folder for the checkpoints. Default: the cache, where suites find them."),
     ] = None,
     cache: CacheFolder = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Train a recipe, one checkpoint a seed. A training that was killed goes on where it stood."""
+    """Train a recipe, one checkpoint per seed. A training that was interrupted resumes."""
     from harness.engine.trainer import TrainOptions, train_recipe
 
     options = TrainOptions(suite, tuple(seed or ()), out, cache, device, progress=True)
@@ -163,13 +152,11 @@ app.command()(estimate)
 
 
 def _command_of(report: TableReport[Any]) -> Callable[..., None]:
-    """Make the command that prints a kind's table."""
+    """Make the command that prints the table of a kind."""
 
     def command(
-        folders: Annotated[
-            list[Path], typer.Argument(metavar="DIR...", help="Folders of runs of one suite.")
-        ],
-        format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
+        folders: Folders,
+        format: TextFormat = Format.table,
     ) -> None:
         show(report.show(folders), format)
 
@@ -190,7 +177,7 @@ def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """List what the installed plugins offer, and what is wrong with any of them."""
+    """List the offers of the installed plugins, and their problems."""
     from harness.contract.registry import KINDS, Registry
 
     if kind is not None and kind not in KINDS:
@@ -221,9 +208,10 @@ def plugins(
 @app.command()
 def cache(
     folder: CacheFolder = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove what was not used lately.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove entries that were not used lately.")] = False,
     days: Annotated[
-        float, typer.Option(min=0, help="With --prune: not used for so many days; 0 removes everything.")
+        float,
+        typer.Option(min=0, help="With --prune: remove entries that were not used for so many days; 0: all."),
     ] = 30,
 ) -> None:
     """Show the cache of features and trained models, or prune it."""
@@ -267,14 +255,8 @@ def _finish(result: RunResult, registry: Registry) -> None:
         raise typer.Exit(FAILED)
 
 
-def _print_board(board: Board) -> None:
-    from harness.reports.board_text import as_terminal
-
-    draw(as_terminal(board, width=_width()))
-
-
 def _width() -> int:
-    """Return the terminal's width; a log's, if it is no terminal."""
+    """Return the terminal's width, or the width of a log."""
     from rich.console import Console
 
     console = Console()
@@ -304,7 +286,7 @@ def _described(plan: Plan) -> str:
         ),
         "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
         "each set is decoded and forwarded once per model, unless its features are in the cache",
-        "no data were opened for this list",
+        "this list was made without opening any data",
     ]
     return "\n".join([*lines, *(str(problem) for problem in plan.registry.problems)])
 

@@ -1,4 +1,4 @@
-"""The command `ood-harness plot`, which has many options; the others are in harness.cli."""
+"""The command `ood-harness plot`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path  # typer reads annotations at run time
 from typing import Annotated
 
 import typer
+
+from harness.cli.options import CacheFolder, Plugins
 
 
 def plot(
@@ -16,29 +18,29 @@ def plot(
         Path, typer.Option("-o", "--output", metavar="FILE", help="A .png, .svg or .pdf file.")
     ],
     model: Annotated[str | None, typer.Option(metavar="LABEL", help="Default: the suite's first.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The model's. Default: its lowest.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The model's seed. Default: the lowest.")] = None,
     scorer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Repeatable. Default: of hist the best on the board, of roc all."),
+        typer.Option(
+            metavar="NAME", help="Repeatable. Default: the best on the board for hist, all for roc."
+        ),
     ] = None,
     of_set: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME", help="Repeatable. Default: all near and far sets, of roc the first set."
+            "--set", metavar="NAME", help="Repeatable. Default: all near and far sets, the first set for roc."
         ),
     ] = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Logarithmic: the density of hist, the share of ID of roc.")
+        bool, typer.Option("--log", help="Logarithmic axis: density for hist, share of ID for roc.")
     ] = False,
-    method: Annotated[str | None, typer.Option(help="Of features2d: tsne, the default, or pca.")] = None,
+    method: Annotated[str | None, typer.Option(help="For features2d: tsne (default) or pca.")] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Of features2d: at most so many of each set. Default: 1000.")
+        int | None, typer.Option(help="For features2d: samples of each set, at most. Default: 1000.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="The cache folder. Default: the user's.")] = None,
-    device: Annotated[str, typer.Option(help="Of features2d: auto, cpu, cuda or cuda:N.")] = "auto",
-    plugin: Annotated[
-        list[Path] | None, typer.Option(help="A Python file that is a plugin, as for `run`; repeatable.")
-    ] = None,
+    cache: CacheFolder = None,
+    device: Annotated[str, typer.Option(help="For features2d: auto, cpu, cuda or cuda:N.")] = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Draw a finished run: score histograms, ROC curves, or features in the plane."""
     from harness.evaluations.pictures import FeatureOptions, draw

@@ -1,4 +1,4 @@
-"""The harness from Python: a scorer by name, and a whole run."""
+"""The harness from Python: a scorer by name, a training, and a run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError
-from harness.base.signatures import checked_parameters
-from harness.contract.registry import Registry
+from harness.contract.registry import Registry, offer_taking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,14 +15,11 @@ if TYPE_CHECKING:
 
 
 def scorer(name: str, **parameters: object) -> Any:
-    """Build an installed scorer; what it can do (`score`, `fit`, `score_images`) is in harness.protocols.
+    """Build an installed scorer; harness.Scorer and its kin describe its methods (`score`, `fit`, `score_images`).
 
-    Raises:
-        UnknownNameError: nothing installed bears the name, or the scorer does not take a parameter.
-
+    Raises UnknownNameError if no installed scorer has the name, or the scorer does not take a parameter.
     """
-    offered = Registry.load().get("scorer", name)
-    return offered.spec.build(**checked_parameters(offered.spec.build, parameters, owner=f"scorer {name}"))
+    return offer_taking(Registry.load(), "scorer", name, parameters).spec.build(**parameters)
 
 
 def train(
@@ -39,19 +35,17 @@ def train(
 ) -> list[Path]:
     """Train a recipe, by name or path, for each seed, and return the checkpoints' folders.
 
-    The data are the suite's [id], or without a suite the recipe's [data]. What was trained before is found again.
+    The data are the suite's [id], or without a suite the recipe's [data]. Models that were trained before are reused.
 
-    Raises:
-        HarnessError: a recipe, suite or data that are not right, and a training that diverged.
-
+    Raises HarnessError for an invalid recipe, suite or dataset, and for a training that diverged.
     """
     from harness.engine.trainer import TrainOptions, train_recipe
 
     options = TrainOptions(
         suite,
         tuple(seeds),
-        out=Path(out) if out is not None else None,
-        cache=Path(cache) if cache is not None else None,
+        out=_path(out),
+        cache=_path(cache),
         device=device,
         progress=progress,
     )
@@ -76,20 +70,18 @@ def run(
 
     A suite without scorers returns its first table: of probes, else of adapters, else of estimators.
 
-    Cells that `out` (default: results/SUITE) holds already are not run again. Cells that fail are missing values in
-    the frame and records with their error in the folder.
+    Cells that `out` (default: results/SUITE) holds already are not run again. A cell that fails is a missing value in
+    the frame, and a record with its error in the folder.
 
-    Raises:
-        HarnessError: a name, suite or folder that is not right, before anything is run.
-
+    Raises HarnessError for an invalid name, suite or folder, before anything is run.
     """
     from harness.engine.runner import RunOptions
     from harness.evaluations.run import prepare, reports, run_plan
 
     plan = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
     options = RunOptions(
-        out=Path(out) if out is not None else None,
-        cache=Path(cache) if cache is not None else None,
+        out=_path(out),
+        cache=_path(cache),
         device=device,
         progress=progress,
     )
@@ -101,3 +93,7 @@ def run(
             f"nothing of the suite applies to its models: {folder / 'run.json'} lists what is missing"
         )
     return found
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

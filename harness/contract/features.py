@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from harness.base.errors import InputError, NotDeclaredError
 
@@ -135,32 +135,27 @@ class Features:
     @property
     def logits(self) -> Tensor:
         """Unnormalised class scores, (N, C)."""
-        logits: Tensor = self._field("logits")
-        return logits
+        return cast("Tensor", self._field("logits"))
 
     @property
     def penultimate(self) -> Tensor:
         """The head's input, (N, D)."""
-        penultimate: Tensor = self._field("penultimate")
-        return penultimate
+        return cast("Tensor", self._field("penultimate"))
 
     @property
     def labels(self) -> Tensor:
         """True classes, (N,) int64; -1 for no label. Scorers receive them only in `fit`."""
-        labels: Tensor = self._field("labels")
-        return labels
+        return cast("Tensor", self._field("labels"))
 
     @property
     def ids(self) -> Tensor:
         """Positions of the samples in their stream, (N,) int64."""
-        ids: Tensor = self._field("ids")
-        return ids
+        return cast("Tensor", self._field("ids"))
 
     @property
     def layers(self) -> Mapping[str, Tensor]:
         """Intermediate features by layer name, each (N, channels): means over space or tokens."""
-        layers: Mapping[str, Tensor] = self._field("layers")
-        return layers
+        return cast("Mapping[str, Tensor]", self._field("layers"))
 
     @property
     def fields(self) -> frozenset[str]:

@@ -10,18 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from harness.contract.specs import (
-        AdapterSpec,
-        DatasetSpec,
-        EstimatorSpec,
-        EvaluationSpec,
-        ModelSpec,
-        ObjectiveSpec,
-        ProbeSpec,
-        RecipeSpec,
-        ScorerSpec,
-        SuiteSpec,
-    )
+    from harness.contract import specs
 
 NAME = "ood_harness"  # the pluggy project and the entry-point group
 
@@ -30,61 +19,61 @@ hookimpl = pluggy.HookimplMarker(NAME)
 
 
 @hookspec
-def harness_scorers() -> Iterable[ScorerSpec]:
+def harness_scorers() -> Iterable[specs.ScorerSpec]:
     """Offer scorers."""
     return ()
 
 
 @hookspec
-def harness_datasets() -> Iterable[DatasetSpec]:
+def harness_datasets() -> Iterable[specs.DatasetSpec]:
     """Offer datasets."""
     return ()
 
 
 @hookspec
-def harness_models() -> Iterable[ModelSpec]:
+def harness_models() -> Iterable[specs.ModelSpec]:
     """Offer models."""
     return ()
 
 
 @hookspec
-def harness_suites() -> Iterable[SuiteSpec]:
+def harness_suites() -> Iterable[specs.SuiteSpec]:
     """Offer suites."""
     return ()
 
 
 @hookspec
-def harness_recipes() -> Iterable[RecipeSpec]:
+def harness_recipes() -> Iterable[specs.RecipeSpec]:
     """Offer recipes."""
     return ()
 
 
 @hookspec
-def harness_objectives() -> Iterable[ObjectiveSpec]:
+def harness_objectives() -> Iterable[specs.ObjectiveSpec]:
     """Offer training objectives. Experimental: the protocol may still change."""
     return ()
 
 
 @hookspec
-def harness_probes() -> Iterable[ProbeSpec]:
+def harness_probes() -> Iterable[specs.ProbeSpec]:
     """Offer probes. Experimental: the protocol may still change."""
     return ()
 
 
 @hookspec
-def harness_adapters() -> Iterable[AdapterSpec]:
+def harness_adapters() -> Iterable[specs.AdapterSpec]:
     """Offer test-time adapters. Experimental: the protocol may still change."""
     return ()
 
 
 @hookspec
-def harness_estimators() -> Iterable[EstimatorSpec]:
+def harness_estimators() -> Iterable[specs.EstimatorSpec]:
     """Offer estimators of accuracy. Experimental: the protocol may still change."""
     return ()
 
 
 @hookspec
-def harness_evaluations() -> Iterable[EvaluationSpec]:
+def harness_evaluations() -> Iterable[specs.EvaluationSpec]:
     """Offer kinds of evaluation. Experimental: the protocol may still change."""
     return ()
 

@@ -30,7 +30,6 @@ class Scorer(Protocol):
 
     def score(self, features: Features) -> Tensor:
         """Return one OOD score per sample, (N,), higher = more OOD."""
-        ...
 
 
 @runtime_checkable
@@ -39,7 +38,6 @@ class FittableScorer(Protocol):
 
     def fit(self, data: FitData) -> Scorer:
         """Return a new, fitted scorer with the same hyperparameters."""
-        ...
 
 
 @runtime_checkable
@@ -48,7 +46,6 @@ class ImageScorer(Protocol):
 
     def score_images(self, images: Tensor, classifier: Classifier) -> Tensor:
         """Return one OOD score per sample, (N,), higher = more OOD, from normalised images (N, channels, H, W)."""
-        ...
 
 
 @runtime_checkable
@@ -57,7 +54,6 @@ class StreamScorer(Protocol):
 
     def score_stream(self, stream: Unlabelled) -> StreamScores:
         """Return one OOD score per sample, (N,), higher = more OOD, from a mixture of ID and OOD."""
-        ...
 
 
 @runtime_checkable
@@ -66,7 +62,6 @@ class Estimator(Protocol):
 
     def estimate(self, target: Unlabelled) -> Estimate:
         """Return the accuracy, or a score that rises or falls with it."""
-        ...
 
 
 @runtime_checkable
@@ -75,7 +70,6 @@ class FittableEstimator(Protocol):
 
     def fit(self, data: FitData) -> Estimator:
         """Return a new estimator, fitted on `data.validation` and the other needs that its spec declares."""
-        ...
 
 
 @runtime_checkable
@@ -84,15 +78,12 @@ class Classifier(Protocol):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Map normalised images (N, channels, H, W) to the last feature map or token sequence."""
-        ...
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Map the feature map to logits (N, C), or with `pre_logits` to penultimate features (N, D)."""
-        ...
 
     def get_classifier(self) -> nn.Module:
         """Return the last step, from penultimate features (N, D) to logits (N, C)."""
-        ...
 
 
 @runtime_checkable
@@ -102,24 +93,19 @@ class ImageDataset(Protocol):
     @property
     def digest(self) -> str:
         """Digest of the content, in hexadecimal. Equal digests mean equal images and labels in equal order."""
-        ...
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Classes, (N,); -1 for no label."""
-        ...
 
     def __len__(self) -> int:
         """Return the number of images, N."""
-        ...
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Decode one image: (H, W) grey or (H, W, 3) RGB."""
-        ...
 
     def identity(self, index: int) -> bytes:
         """Return bytes that are equal only for equal images; avoid decoding if possible."""
-        ...
 
 
 @runtime_checkable
@@ -128,7 +114,6 @@ class BatchedImages(Protocol):
 
     def images_at(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Decode the images at the given positions, in that order; they equal those decoded one by one."""
-        ...
 
 
 @runtime_checkable
@@ -140,11 +125,9 @@ class Objective(Protocol):
 
         torch's Identity makes the network an encoder: it returns penultimate features and no logits.
         """
-        ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of logits (N, C) for classes (N,); -1 marks a sample of the auxiliary dataset."""
-        ...
 
 
 @runtime_checkable
@@ -157,7 +140,6 @@ class ViewObjective(Objective, Protocol):
     @property
     def views(self) -> int:
         """The number of augmented views of each image, V."""
-        ...
 
     def around(self, classifier: Classifier, num_features: int) -> nn.Module:
         """Return the network to train: the classifier or a part of it, with the other modules that the loss needs.
@@ -165,7 +147,6 @@ class ViewObjective(Objective, Protocol):
         It maps the images of all views, view after view (V n, channels, H, W), to one tensor: `outputs` of the loss.
         The targets are the classes of the n images.
         """
-        ...
 
 
 @runtime_checkable
@@ -174,7 +155,6 @@ class Probe(Protocol):
 
     def measure(self, features: FeatureSet) -> Measurement:
         """Return the number, with its standard error if it is an estimate."""
-        ...
 
 
 @runtime_checkable
@@ -183,7 +163,6 @@ class FittableProbe(Protocol):
 
     def fit(self, data: FitData) -> Probe:
         """Return a new, fitted probe with the same hyperparameters."""
-        ...
 
 
 @runtime_checkable
@@ -195,7 +174,6 @@ class Adapter(Protocol):
 
         The adapter may change the classifier's weights, modes and layers. It receives no labels.
         """
-        ...
 
 
 @runtime_checkable
@@ -204,7 +182,6 @@ class PreparedAdapter(Adapter, Protocol):
 
     def prepare(self, classifier: Classifier, batches: Iterable[Tensor]) -> Adapter:
         """Return a new, prepared adapter; the classifier must not change."""
-        ...
 
 
 class Catalogue(Protocol):
@@ -212,15 +189,12 @@ class Catalogue(Protocol):
 
     def get(self, kind: str, name: str) -> Any:
         """Return the offer of one name: an object with its `spec` and the `source` digest of its code."""
-        ...
 
     def names(self, kind: str) -> list[str]:
         """List the names of one kind, sorted."""
-        ...
 
     def path(self, kind: str, name_or_path: str) -> Path:
         """Return the TOML file of a suite or recipe, by name or as a path."""
-        ...
 
 
 AnyScorer = Scorer | FittableScorer | ImageScorer | StreamScorer

@@ -7,8 +7,10 @@ becomes a Problem that names the plugin; the other plugins still work.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import inspect
 import logging
 import os
 import sys
@@ -21,38 +23,31 @@ import pluggy
 
 from harness.base.code import source_digest
 from harness.base.digests import digest
-from harness.base.errors import HarnessError, InputError, PluginError, unknown_name
+from harness.base.errors import HarnessError, InputError, PluginError, describe, unknown_name
 from harness.contract import hooks as hookspecs
-from harness.contract.specs import (
-    AdapterSpec,
-    DatasetSpec,
-    EstimatorSpec,
-    EvaluationSpec,
-    ModelSpec,
-    ObjectiveSpec,
-    ProbeSpec,
-    RecipeSpec,
-    ScorerSpec,
-    SuiteSpec,
-)
+from harness.contract import specs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import ModuleType
+
+    from harness.contract.protocols import Catalogue
 
 BLOCK = "OOD_HARNESS_BLOCK"
 KINDS: Mapping[str, tuple[str, type]] = {
-    "scorer": ("harness_scorers", ScorerSpec),
-    "dataset": ("harness_datasets", DatasetSpec),
-    "model": ("harness_models", ModelSpec),
-    "suite": ("harness_suites", SuiteSpec),
-    "recipe": ("harness_recipes", RecipeSpec),
-    "objective": ("harness_objectives", ObjectiveSpec),
-    "probe": ("harness_probes", ProbeSpec),
-    "adapter": ("harness_adapters", AdapterSpec),
-    "estimator": ("harness_estimators", EstimatorSpec),
-    "evaluation": ("harness_evaluations", EvaluationSpec),
+    "scorer": ("harness_scorers", specs.ScorerSpec),
+    "dataset": ("harness_datasets", specs.DatasetSpec),
+    "model": ("harness_models", specs.ModelSpec),
+    "suite": ("harness_suites", specs.SuiteSpec),
+    "recipe": ("harness_recipes", specs.RecipeSpec),
+    "objective": ("harness_objectives", specs.ObjectiveSpec),
+    "probe": ("harness_probes", specs.ProbeSpec),
+    "adapter": ("harness_adapters", specs.AdapterSpec),
+    "estimator": ("harness_estimators", specs.EstimatorSpec),
+    "evaluation": ("harness_evaluations", specs.EvaluationSpec),
 }
+
+_TAKES_A_REQUEST = ("dataset", "model")  # kinds whose builders take a request before the parameters
 
 logger = logging.getLogger("ood_harness")
 
@@ -147,17 +142,17 @@ class Registry:
             try:
                 self._call(name, hook, **arguments)
             except Exception as error:  # third-party code may raise anything
-                self._report(name, f"{hook} raised {_describe(error)}")
+                self._report(name, f"{hook} raised {describe(error)}")
 
     def _family(self, kind: str, name: str) -> list[Offered]:
         family, colon, _ = name.partition(":")
-        return [o for o in self._offers.get((kind, family), []) if colon and o.spec.argument]
+        return [o for o in self._offers.get((kind, family), []) if colon and getattr(o.spec, "argument", "")]
 
     def _load_entry_point(self, name: str, version: str, entry_point: importlib.metadata.EntryPoint) -> None:
         try:
             module = entry_point.load()
         except (Exception, SystemExit) as error:  # third-party code may raise anything
-            self._report(name, f"its import raised {_describe(error)}")
+            self._report(name, f"its import raised {describe(error)}")
         else:
             self._add(name, version, module)
 
@@ -171,7 +166,7 @@ class Registry:
             self._plugins.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as error:
             self._plugins.unregister(name=name)
-            self._report(name, f"cannot be registered: {_describe(error)}")
+            self._report(name, f"cannot be registered: {describe(error)}")
             return
         self._report_unknown_hooks(name, plugin)
         for kind in KINDS:
@@ -194,7 +189,7 @@ class Registry:
                     else:
                         self._report(plugin, f"{hook} returned {spec!r} instead of {spec_type.__name__}")
         except Exception as error:  # third-party code may raise anything
-            self._report(plugin, f"{hook} raised {_describe(error)}")
+            self._report(plugin, f"{hook} raised {describe(error)}")
 
     def _offer(self, kind: str, plugin: str, spec: Any) -> None:
         offers = self._offers.setdefault((kind, spec.name), [])
@@ -214,6 +209,30 @@ class Registry:
         problem = Problem(plugin, message + fix)
         self.problems.append(problem)
         logger.warning("%s", problem)
+
+
+def names_where(catalogue: Catalogue, kind: str, holds: Callable[[Any], bool]) -> list[str]:
+    """List the names of one kind whose spec meets a condition. Names that two plugins offer are left out."""
+    found = []
+    for name in catalogue.names(kind):
+        with contextlib.suppress(PluginError):
+            if holds(catalogue.get(kind, name).spec):
+                found.append(name)
+    return found
+
+
+def offer_taking(catalogue: Catalogue, kind: str, name: str, params: Mapping[str, object]) -> Offered:
+    """Return the offer of one name. Raises UnknownNameError for a name or a parameter that is not offered."""
+    offered: Offered = catalogue.get(kind, name)
+    parameters = list(inspect.signature(offered.spec.build).parameters.values())
+    if kind in _TAKES_A_REQUEST:
+        parameters = parameters[1:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        valid = [parameter.name for parameter in parameters]
+        for param in params:
+            if param not in valid:
+                raise unknown_name(f"parameter of {kind} {name}", param, valid, valid_label="Valid")
+    return offered
 
 
 def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]]:
@@ -248,7 +267,7 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"the plugin file {str(path)!r} raised {_describe(error)} when it was imported"
+            f"the plugin file {str(path)!r} raised {describe(error)} when it was imported"
         ) from error
     return module
 
@@ -263,8 +282,3 @@ def _conflict(kind: str, name: str, offers: Sequence[Offered]) -> str:
         f"the {kind} {name!r} is offered by {' and '.join(plugins)}. "
         f"Block one: {BLOCK}={plugins[0]} or {BLOCK}={plugins[-1]}"
     )
-
-
-def _describe(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -40,7 +40,7 @@ class Selection:
         """Keep the given classes, renumbered 0, 1, ... in the given order; None keeps all classes and labels."""
         if classes is None:
             return self
-        present = set(np.unique(self.labels).tolist())
+        present = set(np.unique(self.labels).tolist()) - {-1}
         absent = sorted(set(classes) - present)
         if absent:
             raise DatasetError(

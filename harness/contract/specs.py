@@ -25,30 +25,31 @@ if TYPE_CHECKING:
     from harness.contract.selection import Selection
 
 STREAM = "stream"  # the need of a scorer that scores a whole mixture at once
-NEEDS = frozenset(
-    {
-        "logits",
-        "penultimate",
-        "layers",
-        "labels",
-        "head",
-        "linear",
-        "train",
-        "validation",
-        "images",
-        "gradients",
-        "normalisation",
-        STREAM,
-    }
-)
-AUXILIARY = "auxiliary"  # the only need of an objective
 FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
+NEEDS = FEATURE_FIELDS | {
+    "head",
+    "linear",
+    "train",
+    "validation",
+    "images",
+    "gradients",
+    "normalisation",
+    STREAM,
+}
+AUXILIARY = "auxiliary"  # the only need of an objective
 PROBE_NEEDS = FEATURE_FIELDS | {"train"}
 PEER = "peer"  # another training of the same model
 ESTIMATOR_NEEDS = frozenset(
     {"logits", "penultimate", "validation", "head", "linear", "images", "normalisation", PEER}
 )
 ADAPTER_NEEDS = frozenset({"train", "normalisation", "batchnorm"})
+
+
+def _freeze_needs(spec: Any, valid: Iterable[str]) -> None:
+    object.__setattr__(spec, "needs", frozenset(spec.needs))
+    for need in sorted(spec.needs):
+        if need not in valid:
+            raise unknown_name("need", need, valid, valid_label="Valid")
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,7 @@ class ScorerSpec:
     cite: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", frozenset(self.needs))
-        for need in sorted(self.needs):
-            if need not in NEEDS:
-                raise unknown_name("need", need, NEEDS, valid_label="Valid")
+        _freeze_needs(self, NEEDS)
 
 
 @dataclass(frozen=True)
@@ -185,10 +183,7 @@ class ObjectiveSpec:
     is_default: bool = False  # whether a recipe that names no objective uses this one
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", frozenset(self.needs))
-        for need in sorted(self.needs):
-            if need != AUXILIARY:
-                raise unknown_name("need", need, [AUXILIARY], valid_label="Valid")
+        _freeze_needs(self, [AUXILIARY])
 
 
 @dataclass(frozen=True)
@@ -206,10 +201,7 @@ class AdapterSpec:
     cite: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", frozenset(self.needs))
-        for need in sorted(self.needs):
-            if need not in ADAPTER_NEEDS:
-                raise unknown_name("need", need, ADAPTER_NEEDS, valid_label="Valid")
+        _freeze_needs(self, ADAPTER_NEEDS)
 
 
 @dataclass(frozen=True)
@@ -227,10 +219,7 @@ class ProbeSpec:
     unit: str = ""  # of the number, such as "bits"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", frozenset(self.needs))
-        for need in sorted(self.needs):
-            if need not in PROBE_NEEDS:
-                raise unknown_name("need", need, PROBE_NEEDS, valid_label="Valid")
+        _freeze_needs(self, PROBE_NEEDS)
 
 
 @dataclass(frozen=True)
@@ -248,10 +237,7 @@ class EstimatorSpec:
     cite: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", frozenset(self.needs))
-        for need in sorted(self.needs):
-            if need not in ESTIMATOR_NEEDS:
-                raise unknown_name("need", need, ESTIMATOR_NEEDS, valid_label="Valid")
+        _freeze_needs(self, ESTIMATOR_NEEDS)
 
 
 @dataclass(frozen=True)
@@ -261,17 +247,3 @@ class EvaluationSpec:
     name: str
     build: Callable[[], Any]
     cite: str = ""
-
-
-Spec = (
-    ScorerSpec
-    | DatasetSpec
-    | ModelSpec
-    | SuiteSpec
-    | RecipeSpec
-    | ObjectiveSpec
-    | ProbeSpec
-    | AdapterSpec
-    | EstimatorSpec
-    | EvaluationSpec
-)

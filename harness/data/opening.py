@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base.errors import DatasetError, HarnessError
-from harness.base.signatures import checked_parameters
+from harness.base.errors import DatasetError, HarnessError, describe
+from harness.contract.registry import offer_taking
 from harness.contract.selection import Selection
 from harness.contract.specs import DatasetRequest, TrainingData
 from harness.data.sets import CLEAN, CSID, SetEntry
@@ -112,7 +112,8 @@ def open_id(entry: IdEntry, registry: Catalogue) -> IdData:
     if entry.validation is not None and entry.validation.holdout is not None and train is not None:
         train, validation = train.split(entry.validation.holdout, seed=entry.validation.seed)
         validation = validation.limited(entry.validation.limit, seed=entry.validation.seed)
-        _require_samples("validation", entry.dataset, validation)
+        for part, selection in (("validation", validation), ("train", train)):
+            _require_samples(part, entry.dataset, selection)
     if num_classes < 2:
         raise DatasetError(
             f"the ID dataset {entry.dataset!r} has one class only. A classifier needs two or more"
@@ -231,16 +232,14 @@ def _require_ids_numbering(entry: SetEntry, selection: Selection, id_data: IdDat
 
 
 def _open(name: str, request: DatasetRequest, params: Mapping[str, object], registry: Catalogue) -> Selection:
-    offered = registry.get("dataset", request.name)
-    keywords = checked_parameters(offered.spec.build, params, owner=f"dataset {request.name}", given=1)
+    offered = offer_taking(registry, "dataset", request.name, params)
     try:
-        dataset = offered.spec.build(request, **keywords)
+        dataset = offered.spec.build(request, **params)
     except HarnessError:
         raise
     except Exception as error:  # third-party code may raise anything
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DatasetError(
-            f"the dataset {request.name!r} of plugin {offered.plugin} raised {problem}"
+            f"the dataset {request.name!r} of plugin {offered.plugin} raised {describe(error)}"
         ) from error
     return Selection.all_of(name, dataset)
 

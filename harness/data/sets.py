@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.base.errors import InputError, PluginError
+from harness.base.errors import InputError
+from harness.contract.registry import names_where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +43,9 @@ class SetEntry:
 
 def shift_family(catalogue: Catalogue) -> str:
     """Return the installed family of datasets that shift other images. Raises InputError if there is none."""
-    for name in catalogue.names("dataset"):
-        with contextlib.suppress(PluginError):  # two plugins offer it
-            if catalogue.get("dataset", name).spec.shifts:
-                return name
+    families = names_where(catalogue, "dataset", lambda spec: spec.shifts)
+    if families:
+        return families[0]
     raise InputError(
         "the suite corrupts images, but no installed plugin shifts images. Install one, or name a dataset"
     )

@@ -18,6 +18,9 @@ class Part(Table):
     seed: int = 0
 
 
+Class = Annotated[int, Field(ge=0)]
+
+
 class IdEntry(Table):
     """The in-distribution data."""
 
@@ -25,7 +28,7 @@ class IdEntry(Table):
     test: Part
     train: Part | None = None
     validation: Part | None = None
-    classes: list[int] | None = None
+    classes: list[Class] | None = None
     revision: str | None = None
     params: dict[str, Any] = {}
 
@@ -56,7 +59,7 @@ class OodEntry(Table):
     group: Literal["near", "far"]
     role: Literal["test", "validation"] = "test"
     split: str | None = None
-    classes: list[int] | None = None
+    classes: list[Class] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
     revision: str | None = None
     params: dict[str, Any] = {}

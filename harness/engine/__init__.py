@@ -1,1 +1,1 @@
-"""Plans a suite, runs it model by model, and records what it finds. It names no kind of evaluation."""
+"""Plans a suite, runs it model by model, and records the results. It names no kind of evaluation."""

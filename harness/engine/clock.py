@@ -1,4 +1,4 @@
-"""What a run's work costs: seconds, memory and passes."""
+"""The costs of a run's work: seconds, memory and passes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Clock:
-    """Seconds, memory, forwards and backwards by what they were spent on."""
+    """Seconds, memory, forwards and backwards by stage, scorer and set."""
 
     device: str = "cpu"
     seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)  # (stage, scorer, set)
     passes: dict[tuple[str, str, str], tuple[int, int]] = field(
         default_factory=dict
     )  # images forwards, backwards
-
     peaks: dict[tuple[str, str, str], int] = field(default_factory=dict)  # bytes
 
     @contextmanager
     def measure_with_memory(self, stage: str, *, scorer: str = "", on: str = "") -> Iterator[None]:
-        """Add the time of the block, and keep its peak of memory where that is higher than an earlier block's."""
+        """Add the time of the block, and keep the highest peak of memory of all such blocks."""
         key = (stage, scorer, on)
         with self.measure(stage, scorer=scorer, on=on), peak_memory(self.device) as peak:
             yield
@@ -36,7 +35,7 @@ class Clock:
 
     @contextmanager
     def measure(self, stage: str, *, scorer: str = "", on: str = "") -> Iterator[None]:
-        """Add the time of the block, with the device's queue emptied at its end."""
+        """Add the time of the block, after waiting for the device at its end."""
         start = time.perf_counter()
         try:
             yield
@@ -49,11 +48,11 @@ class Clock:
             self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start
 
     def count(self, scorer: str, *, on: str, forwards: int, backwards: int) -> None:
-        """Note how many images a scorer sent forwards and backwards through the model on a set."""
+        """Note the numbers of images that a scorer sent forwards and backwards through the model on a set."""
         self.passes["extract", scorer, on] = forwards, backwards
 
     def lines(self, **of: object) -> list[dict[str, object]]:
-        """List what was measured, for timings.jsonl."""
+        """List the costs, for timings.jsonl."""
         keys = dict.fromkeys([*self.seconds, *self.passes])
         return [{**of, "stage": stage, "scorer": scorer, "set": name, **self._measured((stage, scorer, name))}
                 for stage, scorer, name in keys]  # fmt: skip

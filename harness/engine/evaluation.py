@@ -133,15 +133,12 @@ class Report(Protocol):
 
     def write(self, folder: Path) -> None:
         """Write the report's files beside the records."""
-        ...
 
     def draw(self, folder: Path, *, width: int) -> list[RenderableType]:
         """Draw the report for a terminal of the given width."""
-        ...
 
     def frame(self, folder: Path) -> pd.DataFrame | None:
         """Return the report's numbers."""
-        ...
 
 
 class Evaluation(Generic[C]):

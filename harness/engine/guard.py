@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from harness.base.errors import HarnessError
+from harness.base.errors import HarnessError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,12 +24,6 @@ class Failure:
     def error(self) -> HarnessError:
         """Return the failure as an error, for code that cannot go on without the result."""
         return HarnessError(self.message)
-
-
-def describe(error: Exception) -> str:
-    """Describe an error in one line, with its type if it is not the harness's own."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}"
 
 
 def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Failure:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.engine.guard import Failure, attempt, describe
+from harness.base.errors import describe
+from harness.engine.guard import Failure, attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

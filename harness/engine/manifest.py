@@ -1,4 +1,4 @@
-"""What a run's manifest says of the machine, the libraries and the suite."""
+"""Describes the machine, the libraries and the suite of a run for its manifest."""
 
 from __future__ import annotations
 
@@ -13,16 +13,8 @@ if TYPE_CHECKING:
     from harness.engine.suite import Suite
 
 _LIBRARIES = (
-    "ood-harness",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "datasets",
-)
+    "ood-harness", "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "datasets",
+)  # fmt: skip
 
 
 def describe_run(suite: Suite, device: str, registry: Registry) -> dict[str, Any]:
@@ -42,7 +34,7 @@ def describe_run(suite: Suite, device: str, registry: Registry) -> dict[str, Any
 
 
 def device_name(device: str) -> str:
-    """Name the device as its maker does."""
+    """Return the device with the name of its model."""
     if not device.startswith("cuda"):
         return f"cpu ({platform.machine()})"
     import torch
@@ -51,7 +43,7 @@ def device_name(device: str) -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that the harness runs from, None outside one."""
+    """Return the commit of the harness's checkout; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)

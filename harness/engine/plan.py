@@ -1,4 +1,4 @@
-"""What a suite asks for, resolved against what is installed: its models, its sets, and what is measured of them."""
+"""A suite, resolved against the installed plugins: its models, its sets, and its methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.base import digests
 from harness.base.errors import InputError
-from harness.base.signatures import checked_parameters
+from harness.contract.registry import offer_taking
 from harness.data.sets import set_entries
 from harness.reports.record import SEPARATE, SOURCE
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a plugin offers (a scorer, a probe, an adapter, ...), with its hyperparameters."""
+    """An offer of a plugin (a scorer, a probe, an adapter, ...) with its hyperparameters."""
 
     label: str
     offered: Offered
@@ -30,12 +30,12 @@ class Planned:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it needs of a model and of data."""
+        """Its needs of the model and the data."""
         return frozenset(self.offered.spec.needs)
 
     @property
     def title(self) -> str:
-        """What it is called among its like; two of one title would share their rows."""
+        """Its unique name among its kind: two of one title would share their rows."""
         return self.label
 
 
@@ -51,34 +51,34 @@ class PlannedModel:
 
     @property
     def title(self) -> str:
-        """What it is called among the models."""
+        """Its unique name among the models."""
         return f"{self.label} (seed {self.seed})"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run will try."""
+    """Everything that a run will do."""
 
     suite: Suite
     registry: Registry
     models: tuple[PlannedModel, ...]
     sets: tuple[SetEntry, ...]
-    workers: Mapping[str, tuple[Planned, ...]]  # what is measured with, by the suite's key for it
+    workers: Mapping[str, tuple[Planned, ...]]  # scorers, probes, adapters, ... by their key in a suite
     limit: int | None = None
 
     @property
     def folder_name(self) -> str:
-        """The run's folder below results/; a limited run has one of its own."""
+        """The name of the run's folder in results/; a limited run has another."""
         return self.suite.name if self.limit is None else f"{self.suite.name}-limit-{self.limit}"
 
     def named(self, key: str) -> tuple[Planned, ...]:
-        """Return what the suite names under a key."""
+        """Return the entries of the suite under a key."""
         return self.workers.get(key, ())
 
     def cell_id(
         self, model: PlannedModel, *, what: str, on: str, adapter: str = SOURCE, protocol: str = SEPARATE
     ) -> str:
-        """Name the place of a number: `what` is measured of a model, on a set, under an adapter and protocol."""
+        """Digest the place of a number: `what` is measured, of a model, on a set, under an adapter and protocol."""
         return digests.cell_id(
             suite=self.suite.name,
             model=model.label,
@@ -96,16 +96,12 @@ def make_plan(
 ) -> Plan:
     """Resolve every name and parameter of a suite before anything runs.
 
-    Raises:
-        UnknownNameError: a model, dataset or parameter that is not there.
-        InputError: two models, scorers or the like that would share a row.
-
+    Raises UnknownNameError for an unknown model, dataset or parameter, InputError for two entries of one name.
     """
     suite = suite.limited(limit)
     sets = set_entries(suite.ood, suite.shift, registry)
     for dataset, params in [(suite.id.dataset, suite.id.params), *((e.dataset, e.params) for e in sets)]:
-        offered = registry.get("dataset", dataset)
-        checked_parameters(offered.spec.build, params, owner=f"dataset {dataset}", given=1)
+        offer_taking(registry, "dataset", dataset, params)
     models = tuple(_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds)
     resolved = {key: tuple(of_key) for key, of_key in workers.items()}
     _require_distinct("models", models)
@@ -115,16 +111,15 @@ def make_plan(
 
 
 def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:
-    """Resolve an entry of a suite: what it is called, the offer that takes its parameters, and these.
+    """Resolve an entry of a suite: its label, the plugin's offer, and its parameters.
 
-    Raises UnknownNameError for a name or parameter that is not there, InputError for a value that is refused.
+    Raises UnknownNameError for an unknown name or parameter, InputError for a value that the plugin refuses.
     """
     name, params = entry.name, entry.params
-    offered = registry.get(kind, name)
-    keywords = checked_parameters(offered.spec.build, params, owner=f"{kind} {name}")
+    offered = offer_taking(registry, kind, name, params)
     if params:
         try:
-            offered.spec.build(**keywords)
+            offered.spec.build(**params)
         except Exception as error:  # a stranger's builder may raise anything
             given = ", ".join(f"{key}={value!r}" for key, value in params.items())
             raise InputError(f"the {kind} {name!r} does not take {given}: {error}") from error
@@ -132,8 +127,7 @@ def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offer
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
-    offered = registry.get("model", entry.name)
-    checked_parameters(offered.spec.build, entry.params, owner=f"model {entry.name}", given=1)
+    offered = offer_taking(registry, "model", entry.name, entry.params)
     family, _, argument = entry.name.partition(":")
     label = entry.label or PurePath(argument).name or family
     return PlannedModel(_with_params(label, entry.params), offered, entry.name, seed, entry.params)

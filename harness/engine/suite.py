@@ -6,15 +6,15 @@ each belongs to one kind of evaluation.
 
 from __future__ import annotations
 
-import contextlib
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from harness.base.digests import digest
-from harness.base.errors import InputError, PluginError
+from harness.base.errors import InputError
 from harness.base.toml import Table, parse, read_toml
+from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
 
 if TYPE_CHECKING:
@@ -109,16 +109,16 @@ class Suite(Table):
             return self
         if limit < 1:
             raise InputError(f"--limit {limit} leaves no samples. Give 1 or more")
-        parts = {part: getattr(self.id, part) for part in ("train", "validation", "test")}
-        id_limits = {
-            part: value.model_copy(update={"limit": _least(value.limit, limit)})
-            for part, value in parts.items()
-            if value is not None
-        }
+
+        def shorter(entry: Any) -> Any:
+            return entry.model_copy(update={"limit": min(entry.limit or limit, limit)})
+
+        parts = {part: getattr(self.id, part) for part in _PARTS}
+        shorter_parts = {part: shorter(value) for part, value in parts.items() if value is not None}
         update: dict[str, object] = {
-            "id": self.id.model_copy(update=id_limits),
-            "ood": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.ood],
-            "shift": [e.model_copy(update={"limit": _least(e.limit, limit)}) for e in self.shift],
+            "id": self.id.model_copy(update=shorter_parts),
+            "ood": [shorter(entry) for entry in self.ood],
+            "shift": [shorter(entry) for entry in self.shift],
         }
         for base in type(self).__bases__:
             if issubclass(base, Section):
@@ -143,7 +143,7 @@ def parse_suite(
     content: Mapping[str, Any], catalogue: Catalogue, sections: Sequence[type[Section]], *, source: str
 ) -> Suite:
     """Validate a suite's content. Raises InputError in one line that names the first fault, its place and the fix."""
-    families = _families(catalogue)
+    families = names_where(catalogue, "model", lambda spec: bool(spec.argument))
     tables = _TABLES | {key: table for section in sections for key, table in section.tables().items()}
     parts = {name: table.keys() for name, table in tables.items()}
     parts["models"] += families
@@ -161,17 +161,8 @@ def _with(sections: tuple[type[Section], ...]) -> type[Suite]:
     return found
 
 
-def _families(catalogue: Catalogue) -> list[str]:
-    """List the families of models, which may be keys: `family = "x"` is short for `name = "family:x"`."""
-    found = []
-    for name in catalogue.names("model"):
-        with contextlib.suppress(PluginError):  # two plugins offer it: naming it is an error of its own
-            if catalogue.get("model", name).spec.argument:
-                found.append(name)
-    return found
-
-
 def _without_family_key(entry: Any, families: Sequence[str], source: str) -> Any:
+    """Write an entry's name in full: a family of models may be a key, `family = "x"` for `name = "family:x"`."""
     if not isinstance(entry, dict):
         return entry
     given = [key for key in ("name", *families) if key in entry]
@@ -192,7 +183,3 @@ _TABLES: dict[str, type[Table]] = {
     "shift": ShiftEntry,
     **dict.fromkeys(_PARTS, Part),
 }
-
-
-def _least(current: int | None, limit: int) -> int:
-    return limit if current is None else min(current, limit)

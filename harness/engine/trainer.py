@@ -1,4 +1,4 @@
-"""Trains a recipe over several seeds: each model is kept as soon as it is there, and found again by its digest."""
+"""Trains a recipe with several seeds. Each model is stored at once, and found again by its digest."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a recipe is trained; only the seeds and the suite change a weight."""
+    """How a recipe is trained. Only the seeds and the suite change a weight."""
 
-    suite: str | None = None  # whose [id] is trained on; None: the recipe's [data]
+    suite: str | None = None  # its [id] is the training data; None: the recipe's [data]
     seeds: Sequence[int] = ()  # () : the recipe's
     out: Path | None = None  # None: the cache, where suites look for the model
     cache: Path | None = None
@@ -39,27 +39,24 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one seed."""
+    """The result of one seed."""
 
     recipe: str
     seed: int
     folder: Path
-    found: bool = False  # it had been trained before
-    epoch: int | None = None  # whose weights were kept
+    found: bool = False  # trained before
+    epoch: int | None = None  # of the kept weights
     validation_accuracy: float | None = None
-    error: str | None = None  # where the training diverged
+    error: str | None = None  # if the training diverged
 
 
 def train_recipe(
     name_or_path: str, options: TrainOptions, *, plugins: Sequence[Path] = ()
 ) -> Iterator[Outcome]:
-    """Train the recipe for each seed, one after the other, and say what became of it.
+    """Train the recipe for each seed, one after the other, and yield the outcomes.
 
-    A training that diverges is an outcome with its error, and the next seed goes on.
-
-    Raises:
-        HarnessError: a recipe, suite or data that are not right, before anything is trained.
-
+    A training that diverges is an outcome with an error, and the next seed goes on. Raises HarnessError for an invalid
+    recipe, suite or dataset, before anything is trained.
     """
     registry = Registry.load(plugins)
     recipe = load_recipe(name_or_path, registry)
@@ -67,9 +64,9 @@ def train_recipe(
     store = _writable(options.out) if options.out else Cache(options.cache or default_root()).models
     seeds = list(options.seeds) or recipe.seeds
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"the seeds {seeds} name one twice. Give each once")
+        raise InputError(f"the seeds {seeds} contain a seed twice. Give each once")
     if not all(0 <= seed < 2**63 for seed in seeds):
-        raise InputError(f"the seeds {seeds} reach beyond 0 to 2^63 - 1. Give smaller ones")
+        raise InputError(f"the seeds {seeds} are not all from 0 to 2^63 - 1. Give other seeds")
     data = _suite_data(options.suite, registry) if options.suite else recipe_data(recipe, registry)
     for training in [Training(recipe, data, seed, registry, device) for seed in seeds]:
         yield _train(training, store, progress=options.progress)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness.base.errors import describe
 from harness.contract.features import FitData
 from harness.contract.specs import FEATURE_FIELDS
 from harness.data.streams import Stream
-from harness.engine.guard import Failure, attempt, describe
+from harness.engine.guard import Failure, attempt
 from harness.models.decoded import Decoder
 from harness.models.extract import Extraction, extract
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from harness.models.loaded import LoadedModel
 
 T = TypeVar("T")
-
-_IDENTITY = frozenset({"ids"})
 
 
 @dataclass(eq=False)
@@ -105,7 +104,7 @@ class Workbench:
     ) -> Any:
         """Build a plugin's object and fit it on parts of the ID data: on the fields that its spec declares."""
         needs = planned.needs
-        fields = (needs & FEATURE_FIELDS) | _IDENTITY | also
+        fields = (needs & FEATURE_FIELDS) | {"ids"} | also
         try:
             with self.clock.measure("fit", scorer=planned.label):
                 built = planned.offered.spec.build(**planned.params)

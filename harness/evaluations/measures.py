@@ -103,11 +103,6 @@ def flags(found: Mapping[str, MetricValue]) -> list[str]:
     return [SATURATED] if max(auroc, 1 - auroc) >= SATURATED_FROM else []
 
 
-def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:
-    """Compute the AUROC of one pair."""
-    return metrics.auroc(id_scores, ood_scores)
-
-
 def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:
     """Compute a model's accuracy, with its Wilson interval, and calibration error on a labelled set, in one pass."""
     import torch

@@ -68,11 +68,8 @@ def draw(
 ) -> str:
     """Draw one picture of a run into a file, and return its title.
 
-    Raises:
-        UnknownNameError: an unknown kind, format, model, seed, scorer, set or method.
-        InputError: an option of another kind of picture, or a file that cannot be written.
-        RecordsError: a folder that is no run's, or lacks the records of the picture.
-
+    Raises UnknownNameError for an unknown kind, format, model, seed, scorer, set or method, InputError for an option of
+    another kind of picture or a file that cannot be written, RecordsError for a folder without the picture's records.
     """
     options = options or FeatureOptions()
     _require_known(kind, choice, options, log=log)
@@ -115,7 +112,7 @@ def scatters(folder: Path, choice: Choice, options: FeatureOptions) -> drawing.S
         one_of("set", name, list(groups))
     names = chosen_sets(choice, groups)
     drawn = _Gatherer(plan, model, registry, manifest, options).features([ID, *names], samples)
-    points, axes = project([_array(features) for features in drawn.values()], method)
+    points, axes = project([f.penultimate.cpu().double().numpy() for f in drawn.values()], method)
     title = f"{plan.suite.name}: {model.label} (seed {model.seed}), {METHODS[method]} of penultimate features"
     panels = {f"{name} ({groups[name]})": of_set for name, of_set in zip(names, points[1:], strict=True)}
     return drawing.Scatters(title, points[0], drawn[ID].labels.cpu().numpy(), panels, axes)
@@ -167,11 +164,6 @@ def _require_a_plane(features: Array) -> None:
         raise InputError(
             "the model's penultimate features are the same for every image: there is nothing to draw"
         )
-
-
-def _array(features: Features) -> Array:
-    array: Array = features.penultimate.cpu().double().numpy()
-    return array
 
 
 def _plan(folder: Path, manifest: Mapping[str, Any], registry: Registry) -> Plan:

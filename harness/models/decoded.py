@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.contract.features import Unlabelled
 from harness.models.extract import decoded_batches
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from harness.contract.features import FeatureSet
+    from harness.contract.protocols import Classifier
     from harness.data.streams import Stream
     from harness.models.extract import Counts
     from harness.models.loaded import LoadedModel
@@ -76,3 +80,20 @@ class Decoder:
         self._kept[stream.digest] = torch.cat(batches)
         while sum(kept.nbytes for kept in self._kept.values()) > self.room:
             self._kept.popitem(last=False)
+
+
+def unlabelled(
+    decoder: Decoder, stream: Stream, features: FeatureSet, *, seed: int, peer: FeatureSet | None = None
+) -> Unlabelled:
+    """Combine a stream's features, its images on demand and copies of the model, without labels."""
+    model = decoder.model
+
+    def batch(positions: NDArray[np.int64]) -> Tensor:
+        images = decoder.at(stream, positions).to(model.device)
+        return model.model.preprocessing.normalise(images)
+
+    def classifier() -> Classifier:
+        copied: Any = copy.deepcopy(model.model.classifier)
+        return copied.eval()  # type: ignore[no-any-return]
+
+    return Unlabelled(features, batch, classifier, peer, seed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.base.errors import InputError
 from harness.base.progress import progress_bar
+from harness.base.seeding import repeatable_kernels
 from harness.contract.features import FeatureSet
 from harness.models.image_scoring import ImageTask
 
@@ -60,10 +61,7 @@ def extract(
     Image scorers run in the same pass. If the features are cached and image scores are wanted, the images are decoded
     again for these scores only.
 
-    Raises:
-        InputError: the model's outputs do not match its description.
-        DatasetError: an image cannot be read.
-
+    Raises InputError if the model's outputs do not match its description, DatasetError if an image cannot be read.
     """
     import numpy as np
 
@@ -97,7 +95,7 @@ def _one_pass(
     model.module.eval()
     forwards = any(isinstance(consumer, _FeatureSink) for consumer in consumers)
     bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
-    with deterministic(), bar:
+    with repeatable_kernels(), bar:
         for batch in decoded_batches(model, stream):
             images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
             for consumer in consumers:
@@ -218,15 +216,6 @@ def decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
             if number < len(decoded):
                 upcoming = thread.submit(decoded.__getitem__, number)
             yield batch
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """Make cuDNN use the same algorithm every time, in full float32."""
-    import torch
-
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
 
 
 def _precision(model: LoadedModel) -> contextlib.AbstractContextManager[Any]:

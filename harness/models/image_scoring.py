@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.base.errors import InputError
+from harness.base.errors import InputError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ class ImageTask:
                 )
             self._scores.append(scores.double().cpu())
         except Exception as error:  # a third-party scorer may raise any exception
-            self._result.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._result.error = describe(error)
 
     def result(self) -> ImageScores:
         """Return the scores of the whole pass, or the first error."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import write_atomically
-from harness.reports.leaderboard import Board, leaderboards
-from harness.reports.record import SCORE, SEPARATE, SOURCE
-from harness.reports.records import holds
+from harness.reports.record import SEPARATE, SOURCE
 from harness.reports.runs import GROUPS
 from harness.reports.text import Sheet, terminal_table
 from harness.reports.wording import (
@@ -25,15 +22,18 @@ from harness.reports.wording import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from rich.console import RenderableType
     from rich.table import Table
 
+    from harness.reports.leaderboard import Board
+
+    Column = tuple[str, Callable[[dict[str, Any]], str]]  # the header, and the cell of a row
+
 
 class BoardFormat(StrEnum):
-    """How a leaderboard is written: drawn in the terminal, or by one of WRITERS."""
+    """The output format of a leaderboard: drawn in the terminal, or written by one of WRITERS."""
 
     table = "table"
     md = "md"
@@ -45,16 +45,6 @@ class BoardFormat(StrEnum):
 _MEANS = "group means"
 _WIDTH_OF_NAMES = 48  # characters of the columns that name a row
 _WIDTH_OF_SET = 33  # characters of a set's two columns
-
-
-def write_boards(folder: Path) -> None:
-    """Write leaderboard.csv, .md and .parquet beside a run's records; nothing where no scorer applied."""
-    if not holds(folder, SCORE):
-        return
-    boards = leaderboards([folder])
-    write_atomically(folder / "leaderboard.csv", as_csv(*boards))
-    write_atomically(folder / "leaderboard.md", as_markdown(*boards))
-    joined(boards).to_parquet(folder / "leaderboard.parquet", index=False)
 
 
 def joined(boards: Sequence[Board]) -> pd.DataFrame:
@@ -72,7 +62,7 @@ def as_csv(*boards: Board) -> str:
 
 
 def as_json(*boards: Board) -> str:
-    """Write the rows as objects at full precision, with what a board says of itself; several boards as a list."""
+    """Write the rows as objects at full precision, with the board's own keys; several boards as a list."""
     written = []
     for board in boards:
         head = {
@@ -87,7 +77,7 @@ def as_json(*boards: Board) -> str:
 
 
 def as_markdown(*boards: Board) -> str:
-    """Write one table a protocol with every column, and below it what a reader must know."""
+    """Write one table per protocol with every column, and its legend."""
     tables = []
     for board in boards:
         lines = "\n".join(f"- {line}" for line in legend(board))
@@ -98,7 +88,7 @@ def as_markdown(*boards: Board) -> str:
 
 
 def as_latex(*boards: Board) -> str:
-    """Write a booktabs table a protocol with every column."""
+    """Write one booktabs table per protocol with every column."""
     return "\n".join(_latex_table(board) for board in boards)
 
 
@@ -123,7 +113,7 @@ def _latex_table(board: Board) -> str:
 
 
 def as_terminal(board: Board, *, width: int) -> RenderableType:
-    """Draw the group means with ranks, then every set in tables that fit the width, all in the board's order."""
+    """Draw the group means with ranks, then all sets, in tables that fit the width and in the board's order."""
     from rich.console import Group
     from rich.text import Text
 
@@ -138,12 +128,8 @@ def as_terminal(board: Board, *, width: int) -> RenderableType:
     return Group(*tables, Text("\n".join(legend(board))))
 
 
-def _heading(board: Board) -> str:
-    return board.suite if board.protocol == SEPARATE else f"{board.suite}, {board.protocol}"
-
-
 def legend(board: Board) -> list[str]:
-    """Say how the board is read."""
+    """Explain how to read the board."""
     title = title_of(board.metric)
     shown = title if board.metric == board.fpr else f"{title} and FPR95"
     interval = ", AUROC with its 95 % interval" if board.metric == "auroc" else ""
@@ -151,9 +137,9 @@ def legend(board: Board) -> list[str]:
     lines = [
         f"{shown} in per cent{interval}. {FPR_HEADERS[board.fpr]}.",
         f"Order: {by}. csid, shifted ID, is shown and never ranked.",
-        "Rank: the range that paired tests of AUROC within a model leave, Holm-adjusted over all pairs.",
+        "Rank: the range by paired tests of AUROC within a model, Holm-adjusted over all pairs.",
         *_legend_of_mixtures(board),
-        f"{ABSENT}: not applicable, not measured, or not ranked for want of a cell.",
+        f"{ABSENT}: not applicable, not measured, or not ranked because a cell is missing.",
     ]
     accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
     members = {group: [name for name, of in board.sets.items() if of == group] for group in GROUPS}
@@ -170,16 +156,16 @@ def _legend_of_mixtures(board: Board) -> list[str]:
     parts = ", ".join(f"{share} % {name}" for name, share in percent.items() if share != "0")
     how = "each side by itself" if kind == SEPARATE else "shuffled together"
     return [
-        f"Streams: {parts}, {how}; SET+SHIFT: OOD carries the shift of the ID beside it. Every adapter meets the same.",
-        "Intervals: Student's over streams of one model, or over models' seeds. Ranks: within an adapter, likewise. "
-        "ID accuracy: in the streams.",
-        f"Gain: difference of {title_of(board.metric)} to the same scorer where nothing adapts, paired by stream.",
+        f"Streams: {parts}, {how}; SET+SHIFT: OOD has the same shift as ID. All adapters get the same streams.",
+        "Intervals: Student's over streams of one model, or over models' seeds. Ranks: within an adapter, "
+        "in the same way. ID accuracy: in the streams.",
+        f"Gain: difference of {title_of(board.metric)} to the same scorer without adaptation, paired by stream.",
     ]
 
 
 def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
     groups = [name for name in GROUPS if name in board.sets.values()]
-    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+    columns: list[Column] = [
         ("model", _model),
         ("scorer", _scorer),
         ("rank", _rank),
@@ -192,23 +178,18 @@ def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
     return [header for header, _ in columns], rows
 
 
-def _gain_columns(board: Board) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
-    """Return the column of gains over the unadapted model; none of a board on which nothing adapts."""
+def _gain_columns(board: Board) -> list[Column]:
+    """Return the column of gains over the unadapted model; [] for a board without adapters."""
     name = f"{board.group}_{board.metric}_gain"
     if name not in board.frame or board.frame[name].isna().all():
         return []
-    return [("gain", lambda row: _signed(row, name))]
+    low, high = f"{name}_lo", f"{name}_hi"
+    return [("gain", lambda row: difference(row[name], row[low], row[high], digits=1))]
 
 
-def _signed(row: dict[str, Any], name: str) -> str:
-    return difference(row[name], row[f"{name}_lo"], row[f"{name}_hi"], digits=1)
-
-
-def _value_columns(
-    board: Board, name: str, *, separator: str = " "
-) -> list[tuple[str, Callable[[dict[str, Any]], str]]]:
+def _value_columns(board: Board, name: str, *, separator: str = " ") -> list[Column]:
     metric, fpr = f"{name}_{board.metric}", f"{name}_{board.fpr}"
-    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+    columns: list[Column] = [
         (f"{name}{separator}{title_of(board.metric)}", lambda row: _with_interval(row, metric))
     ]
     if board.metric != board.fpr:
@@ -217,7 +198,7 @@ def _value_columns(
 
 
 def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
-    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [("model", _model), ("scorer", _scorer)]
+    columns: list[Column] = [("model", _model), ("scorer", _scorer)]
     if with_rank:
         columns += [("rank", _rank), *_gain_columns(board)]
     for name in names:
@@ -226,7 +207,8 @@ def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: boo
     starts = [n for n in range(1, len(rows)) if rows[n]["model"] != rows[n - 1]["model"]]
     cells = [[cell(row) for _, cell in columns] for row in rows]
     headers = [header for header, _ in columns]
-    return terminal_table(Sheet(f"{_heading(board)}: {what}", headers, cells, headers[:2], starts))
+    heading = board.suite if board.protocol == SEPARATE else f"{board.suite}, {board.protocol}"
+    return terminal_table(Sheet(f"{heading}: {what}", headers, cells, headers[:2], starts))
 
 
 def _model(row: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Whether one pairing of a model with a scorer beats another: differences paired by seed, and what they decide.
+"""Compares two pairings of a model with a scorer: differences paired by seed, their tests, and both as text.
 
-A model's seeds are trainings of one method, so that two methods are compared over what training left to chance.
+The seeds of a model are independent trainings, so the tests include the variation between trainings.
 """
 
 from __future__ import annotations
@@ -14,6 +14,17 @@ from harness.base.errors import InputError, unknown_name
 from harness.reports.leaderboard import RANKED
 from harness.reports.record import SOURCE, Place
 from harness.reports.runs import GROUPS, Row, mean_over_sets, read_runs
+from harness.reports.text import Sheet, Text
+from harness.reports.wording import (
+    ABSENT,
+    FPR_HEADERS,
+    difference,
+    is_missing,
+    listed,
+    percent,
+    rows_of,
+    title_of,
+)
 from harness.statistics import inference, intervals
 
 if TYPE_CHECKING:
@@ -29,16 +40,17 @@ ALL = "all"
 AUROC, ACCURACY = "auroc", "id_accuracy"
 UNDECIDED = "undecided"
 _MOST_NAMED = 5  # missing cells in one message
+_SMALLEST_P = 0.001  # below it, a p-value is not written out
 
 
 @dataclass(frozen=True)
 class Contrast:
     """A and B over the seeds that both have, and the verdicts.
 
-    The frame has one row a comparison: `level` (group, set or id), `on` (a group's or set's name, "id" for
+    The frame has one row per comparison: `level` (group, set or id), `on` (a group's or set's name, "id" for
     accuracy), `metric`, the means `a` and `b` over seeds, the mean paired `difference` b - a, its 95 % interval
-    `lo` and `hi`, its two-sided `p`, and for sets `p_holm`, adjusted over the sets of one metric. What fewer
-    than inference.FEWEST_SEEDS seeds cannot give is NaN.
+    `lo` and `hi`, its two-sided `p`, and for sets `p_holm`, adjusted over the sets of one metric. With fewer
+    than inference.FEWEST_SEEDS seeds, intervals and p are NaN.
     """
 
     frame: pd.DataFrame
@@ -54,9 +66,7 @@ class Contrast:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The frame's rows, by column."""
-        return [
-            {str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")
-        ]
+        return rows_of(self.frame)
 
 
 @dataclass(frozen=True)
@@ -69,17 +79,17 @@ class _Side:
 
 
 def contrast(folders: Path | Sequence[Path], a: str, b: str, *, protocol: str | None = None) -> Contrast:
-    """Compare two of "MODEL/SCORER" in one or several runs of a suite, by AUROC and the run's FPR95.
+    """Compare two pairings "MODEL/SCORER" in one or several runs of a suite, by AUROC and the run's FPR95.
 
     Means are over seeds, `all` is the mean of the near mean and the far mean within a seed, and differences are
-    paired by seed: Student's t interval and test with one degree of freedom less than there are seeds.
+    paired by seed: Student's t interval and test, with one degree of freedom less than seeds.
 
-    Raises:
-        RecordsError: folders without records, or with records that must not be compared.
-        UnknownNameError: a model or scorer that is not among the records.
-        InputError: a name that is no pair, twice the same pair, no common seed, and cells without a number.
-
+    Raises RecordsError for folders without records or with records that must not be compared, UnknownNameError for a
+    model or scorer without records, InputError for a name that is no pair, the same pair twice, no common seed, and
+    cells without a number.
     """
+    import pandas as pd
+
     runs = read_runs([folders] if isinstance(folders, Path) else folders, protocol)
     sides = _side(a, runs), _side(b, runs)
     if a == b:
@@ -93,7 +103,7 @@ def contrast(folders: Path | Sequence[Path], a: str, b: str, *, protocol: str | 
         _accuracy_row(sides, runs, seeds),
     ]
     return Contrast(
-        frame=_frame(rows),
+        frame=pd.DataFrame([dict(row) for row in rows]),
         suite=runs.suite,
         a=a,
         b=b,
@@ -108,7 +118,7 @@ def contrast(folders: Path | Sequence[Path], a: str, b: str, *, protocol: str | 
 
 
 def _side(name: str, runs: Runs) -> _Side:
-    """Find a pair by its name; every slash is tried, the last one first, as a label may hold one."""
+    """Find a pair by its name. A label may contain a slash, so every slash is tried, the last one first."""
     models = {_model_label(place): place for place in runs.rows}
     for cut in reversed([i for i, character in enumerate(name) if character == "/"]):
         place = models.get(name[:cut])
@@ -134,21 +144,17 @@ def _common_seeds(a: _Side, b: _Side) -> list[int]:
     for side in (a, b):
         if not side.row.seeds():
             raise InputError(
-                f"{side.name} does not apply: the model does not offer what the scorer needs. Name another"
+                f"{side.name} does not apply: the model lacks a need of the scorer. Name another"
             )
     common = sorted(a.row.seeds() & b.row.seeds())
     if not common:
-        found = " and ".join(f"{side.name} has {_listed(side.row.seeds())}" for side in (a, b))
+        found = " and ".join(f"{side.name} has {listed(sorted(side.row.seeds()))}" for side in (a, b))
         raise InputError(f"no seed in common: {found}. Run both with the same seeds")
     return common
 
 
-def _listed(seeds: set[int]) -> str:
-    return ", ".join(map(str, sorted(seeds)))
-
-
 def _require_cells(side: _Side, runs: Runs, seeds: Sequence[int]) -> None:
-    """Raise where a set was not measured at a seed that counts, with the errors on record."""
+    """Raise InputError if a set was not measured at one of the seeds, with the recorded errors."""
     missing = []
     for name in runs.sets:
         for seed in seeds:
@@ -172,7 +178,7 @@ def _metric_rows(
         a, b = (
             [mean_over_sets(side.row, seed, runs.sets, group, metric) for seed in seeds] for side in sides
         )
-        if not math.isnan(a[0]):  # `all` of a suite that has neither near nor far
+        if not math.isnan(a[0]):  # else: `all` of a suite without near and far
             yield {"level": "group", "on": group, "metric": metric, **_paired(a, b)}
     of_sets: list[dict[str, Any]] = []
     for name in runs.sets:
@@ -218,11 +224,67 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
 def _accuracy_verdict(row: Mapping[str, Any], *, one_model: bool) -> str:
     if one_model:
         return "one model, so the same"
-    equal = row["lo"] >= -EQUAL_WITHIN and row["hi"] <= EQUAL_WITHIN  # false where there is no interval
+    equal = row["lo"] >= -EQUAL_WITHIN and row["hi"] <= EQUAL_WITHIN  # False without an interval
     return f"equal within ±{100 * EQUAL_WITHIN:g} points" if equal else "not shown equal"
 
 
-def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
+def contrast_text(contrast: Contrast) -> Text:
+    """Show one table per metric, groups before sets; the verdict is the last line of the legend."""
+    groups = sum(row["level"] == "group" and row["metric"] == "auroc" for row in contrast.rows)
+    sheets = [
+        Sheet(contrast.suite, *_table(contrast, metric), ("on",), (groups,))
+        for metric in ("auroc", contrast.fpr)
+    ]
+    (first, second) = sheets
+    joined = [[*row, *other[1:]] for row, other in zip(first.rows, second.rows, strict=True)]
+    wide = Sheet(contrast.suite, [*first.headers, *second.headers[1:]], joined, ("on",))
+    names = ("suite", "a", "b", "seeds", "left_out", "verdict", "accuracy_verdict")
+    head = {name: getattr(contrast, name) for name in names}
+    content = head | {"fpr95": FPR_HEADERS[contrast.fpr], "rows": contrast.frame}
+    return Text(sheets, legend(contrast), contrast.frame, content, [wide])
 
-    return pd.DataFrame([dict(row) for row in rows])
+
+def legend(contrast: Contrast) -> list[str]:
+    """Explain how to read a contrast, and give its verdict."""
+    count = len(contrast.seeds)
+    how = f"with Student's 95 % interval ({count - 1} degrees of freedom)"
+    if count < inference.FEWEST_SEEDS:
+        how = f"without interval and p: fewer than {inference.FEWEST_SEEDS} seeds decide nothing"
+    others = [f"{listed(seeds)} of {side.upper()}" for side, seeds in contrast.left_out.items() if seeds]
+    left_out = f" Left out: seeds {' and '.join(others)}." if others else ""
+    (accuracy,) = [row for row in contrast.rows if row["level"] == "id"]
+    return [
+        f"A: {contrast.a}. B: {contrast.b}.",
+        f"Seeds that both have: {count} ({listed(contrast.seeds)}).{left_out}",
+        f"Means over these seeds in per cent; B − A in points, paired by seed, {how}.",
+        f"{FPR_HEADERS[contrast.fpr]}.",
+        "p: paired t-test, two-sided. AUROC on all is the primary comparison; the p of groups are not adjusted. "
+        "The p of sets are Holm-adjusted over the sets, for each metric by itself.",
+        "all: the mean of the near and far means. csid, shifted ID, is shown and never part of it.",
+        f"ID accuracy: A {percent(accuracy['a'], 2)}, B {percent(accuracy['b'], 2)}, B − A {_difference(accuracy)}, "
+        f"p {_p_value(accuracy)}: {contrast.accuracy_verdict}.",
+        f"Verdict, by AUROC on all at the 5 % level: {contrast.verdict}.",
+    ]
+
+
+def _table(contrast: Contrast, metric: str) -> tuple[list[str], list[list[str]]]:
+    title = title_of(metric)
+    headers = ["on", *(f"{title} {what}" for what in ("A", "B", "B − A", "p"))]
+    rows = [
+        [row["on"], percent(row["a"], 2), percent(row["b"], 2), _difference(row), _p_value(row)]
+        for row in contrast.rows
+        if row["metric"] == metric
+    ]
+    return headers, rows
+
+
+def _difference(row: dict[str, Any]) -> str:
+    return difference(row["difference"], row["lo"], row["hi"])
+
+
+def _p_value(row: dict[str, Any]) -> str:
+    """Write the p-value of a row: the adjusted one for a set."""
+    p_value = row["p_holm"] if row["level"] == "set" else row["p"]
+    if is_missing(p_value):
+        return ABSENT
+    return f"{p_value:.3f}" if p_value >= _SMALLEST_P else f"<{_SMALLEST_P}"

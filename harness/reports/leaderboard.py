@@ -1,4 +1,4 @@
-"""From records to the leaderboard: one row a model, adapter, protocol and scorer, best first."""
+"""From records to the leaderboard: one row per model, adapter, protocol and scorer, best first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from harness.base.errors import unknown_name
 from harness.reports.record import SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE, Place, place_of
 from harness.reports.records import read_paired
 from harness.reports.runs import GROUPS, Row, Runs, mean_of_group, mean_over_sets, protocols_of, read_runs
+from harness.reports.wording import rows_of
 from harness.statistics import inference, intervals
 from harness.statistics.metrics import METRICS
 
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
 
 RANKED = ("near", "far", "all")
 
-Triple = tuple[float, float, float]  # value, lower, upper; NaN where there is none
+Triple = tuple[float, float, float]  # value, lower, upper; NaN: missing
 _NONE: Triple = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard with what its reader must know to read it."""
+    """A leaderboard, and the facts for reading it."""
 
     frame: pd.DataFrame
     suite: str
     protocol: str  # with the per cent of ID, shifted ID and OOD in a stream, if it mixes them
     metric: str  # the metric of the main columns, and of the order
-    group: str  # what is ordered by: near, far, csid, or all, the mean of near and far
+    group: str  # of the order: near, far, csid, or all, the mean of near and far
     fpr: str  # "fpr95_id" or "fpr95_ood"
     sets: dict[str, str]  # set: group, in the suite's order
     notes: list[str]
@@ -41,16 +42,11 @@ class Board:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The frame's rows, by column."""
-        return [
-            {str(key): value for key, value in row.items()} for row in self.frame.to_dict(orient="records")
-        ]
+        return rows_of(self.frame)
 
 
 def leaderboards(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> list[Board]:
-    """Build the leaderboards of one or several runs of a suite, one a protocol: nothing ranks across protocols.
-
-    Raises RecordsError and UnknownNameError as leaderboard does.
-    """
+    """Build the leaderboards of one or several runs of a suite, one per protocol. Raises as `leaderboard` does."""
     protocols: list[str | None] = [*protocols_of(folders)]
     return [
         leaderboard(folders, metric=metric, group=group, protocol=protocol)
@@ -61,12 +57,12 @@ def leaderboards(folders: Sequence[Path], *, metric: str = "auroc", group: str =
 def leaderboard(
     folders: Sequence[Path], *, metric: str = "auroc", group: str = "all", protocol: str | None = None
 ) -> Board:
-    """Build the leaderboard of one or several runs of a suite under one protocol; None: the only one there is.
+    """Build the leaderboard of one or several runs of a suite under one protocol; None: the only protocol.
 
-    AUROC has its 95 % interval: of one checkpoint by DeLong on the logit scale, of several seeds by Student's t
-    across them, and so of several streams of one checkpoint that adapts. Ranks are ranges within one model and
+    AUROC has its 95 % interval: for one checkpoint by DeLong on the logit scale, for several seeds by Student's t
+    over the seeds, and for an adapted checkpoint by Student's t over its streams. Ranks are ranges within one model and
     adapter, from Holm-adjusted paired tests over all pairs. Raises RecordsError as read_runs does, and
-    UnknownNameError for a metric, group or protocol that is not there.
+    UnknownNameError for an unknown metric, group or protocol.
     """
     runs = read_runs(folders, protocol)
     _require_known(metric, group, runs)
@@ -87,7 +83,7 @@ class _Table:
 
     runs: Runs
     place: Place
-    blocks: Mapping[tuple[Any, ...], list[dict[str, Any]]]  # one a folder
+    blocks: Mapping[tuple[Any, ...], list[dict[str, Any]]]  # one per folder
 
     def __post_init__(self) -> None:
         self.scorers = self.runs.rows[self.place]
@@ -96,7 +92,7 @@ class _Table:
 
     @property
     def mixes(self) -> bool:
-        """Whether the rows are of streams in which ID and OOD came together."""
+        """Whether the rows are of streams that mix ID and OOD."""
         return any(record.mixture is not None for row in self.scorers.values() for record in row.records())
 
     def rows(self, metric: str, group: str) -> Iterator[dict[str, Any]]:
@@ -125,7 +121,7 @@ class _Table:
             yield values
 
     def notes(self) -> list[str]:
-        """Say what the rows cannot: aliases, failures, too few seeds."""
+        """List caveats that rows cannot show: aliases, failures, too few seeds."""
         model = self.place[0]
         found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
         for label, row in self.scorers.items():
@@ -135,9 +131,7 @@ class _Table:
         known = {r.on for row in self.scorers.values() for r in row.records() if TRAINED_ON in r.flags}
         if known:
             names = ", ".join(name for name in self.runs.sets if name in known)
-            found.append(
-                f"{model}: trained to reject the datasets of {names}, so its numbers there are training's"
-            )
+            found.append(f"{model}: trained to reject the datasets of {names}, so these are not unseen OOD")
         whole = [
             label
             for label, row in self.scorers.items()
@@ -146,19 +140,21 @@ class _Table:
         if whole:
             found.append(
                 f"{model}: {', '.join(whole)}: transductive, on ID and OOD mixed half and half, interval over streams; "
-                "not ranked with those that see one image at a time"
+                "not ranked with scorers of single images"
             )
         if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
-            found.append(f"{model}: its scorers were run in several folders; run them into one to rank them")
+            found.append(
+                f"{model}: its scorers are in several folders; run them into one folder to rank them"
+            )
         _, adapter, protocol = self.place
         if self.mixes and protocol.startswith(SEPARATE) and adapter != SOURCE:
             found.append(
-                f"{model} + {adapter}: ID and OOD came as streams of their own, so that what it takes from a "
-                "batch gave the answer away: a trap, not a result"
+                f"{model} + {adapter}: ID and OOD came in separate streams, so the statistics of a batch give "
+                "the answer away: do not use these numbers as a result"
             )
         if 1 < len(self.seeds) < inference.FEWEST_SEEDS:
             found.append(
-                f"{model}: {len(self.seeds)} seeds decide no rank; {inference.FEWEST_SEEDS} or more do"
+                f"{model}: {len(self.seeds)} seeds are too few for ranks; give {inference.FEWEST_SEEDS} or more"
             )
         return found
 
@@ -167,7 +163,7 @@ class _Table:
         return _NONE if len(measured) != len(self.seeds) or None in measured else _summarised(measured)
 
     def _group_value(self, row: Row, group: str, metric: str) -> Triple:
-        """Average a metric over a group's sets; nothing where one of them is missing."""
+        """Average a metric over a group's sets; missing if one of them is."""
         if metric == "auroc" and len(self.seeds) == 1:
             for block in self.blocks.get((*self.place, self.seeds[0], group), ()):
                 if row.scorer in block["scorers"]:
@@ -176,7 +172,7 @@ class _Table:
         return (found[0], math.nan, math.nan) if len(found) == 1 else _over_seeds(found)
 
     def _replicates(self, row: Row, group: str, metric: str) -> list[float]:
-        """Average a metric over a group's sets, model's seed by seed; of one model that adapts, stream by stream."""
+        """Average a metric over a group's sets, by the model's seed; for one adapted model, by stream."""
         if len(self.seeds) == 1:
             (seed,) = self.seeds
             by_set = {name: row.by_stream(name, seed, metric) for name in self.runs.sets}
@@ -191,7 +187,7 @@ class _Table:
         return [mean_over_sets(row, seed, self.runs.sets, group, metric) for seed in self.seeds]
 
     def _gain(self, row: Row, group: str, metric: str) -> Triple:
-        """Subtract what the same scorer comes to where nothing adapts, on the same streams."""
+        """Return the difference to the same scorer without adaptation, on the same streams."""
         model, _, protocol = self.place
         source = self.runs.rows.get((model, SOURCE, protocol), {}).get(row.scorer)
         if source is None or source is row:
@@ -209,7 +205,7 @@ class _Table:
         return summary.mean, low, high
 
     def _ranks(self, group: str) -> dict[str, tuple[int, int]]:
-        """Rank the scorers that are complete, aliases counted once: {scorer: (best, worst)}."""
+        """Rank the scorers without missing cells, aliases once: {scorer: (best, worst)}."""
         import numpy as np
 
         if self.mixes:
@@ -233,7 +229,7 @@ class _Table:
         return {label: (int(best[i]), int(worst[i])) for i, label in enumerate(labels)}
 
     def _ranks_over_replicates(self, group: str) -> dict[str, tuple[int, int]]:
-        """Rank by paired t tests over streams, or over models' seeds where there are several."""
+        """Rank by paired t tests over models' seeds; with one seed, over streams."""
         import numpy as np
 
         named = [label for label in self.scorers if label not in self.aliases]
@@ -251,7 +247,7 @@ class _Table:
 
 
 def _aliases(scorers: Mapping[str, Row]) -> dict[str, str]:
-    """Find scorers that gave the very scores of another: {later name: first name}."""
+    """Find scorers with the same per-sample scores as another: {later name: first name}."""
     first: dict[str, str] = {}
     aliases: dict[str, str] = {}
     for label in sorted(scorers):
@@ -294,7 +290,7 @@ def _block_key(block: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _ordered(rows: list[dict[str, Any]], metric: str, group: str) -> pd.DataFrame:
-    """Put the best first: models by their best row, and each model's rows together, since ranks are within it."""
+    """Sort models by their best row; a model's rows stay together, since ranks are within a model."""
     import pandas as pd
 
     frame = pd.DataFrame(rows).astype({"rank_best": "Int64", "rank_worst": "Int64"}).copy()

@@ -1,4 +1,4 @@
-"""One record: what was measured of one cell, or why it could not be. The one module that spells a record's keys.
+"""One record: the numbers of one cell, or its error. The only module that spells the keys of a record.
 
 A record is one line of JSON. Lines without `schema` are of the first schema; a reader refuses a newer one than its own.
 """
@@ -19,14 +19,14 @@ PROBE = "probe"
 ADAPTATION = "adaptation"
 ESTIMATE = "estimate"
 
-ID = "id"  # the ID test stream, among the names of sets
-SOURCE = "source"  # the adapter that adapts nothing
+ID = "id"  # the name of ID test among the sets
+SOURCE = "source"  # the name of no adaptation among the adapters
 SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
 
 # Flags of a record.
-SATURATED = "saturated"  # so near 0 or 1 that the interval says little
+SATURATED = "saturated"  # so near 0 or 1 that the interval is of little use
 TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
-TRAINED_ON = "trained_on"  # the model was trained to reject this very dataset
+TRAINED_ON = "trained_on"  # the model was trained to reject this dataset
 
 Place = tuple[str, str, str]  # model, adapter, protocol
 MetricValue = Mapping[str, float | None]  # value, lo, hi
@@ -34,7 +34,7 @@ MetricValue = Mapping[str, float | None]  # value, lo, hi
 
 @dataclass(frozen=True)
 class Record:
-    """What one cell's measurement found. `extra` holds the keys of kinds that plugins bring."""
+    """The result of one cell. `extra` holds the keys of kinds that come from plugins."""
 
     kind: str
     suite: str
@@ -42,9 +42,9 @@ class Record:
     model: str
     id: str  # the ID dataset
     seeds: Mapping[str, Any]  # model, split, fit, stream, bootstrap
-    data: Mapping[str, str | None]  # digests of what was measured on: id, ood
-    cell_id: str  # the place of the number
-    code_id: str = ""  # all that the number depends on; "" if its model or set could not be opened
+    data: Mapping[str, str | None]  # digests of the data: id, ood
+    cell_id: str  # digest of the place of the number
+    code_id: str = ""  # digest of all that the number depends on; "" if its model or set could not be opened
     plugin: str = ""
     plugin_version: str = ""
     adapter: str = SOURCE
@@ -59,11 +59,11 @@ class Record:
     scores: Mapping[str, str] | None = None  # digests of the per-sample scores: id, ood
     flags: Sequence[str] = ()
     error: str | None = None
-    # Only some kinds say what follows.
+    # The keys of some kinds only.
     probe: str | None = None
     estimator: str | None = None
     needs: Sequence[str] = ()  # of the estimator
-    shift: str | None = None  # the kind of shift of an estimator's set
+    shift: str | None = None  # of an estimator's set: the kind of shift
     mixture: Mapping[str, Any] | None = None  # percent, shift, size, batch_size of streams of ID and OOD
     by_stream: Mapping[str, Sequence[float]] = field(default_factory=dict)
     facts: Mapping[str, float] | None = None
@@ -72,7 +72,7 @@ class Record:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Record:
-        """Read a record from its content. Raises KeyError, TypeError or ValueError for what is none."""
+        """Read a record from its content. Raises KeyError, TypeError or ValueError if it is no record."""
         schema = content.get("schema", 1)
         if schema > SCHEMA:
             raise ValueError(f"its schema is {schema}, and this version reads up to {SCHEMA}")
@@ -80,9 +80,9 @@ class Record:
         return cls(**known, extra={k: v for k, v in content.items() if k not in _NAMES and k != "schema"})
 
     def content(self) -> dict[str, Any]:
-        """Return the record as it is written: what only some kinds say is left out by the others."""
-        said = {name: getattr(self, name) for name in _NAMES}
-        kept = {name: v for name, v in said.items() if name not in _OPTIONAL or v != _OPTIONAL[name]}
+        """Return the record as it is written, without the keys of other kinds."""
+        content = {name: getattr(self, name) for name in _NAMES}
+        kept = {name: v for name, v in content.items() if name not in _OPTIONAL or v != _OPTIONAL[name]}
         return {"schema": SCHEMA, **kept, **self.extra}
 
     def line(self) -> str:
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def place(self) -> Place:
-        """Its model, adapter and protocol, with the shares of what it mixes."""
+        """Its model, adapter and protocol, with the shares of a mixture."""
         return place_of(self.content()) if self.mixture else (self.model, self.adapter, self.protocol)
 
     @property
@@ -101,7 +101,7 @@ class Record:
 
     @property
     def on(self) -> str:
-        """The set by name, ID test included."""
+        """The name of its set, ID test included."""
         return self.ood or ID
 
     def value(self, metric: str) -> float | None:
@@ -110,13 +110,13 @@ class Record:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What a journal is sorted by."""
+        """The sort key of a journal."""
         names = (self.kind, self.suite, self.model, self.adapter, self.protocol, self.scorer, self.probe)
         return (*(name or "" for name in (*names, self.estimator, self.ood)), self.seed, self.cell_id)
 
 
 _NAMES = [one.name for one in fields(Record) if one.name != "extra"]
-_OPTIONAL: Mapping[str, object] = {  # what only some kinds say, with the defaults
+_OPTIONAL: Mapping[str, object] = {  # the keys of some kinds only, with the defaults
     **dict.fromkeys(("probe", "estimator", "shift", "mixture", "facts", "variants")),
     "needs": (),
     "by_stream": {},
@@ -124,7 +124,7 @@ _OPTIONAL: Mapping[str, object] = {  # what only some kinds say, with the defaul
 
 
 def place_of(entry: Mapping[str, Any]) -> Place:
-    """Name where a block of paired.json or an entry of run.json belongs, as Record.place does."""
+    """Return the place of a block of paired.json or an entry of run.json, as Record.place does."""
     mixture = entry.get("mixture")
     protocol = f"{entry['protocol']} {mixture['percent']}" if mixture else entry["protocol"]
     return entry["model"], entry["adapter"], protocol

@@ -1,7 +1,7 @@
-"""A run's folder: its manifest, its journal of records, per-sample scores, and what ranks are made of.
+"""A run's folder: its manifest, its journal of records, per-sample scores, and the covariances for ranks.
 
-A record is one line, appended and synchronised, so that a crash loses at most the cell that it was measuring; the
-last line of a cell wins. Times are kept apart, so that a repeated run writes the same bytes.
+A record is one line, appended and flushed to disk, so a crash loses at most the cell in progress. The last line of a
+cell counts. Times are in a file of their own, so a repeated run writes the same records.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCORES = "scores"
 
 
 class RunFolder:
-    """The folder of one run, opened for writing. What it holds already is kept."""
+    """The folder of one run, opened for writing. Its content is kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class RunFolder:
         self._drop_torn_line()
 
     def require_suite(self, name: str, digest: str) -> None:
-        """Raise where the folder holds records of another suite, which must not stand on one board."""
+        """Raise InputError if the folder holds records of another suite, which must not share a board."""
         for record in self.records.values():
             if (record.suite, record.suite_digest) != (name, digest):
                 raise InputError(
@@ -57,7 +57,7 @@ class RunFolder:
                 )
 
     def is_done(self, cell_id: str, code_id: str) -> bool:
-        """Say whether the cell was measured without an error by the same code on the same input."""
+        """Return whether the cell was measured without an error by the same code on the same input."""
         record = self.records.get(cell_id)
         return record is not None and record.error is None and record.code_id == code_id
 
@@ -70,7 +70,7 @@ class RunFolder:
         self.records[record.cell_id] = record
 
     def forget_error(self, cell_id: str) -> None:
-        """Leave a cell's error out of the sorted journal: the cell turned out not to apply."""
+        """Leave a cell's error out of the sorted journal, because the cell does not apply."""
         if cell_id in self.records and self.records[cell_id].error is not None:
             self._forgotten.add(cell_id)
             del self.records[cell_id]
@@ -81,7 +81,7 @@ class RunFolder:
             file.writelines(_line(timing) for timing in timings)
 
     def save_scores(self, scores: NDArray[np.float64]) -> str:
-        """Keep per-sample scores under the digest of their content, and return it."""
+        """Store per-sample scores under the digest of their content, and return the digest."""
         import numpy as np
 
         name = array_digest(scores)
@@ -89,28 +89,22 @@ class RunFolder:
         if not target.exists():
             buffer = io.BytesIO()
             np.save(buffer, scores, allow_pickle=False)
-            temporary = target.with_name(f".{name}.{os.getpid()}")
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(target)
+            write_atomically(target, buffer.getvalue())
         return name
-
-    def load_scores(self, name: str) -> NDArray[np.float64] | None:
-        """Return kept scores, or None where they are gone or damaged."""
-        return read_scores(self.path, name)
 
     def write_manifest(self, manifest: Mapping[str, object]) -> None:
         """Write run.json."""
         write_atomically(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
     def write_paired(self, blocks: list[dict[str, Any]]) -> None:
-        """Put blocks into paired.json, in place of those of the same model, seed, adapter, protocol and group."""
+        """Write blocks to paired.json; they replace those of the same model, seed, adapter, protocol and group."""
         merged = {_block_place(block): block for block in (*read_paired(self.path), *blocks)}
         lines = ",\n".join(json.dumps(merged[place]) for place in sorted(merged))
         write_atomically(self.path / PAIRED, f"[\n{lines}\n]\n")
 
     def finish(self) -> None:
-        """Rewrite the journal with one line a cell, sorted, so that equal runs have equal bytes."""
-        read = read_records(self.path)  # another run's as well
+        """Rewrite the journal with one line per cell, sorted, so that equal runs have equal bytes."""
+        read = read_records(self.path)  # with those of other runs into the folder
         self.records = {
             record.cell_id: record
             for record in read
@@ -131,11 +125,9 @@ class RunFolder:
 def read_records(folder: Path) -> list[Record]:
     """Read a journal: the last line of each cell, in the order of the cells' first lines.
 
-    A last line without its end was torn by a crash and is passed over.
+    A last line without a line break is incomplete after a crash, and is ignored.
 
-    Raises:
-        RecordsError: no journal, or a damaged line within it.
-
+    Raises RecordsError if there is no journal, and for a damaged line within it.
     """
     path = folder / JOURNAL
     try:
@@ -159,9 +151,9 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
-    """Read the records of one kind in runs of one suite; of a cell that several hold, the last one's counts.
+    """Read the records of one kind in runs of one suite; if several runs hold a cell, the last one's counts.
 
-    Raises RecordsError where there are none, with the key of a suite that `what` is, and for runs of different suites.
+    Raises RecordsError for runs of different suites, and without such records; `what` is their key in a suite.
     """
     named = list(folders)
     records = {record.cell_id: record for folder in named for record in read_records(folder)}
@@ -184,12 +176,12 @@ def failures(records: Iterable[Record], name: Callable[[Record], str]) -> list[s
 
 
 def holds(folder: Path, kind: str) -> bool:
-    """Say whether a run's folder holds a record of a kind."""
+    """Return whether a run's folder holds a record of a kind."""
     return any(record.kind == kind for record in read_records(folder))
 
 
 def require_one_suite(records: Iterable[Record], what: str) -> None:
-    """Raise RecordsError for records of several suites or data, which no table may hold together."""
+    """Raise RecordsError for records of several suites or data, which must not share a table."""
     pairs = {(record.suite, record.suite_digest) for record in records}
     for place, kind in enumerate(("suites", "suite digests")):
         found = sorted({pair[place] for pair in pairs})
@@ -198,7 +190,7 @@ def require_one_suite(records: Iterable[Record], what: str) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read run.json; {} where there is none. Raises RecordsError for a damaged one."""
+    """Read run.json; {} if there is none. Raises RecordsError for a damaged one."""
     path = folder / MANIFEST
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
@@ -207,7 +199,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
-    """Read kept per-sample scores by the digest of their content; None where they are gone or damaged."""
+    """Read kept per-sample scores by the digest of their content; None if they are gone or damaged."""
     import numpy as np
 
     try:
@@ -218,7 +210,7 @@ def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
 
 
 def read_paired(folder: Path) -> list[dict[str, Any]]:
-    """Read the scorers' AUROC covariances, by model, adapter, protocol, seed and group; [] where there are none."""
+    """Read the scorers' AUROC covariances, by model, adapter, protocol, seed and group; [] if there are none."""
     path = folder / PAIRED
     if not path.exists():
         return []

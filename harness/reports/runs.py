@@ -1,4 +1,4 @@
-"""What the records of one or several runs of a suite say, gathered by model, adapter and protocol."""
+"""The records of one or several runs of a suite, gathered by model, adapter and protocol for comparison."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GROUPS = ("near", "far", "csid")
 
 @dataclass
 class Row:
-    """What the records of all seeds say of one scorer at one place."""
+    """The records of one scorer at one place, for all seeds."""
 
     scorer: str
     by_set: dict[str, dict[int, Record]] = field(default_factory=dict)  # set: seed: record
 
     def seeds(self) -> set[int]:
-        """Give the seeds of which it has a record, be it of a failure."""
+        """Return the seeds that have a record, also of a failure."""
         return {seed for of_set in self.by_set.values() for seed in of_set}
 
     def records(self) -> Iterator[Record]:
@@ -36,18 +36,18 @@ class Row:
             yield from of_set.values()
 
     def value(self, name: str, seed: int, metric: str) -> float:
-        """Give a metric of one set and seed; NaN where it was not measured."""
+        """Return a metric of one set and seed; NaN if it was not measured."""
         record = self.by_set.get(name, {}).get(seed)
         value = None if record is None else record.value(metric)
         return math.nan if value is None else value
 
     def by_stream(self, name: str, seed: int, metric: str) -> Sequence[float]:
-        """Give a metric of one set and model's seed, stream by stream; () if streams were not measured apart."""
+        """Return a metric of one set and model's seed by stream; () for a set that is no stream."""
         record = self.by_set.get(name, {}).get(seed)
         return () if record is None else record.by_stream.get(metric, ())
 
     def signature(self) -> str | None:
-        """Say what the per-sample scores are: equal for scorers that are one under two names, None for a gap."""
+        """Return a digest of all per-sample scores, equal for one scorer under two names; None if some are missing."""
         if not self.by_set or not all(record.scores for record in self.records()):
             return None
         scores = {name: {seed: r.scores for seed, r in seeds.items()} for name, seeds in self.by_set.items()}
@@ -56,28 +56,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Runs:
-    """What the records of one or several runs of a suite say, gathered to be compared."""
+    """The records of one or several runs of a suite."""
 
     suite: str
-    protocol: str  # with the shares of what it mixes, if it does
+    protocol: str  # with the shares of a mixture
     fpr: str  # "fpr95_id" or "fpr95_ood"
     sets: dict[str, str]  # set: group, in the suite's order
-    rows: dict[Place, dict[str, Row]]  # by scorer; one that does not apply has a row without records
+    rows: dict[Place, dict[str, Row]]  # by scorer; a scorer that does not apply has a row without records
     accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
 
 
 def protocols_of(folders: Sequence[Path]) -> list[str]:
-    """List the protocols under which runs have scores; first that in which nothing adapts."""
+    """List the protocols under which runs have scores; the one without adaptation comes first."""
     records = (record for folder in folders for record in read_records(folder))
     found = {record.place[2] for record in records if record.kind == SCORE}
     return sorted(found, key=lambda protocol: (protocol != SEPARATE, protocol))
 
 
 def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
-    """Read runs of one suite under one protocol; of a cell that several hold, the last one's record counts.
+    """Read runs of one suite under one protocol; if several runs hold a cell, the last one's record counts.
 
-    Raises RecordsError for folders without records, with records that must not be compared, and of several protocols
-    where none is named; UnknownNameError for a protocol that is not there.
+    Raises RecordsError for folders without records, for records that must not be compared, and for several protocols
+    if none is named; UnknownNameError for an unknown protocol.
     """
     records = {r.cell_id: r for folder in folders for r in read_records(folder)}
     scores = [record for record in records.values() if record.kind == SCORE]
@@ -102,7 +102,7 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
 def mean_over_sets(row: Row, seed: int, sets: Mapping[str, str], group: str, metric: str) -> float:
     """Average one seed's metric over a group's sets; `all` is the mean of the near mean and the far mean.
 
-    NaN where a set's metric is missing, and where the group has no sets.
+    NaN if a set's metric is missing, and for a group without sets.
     """
     return mean_of_group({name: row.value(name, seed, metric) for name in sets}, sets, group)
 
@@ -131,7 +131,7 @@ def _chosen(protocol: str | None, found: list[str]) -> str:
 
 
 def _accuracies(records: Iterable[Record], protocol: str) -> dict[Place, dict[int, dict[str, Any]]]:
-    """Gather accuracies on ID: of ID test, or of what ID there is in streams that mix, each stream a replicate."""
+    """Gather accuracies on ID: on ID test, or on the ID samples of mixed streams, each stream a replicate."""
     found: dict[Place, dict[int, dict[str, Any]]] = {}
     errors: dict[Place, dict[int, dict[int, list[float]]]] = {}  # of the sets, by model's seed and stream
     for r in records:
@@ -154,7 +154,7 @@ def _accuracies(records: Iterable[Record], protocol: str) -> dict[Place, dict[in
 def _by_place(
     scores: Iterable[Record], manifests: Iterable[Mapping[str, Any]], protocol: str
 ) -> dict[Place, dict[str, Row]]:
-    """Gather the rows of each place; a scorer that does not apply there has a row without records."""
+    """Gather the rows of each place; a scorer that does not apply has a row without records."""
     places: dict[Place, dict[str, Row]] = {}
     for record in scores:
         scorer = str(record.scorer)
@@ -180,7 +180,7 @@ def _cut(record: Record) -> list[Any] | None:
 
 
 def _require_comparable(scores: Sequence[Record]) -> None:
-    """Refuse to put on one board what was not measured alike, and say which."""
+    """Raise RecordsError for records that were measured on different data or streams."""
     require_one_suite(scores, "records")
     streams = {json.dumps([_cut(record), record.seeds.get("stream")]) for record in scores if record.mixture}
     if len(streams) > 1:

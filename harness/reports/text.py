@@ -1,6 +1,6 @@
 """Writes a report in every format: for the terminal, as Markdown, CSV or JSON. The one writer of all reports.
 
-What a report says is gathered in a `Text`: tables of cells for people, with a legend, and numbers at full precision for
+A `Text` is the content of a report: tables of cells for people, with a legend, and numbers at full precision for
 programs.
 """
 
@@ -23,7 +23,7 @@ _UNBOUNDED = 10_000  # characters of a line that goes into a file
 
 
 class Format(StrEnum):
-    """How a report is written."""
+    """The output format of a report."""
 
     table = "table"
     md = "md"
@@ -33,13 +33,13 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of cells, as people read it."""
+    """A table of cells for people."""
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
-    names: Sequence[str]  # the headers of columns that are names: they stand to the left
-    sections: Sequence[int] = ()  # the rows before which a line is drawn
+    names: Sequence[str]  # the headers of columns of names, which are left-aligned
+    sections: Sequence[int] = ()  # numbers of the rows with a line above
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Text:
 
     sheets: Sequence[Sheet]
     legend: Sequence[str]
-    numbers: pd.DataFrame  # what CSV holds
-    content: Mapping[str, Any]  # what JSON holds; frames become lists of objects
-    wide: Sequence[Sheet] = ()  # the tables of a document, if it shows them side by side
+    numbers: pd.DataFrame  # for CSV
+    content: Mapping[str, Any]  # for JSON; frames become lists of objects
+    wide: Sequence[Sheet] = ()  # for documents, if they show the tables side by side
 
 
 def as_csv(text: Text) -> str:
@@ -79,7 +79,7 @@ def as_terminal(text: Text) -> RenderableType:
 
 
 def terminal_table(sheet: Sheet) -> Table:
-    """Draw a table; the columns that are names stand to the left, the others to the right."""
+    """Draw a table: columns of names left-aligned, the others right-aligned."""
     from rich.table import Table
 
     table = Table(title=sheet.title, title_justify="left", header_style="bold", padding=(0, 1))
@@ -105,7 +105,7 @@ def show(text: Text, format: Format) -> None:
 
 
 def draw(drawing: RenderableType) -> None:
-    """Print to the terminal's width; into a file or a pipe, at the drawing's own."""
+    """Print at the terminal's width; into a file or a pipe, at the drawing's full width."""
     from rich.console import Console
     from rich.measure import Measurement
 

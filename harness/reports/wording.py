@@ -1,4 +1,4 @@
-"""How numbers and tables are written: what is missing, shares in per cent, differences, and Markdown."""
+"""Writes numbers and tables: missing values, shares in per cent, differences, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from harness.statistics.metrics import METRICS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pandas as pd
 
 ABSENT = "–"
 FPR_HEADERS = {
     "fpr95_id": "FPR95 (ID positive): share of OOD accepted when 95 % of ID is accepted",
     "fpr95_ood": "FPR95 (OOD positive): share of ID flagged when 95 % of OOD is flagged",
 }
-_TITLES = {
-    "auroc": "AUROC",
-    "fpr95_id": "FPR95 (ID pos.)",
-    "fpr95_ood": "FPR95 (OOD pos.)",
-    "tnr95_id": "TNR95 (ID pos.)",
-    "dtacc": "DTACC",
-    "aupr_in": "AUPR-in",
-    "aupr_out": "AUPR-out",
-    "ap_in": "AP-in",
-    "ap_out": "AP-out",
-}
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows by column."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict(orient="records")]
 
 
 def title_of(metric: str) -> str:
-    """Name a metric as a header does."""
-    return _TITLES.get(metric, metric)
+    """Return the title of a metric for headers."""
+    return METRICS[metric].header if metric in METRICS else metric
 
 
 def is_missing(value: Any) -> bool:
-    """Say whether there is no number: None, NaN or pandas' NA."""
+    """Return whether a value is None, NaN or pandas' NA."""
     import pandas as pd
 
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
@@ -51,7 +48,7 @@ def with_interval(share: Any, low: Any, high: Any) -> str:
 
 
 def difference(value: Any, low: Any, high: Any, digits: int = 2) -> str:
-    """Write a difference of shares in points, with its sign, and its interval where there is one."""
+    """Write a difference of shares in points, with its sign, and its interval if there is one."""
     if is_missing(value):
         return ABSENT
     signed = f"{100 * value:+.{digits}f}"
@@ -64,19 +61,19 @@ def listed(items: Iterable[object]) -> str:
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table, without a line's end behind it."""
+    """Write a Markdown table, without a line break at its end."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
     lines.insert(1, "|" + "---|" * len(headers))
     return "\n".join(lines)
 
 
 def json_of(content: Mapping[str, Any]) -> str:
-    """Write an object at full precision: frames as lists of objects, what is missing as null."""
+    """Write an object at full precision: frames as lists of objects, missing values as null."""
     import pandas as pd
 
     def plain(value: Any) -> Any:
         if isinstance(value, pd.DataFrame):
-            return [{str(key): plain(cell) for key, cell in row.items()} for row in value.to_dict("records")]
+            return [{key: plain(cell) for key, cell in row.items()} for row in rows_of(value)]
         return None if is_missing(value) else value
 
     return json.dumps({key: plain(value) for key, value in content.items()}, indent=2, default=int) + "\n"

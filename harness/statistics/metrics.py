@@ -252,12 +252,12 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "auroc": Metric(auroc, _auroc, "AUROC", higher_is_better=True),
-    "fpr95_id": Metric(fpr95_id, _fpr95_id, "FPR95 (ID positive)", higher_is_better=False),
-    "fpr95_ood": Metric(fpr95_ood, _fpr95_ood, "FPR95 (OOD positive)", higher_is_better=False),
-    "tnr95_id": Metric(tnr95_id, _tnr95_id, "TNR95 (ID positive)", higher_is_better=True),
+    "fpr95_id": Metric(fpr95_id, _fpr95_id, "FPR95 (ID pos.)", higher_is_better=False),
+    "fpr95_ood": Metric(fpr95_ood, _fpr95_ood, "FPR95 (OOD pos.)", higher_is_better=False),
+    "tnr95_id": Metric(tnr95_id, _tnr95_id, "TNR95 (ID pos.)", higher_is_better=True),
     "dtacc": Metric(dtacc, _dtacc, "DTACC", higher_is_better=True),
-    "aupr_in": Metric(aupr_in, _aupr_in, "AUPR (ID positive)", higher_is_better=True),
-    "aupr_out": Metric(aupr_out, _aupr_out, "AUPR (OOD positive)", higher_is_better=True),
-    "ap_in": Metric(ap_in, _ap_in, "AP (ID positive)", higher_is_better=True),
-    "ap_out": Metric(ap_out, _ap_out, "AP (OOD positive)", higher_is_better=True),
+    "aupr_in": Metric(aupr_in, _aupr_in, "AUPR-in", higher_is_better=True),
+    "aupr_out": Metric(aupr_out, _aupr_out, "AUPR-out", higher_is_better=True),
+    "ap_in": Metric(ap_in, _ap_in, "AP-in", higher_is_better=True),
+    "ap_out": Metric(ap_out, _ap_out, "AP-out", higher_is_better=True),
 }

@@ -43,7 +43,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "features").iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "meta"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "meta", "list"])
 def test_a_damaged_entry_is_removed_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,7 +58,7 @@ def test_a_damaged_entry_is_removed_with_a_warning(
     elif damage == "remove":
         file.unlink()
     else:
-        (tmp_path / "features/k/meta.json").write_text("{")
+        (tmp_path / "features/k/meta.json").write_text("{" if damage == "meta" else "[]")
 
     assert cache.load("k") is None
     assert "cache entry k is damaged" in caplog.text

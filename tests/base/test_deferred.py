@@ -11,7 +11,7 @@ import pytest
 import harness
 from harness.base.code import source_digest
 from harness.base.errors import UnknownNameError
-from harness.base.signatures import checked_parameters
+from harness.contract.registry import Registry, offer_taking
 
 
 @pytest.fixture
@@ -34,9 +34,20 @@ def test_it_is_its_target_once_it_is_called() -> None:
     assert "deferred_package.one" not in sys.modules
     assert list(inspect.signature(build).parameters) == ["size", "width"]
     assert build(4, width=2) == 8
-    assert checked_parameters(build, {"width": 5}, owner="it", given=1) == {"width": 5}
-    with pytest.raises(UnknownNameError, match="no parameter of it named 'widht'. Did you mean 'width'?"):
-        checked_parameters(build, {"widht": 5}, owner="it", given=1)
+
+
+def test_its_parameters_are_its_targets(package: Path) -> None:
+    offers = package / "offers.py"
+    offers.write_text(
+        "import harness\n@harness.hookimpl\ndef harness_datasets():\n"
+        "    yield harness.DatasetSpec('it', harness.Deferred('deferred_package.one:build'))\n"
+    )
+    registry = Registry.load([offers])
+    assert offer_taking(registry, "dataset", "it", {"width": 5}).spec.name == "it"
+    with pytest.raises(
+        UnknownNameError, match="no parameter of dataset it named 'widht'. Did you mean 'width'?"
+    ):
+        offer_taking(registry, "dataset", "it", {"widht": 5})
 
 
 def test_its_code_is_its_targets_module_and_no_neighbours(package: Path) -> None:

@@ -26,6 +26,7 @@ from harness.data.streams import Stream
 from harness.engine.clock import Clock
 from harness.engine.evaluation import Job
 from harness.engine.runner import Run, RunOptions
+from harness.engine.sets import OpenSets
 from harness.engine.workbench import Workbench
 from harness.evaluations import KINDS
 from harness.evaluations.run import plan_suite
@@ -130,6 +131,25 @@ def test_a_changed_input_changes_its_keys_and_no_others(
     after = keys(inputs, tmp_path / "after")
 
     assert {key for key in before if before[key] != after[key]} == expected
+
+
+def test_a_workers_key_follows_its_inputs_parameters_data_and_code(toy_suite: dict[str, Any]) -> None:
+    plan = plan_suite(toy_suite, Registry.load([TOY_PLUGIN]), source="toy.toml")
+    unused: Any = None
+    job = Job(plan, plan.models[0], unused, OpenSets(plan), unused)
+    worker = plan.named("scorers")[0]
+    spec, offered = worker.offered.spec, worker.offered
+    others = [
+        replace(worker, params={"sign": 2.0}),
+        replace(worker, offered=replace(offered, version="99")),
+        replace(worker, offered=replace(offered, spec=replace(spec, name="other"))),
+        replace(worker, offered=replace(offered, spec=replace(spec, needs={"logits", "train"}))),
+        replace(worker, offered=replace(offered, spec=replace(spec, build=lambda: None))),
+    ]
+    found = [job.key(worker, "features"), job.key(worker, "other features")]
+    found += [job.key(other, "features") for other in others]
+    assert len(set(found)) == len(found)
+    assert job.key(replace(worker, label="renamed"), "features") == found[0]
 
 
 def test_a_librarys_version_changes_every_key(

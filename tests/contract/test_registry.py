@@ -210,8 +210,14 @@ def test_an_unknown_name_suggests_the_nearest_and_lists_what_is_installed() -> N
 def test_a_name_with_an_argument_finds_its_family_and_no_other() -> None:
     registry = Registry.load()
     assert registry.get("dataset", "hf:anything").spec.name == "hf"
-    with pytest.raises(UnknownNameError):
-        registry.get("dataset", "digits:anything")
+    for kind, name in (
+        ("dataset", "digits:x"),
+        ("scorer", "gen:x"),
+        ("suite", "digits:x"),
+        ("probe", "er:x"),
+    ):
+        with pytest.raises(UnknownNameError):
+            registry.get(kind, name)
 
 
 def test_harness_scorer_builds_by_name_and_refuses_an_unknown_parameter() -> None:

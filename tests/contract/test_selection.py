@@ -94,6 +94,10 @@ def test_parts_that_share_images_are_refused_with_the_count(toy_suite: dict[str,
         ({"params": {"classes": 1}}, "'levels' has one class only"),
         ({"params": {"count": 0}}, "is empty"),
         ({"classes": [0, 9]}, r"no samples of classes \[9\]"),
+        (
+            {"params": {"classes": 2, "count": 4}, "validation": {"holdout": 0.9}, "train": {"limit": 2}},
+            "train of dataset 'levels' is empty",
+        ),
         ({"test": {"split": "tset"}}, "levels has no split 'tset'. Valid: train, validation, test"),
     ],
 )

@@ -19,8 +19,7 @@ from toys import run_suite
 from harness import cli
 from harness.base.errors import InputError, RecordsError, UnknownNameError
 from harness.reports import text
-from harness.reports.contrast import Contrast, contrast
-from harness.reports.contrast_text import contrast_text, legend
+from harness.reports.contrast import Contrast, contrast, contrast_text, legend
 
 SETS = {"close": "near", "closer": "near", "bright": "far", "fog": "csid"}
 A, B = "plain-1.0/first", "iso.max-plus/second(k=2)"
@@ -308,7 +307,7 @@ def test_of_many_gaps_the_first_are_named_and_the_others_counted(
 def test_a_scorer_that_does_not_apply_is_refused(values: dict[str, Values], tmp_path: Path) -> None:
     absent = {"model": "plain-1.0", "adapter": "source", "protocol": "separate", "scorer": "linear-only"}
     folder = run_of(tmp_path / "run", values, not_applicable=[absent])
-    with pytest.raises(InputError, match=r"plain-1\.0/linear-only does not apply: the model does not offer"):
+    with pytest.raises(InputError, match=r"plain-1\.0/linear-only does not apply: the model lacks a need"):
         contrast(folder, "plain-1.0/linear-only", B)
 
 

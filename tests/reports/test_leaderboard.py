@@ -126,7 +126,7 @@ def test_over_seeds_the_mean_has_students_interval_and_few_seeds_decide_nothing(
     assert row["close_auroc_lo"] == pytest.approx(values.mean() - reach, abs=1e-9)
     assert set(board.frame["rank_best"]) == {1}
     assert set(board.frame["rank_worst"]) == {2}
-    assert "network: 3 seeds decide no rank; 5 or more do" in board.notes
+    assert "network: 3 seeds are too few for ranks; give 5 or more" in board.notes
 
 
 def test_a_failed_cell_leaves_its_mean_empty_and_unranked(toy_suite: dict[str, Any], tmp_path: Path) -> None:

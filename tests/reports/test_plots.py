@@ -406,7 +406,7 @@ def test_the_command_says_what_it_drew_and_takes_every_option(
         (["hits", "out", "-o", "a.png"], "no kind of picture named 'hits'. Did you mean 'hist'? Valid:"),
         (["hist", "out", "-o", "a.jpg"], "no picture format named '.jpg'. Did you mean '.png'? Valid: .pdf"),
         (["hist", "out", "-o", "picture"], "no picture format named 'picture'. Valid: .pdf, .png, .svg"),
-        (["hist", "out", "-o", "absent/a.png"], "the folder 'absent' of the picture is not there"),
+        (["hist", "out", "-o", "absent/a.png"], "the folder 'absent' of the picture does not exist"),
         (["hist", "absent", "-o", "a.png"], "'absent' is no run's folder"),
         (
             ["roc", "out", "-o", "a.png", "--model", "netwrk"],
@@ -459,7 +459,7 @@ def test_scores_that_are_gone_are_named_with_the_run_that_makes_them_again_and_n
     ran: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(ran / "scores")
-    with pytest.raises(RecordsError, match=r"are gone, .*: ood-harness run toy --out NEW"):
+    with pytest.raises(RecordsError, match=r"are gone; .*: ood-harness run toy --out NEW"):
         draw("hist", ran, tmp_path / "a.png", Choice())
     assert not (ran / "scores").exists()
 

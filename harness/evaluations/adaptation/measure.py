@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.base.errors import describe
 from harness.data.sets import CSID
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
-from harness.engine.guard import Failure, describe
+from harness.engine.guard import Failure
 from harness.evaluations.adaptation import section
 from harness.evaluations.adaptation.prepared import Prepared
 from harness.evaluations.adaptation.protocols import PROTOCOLS

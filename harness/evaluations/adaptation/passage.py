@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError
+from harness.base.seeding import repeatable_kernels
 from harness.contract.features import Adapted, Features
-from harness.models.extract import deterministic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class Passage:
         Raises InputError if the model diverges, and if the adapter does not answer each batch once.
         """
         left = sum(len(stream.batches()) for stream in streams)
-        with deterministic():
+        with repeatable_kernels():
             for adapted in self._adapter.adapt(self.classifier, self._batches(streams)):
                 step = self._step(self._next(adapted), adapted)
                 self._counts.forwarded += len(step.met.positions)
@@ -73,7 +73,7 @@ class Passage:
 
     def forward_all(self, stream: Stream) -> Iterator[tuple[Met, Features]]:
         """Forward a stream through the adapted model, without learning."""
-        with deterministic():
+        with repeatable_kernels():
             for met in self._met(stream):
                 yield met, self._forward(met.images)
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from harness.base.errors import InputError, unknown_name
 from harness.base.toml import Table
-from harness.data.mixtures import Mixture
+from harness.data.mixtures import Mixer, Mixture
 from harness.data.sets import CSID
 from harness.engine.plan import Planned, taken
 from harness.engine.suite import Named, PluginEntry, Section, Suite
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.contract.registry import Registry
+    from harness.engine.evaluation import Job
     from harness.engine.plan import Plan
 
 
@@ -192,3 +193,9 @@ def _shares(suite: Suite) -> list[tuple[float, float, float]]:
 
 def _corrupts_id(suite: Suite) -> bool:
     return any(entry.corrupts_id for entry in suite.shift)
+
+
+def mixer(job: Job) -> Mixer:
+    """Return the maker of a run's mixed streams, with the size and batches of the suite's [adaptation]."""
+    suite, test = job.plan.suite, job.sets.id_data.test
+    return Mixer(test, job.plan.registry, batch_size(suite), settings(suite).size)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.base.errors import InputError
-from harness.base.signatures import checked_parameters
 from harness.contract.features import Estimate
+from harness.contract.registry import offer_taking
 from harness.contract.specs import FEATURE_FIELDS, PEER
 from harness.data.opening import open_shifted
 from harness.data.sets import CALIBRATION, CLEAN, CSID, calibration_entries
@@ -21,7 +21,7 @@ from harness.evaluations import measures
 from harness.evaluations.estimation.section import EstimationSection, settings
 from harness.evaluations.estimation.table import estimate_table, estimate_text
 from harness.evaluations.table_report import TableReport
-from harness.models.unlabelled import unlabelled
+from harness.models.decoded import unlabelled
 from harness.reports.record import ESTIMATE, ID
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ class Estimation(Evaluation[EstimateCell]):
     def check(self, plan: Plan) -> None:
         """Raise HarnessError for an unknown shift of validation data."""
         for entry in calibration(plan) if plan.named("estimators") else ():
-            offered = plan.registry.get("dataset", entry.dataset)
-            checked_parameters(offered.spec.build, entry.params, owner=f"dataset {entry.dataset}", given=1)
+            offer_taking(plan.registry, "dataset", entry.dataset, entry.params)
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[EstimateCell]:
         """Yield every estimator on every target."""

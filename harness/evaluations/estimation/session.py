@@ -13,14 +13,14 @@ import numpy as np
 
 from harness.base import digests
 from harness.base.cache import Cache, default_root
-from harness.base.errors import DatasetError, HarnessError, InputError
+from harness.base.errors import DatasetError, HarnessError, InputError, describe
 from harness.base.progress import progress_bar
-from harness.contract.registry import Registry
+from harness.contract.registry import Registry, names_where
 from harness.data.opening import calibration_sets, open_dataset, open_id
 from harness.data.sets import calibration_entries
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
-from harness.engine.guard import Failure, describe
+from harness.engine.guard import Failure
 from harness.engine.loading import Loader
 from harness.engine.plan import Planned, PlannedModel
 from harness.engine.suite import load_id
@@ -71,10 +71,8 @@ def estimate(model: str, data: str, options: EstimateOptions, *, plugins: Sequen
     A curve turns an estimator's score into an accuracy: a kept curve of this model, or one that is fitted now on
     labelled ID data under the shifts that are set aside for calibration, and kept.
 
-    Raises:
-        HarnessError: an unknown model, dataset or estimator, an image that cannot be read, a kept curve of another
-            model, and a named estimator that does not apply.
-
+    Raises HarnessError for an unknown model, dataset or estimator, an image that cannot be read, a kept curve of
+    another model, and a named estimator that does not apply.
     """
     registry = Registry.load(plugins)
     return _Session(model, data, options, registry).guesses()
@@ -133,11 +131,10 @@ class _Session:
     @cached_property
     def _model_name(self) -> str:
         """The model as a suite names it: FAMILY:NAME; by default a folder, if it is one, else a recipe."""
-        families = self.registry.names("model")
-        if self.model.partition(":")[0] in families:
+        if self.model.partition(":")[0] in self.registry.names("model"):
             return self.model
         takes = "folder" if Path(self.model).is_dir() else "recipe"
-        fitting = [name for name in families if self.registry.get("model", name).spec.takes == takes]
+        fitting = names_where(self.registry, "model", lambda spec: spec.takes == takes)
         return f"{fitting[0]}:{self.model}" if fitting else self.model
 
     @cached_property
@@ -177,9 +174,8 @@ class _Session:
 
     def _open(self, name: str, split: str | None) -> Selection:
         """Open a dataset by the name that a plugin gave it, or a folder by the plugin that opens folders."""
-        families = self.registry.names("dataset")
-        if name.partition(":")[0] not in families:
-            folders = [f for f in families if self.registry.get("dataset", f).spec.opens_folders]
+        if name.partition(":")[0] not in self.registry.names("dataset"):
+            folders = names_where(self.registry, "dataset", lambda spec: spec.opens_folders)
             name = f"{folders[0]}:{name}" if folders else name
         return open_dataset(name, name, self.registry, split=split)
 

@@ -11,8 +11,14 @@ from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable,
 from harness.engine.guard import Failure, attempt
 from harness.evaluations import measures
 from harness.evaluations.adaptation.prepared import Prepared
-from harness.evaluations.adaptation.section import adapter_needs, adapters, batch_size, mixtures, settings
-from harness.evaluations.mixing import mixer
+from harness.evaluations.adaptation.section import (
+    adapter_needs,
+    adapters,
+    batch_size,
+    mixer,
+    mixtures,
+    settings,
+)
 from harness.evaluations.mixtures.trace import traced
 from harness.evaluations.scores.features import score_features
 from harness.reports.record import ADAPTATION, SCORE, SEPARATE

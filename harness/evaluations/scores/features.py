@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.base.errors import InputError
+from harness.base.errors import InputError, describe
 from harness.contract.specs import FEATURE_FIELDS
-from harness.engine.guard import Failure, describe
+from harness.engine.guard import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from harness.contract.protocols import Scorer
     from harness.engine.clock import Clock
     from harness.engine.plan import Planned
-
-_NEVER_SCORED_ON = frozenset({"labels"})  # labels are for fitting
-_IDENTITY = frozenset({"ids"})
 
 
 def score_features(
@@ -76,7 +73,7 @@ def _versions(chunk: Features) -> list[int]:
 def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
     import torch
 
-    allowed = ((planned.needs & FEATURE_FIELDS) - _NEVER_SCORED_ON) | _IDENTITY
+    allowed = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}  # labels are for fitting only
     scores = scorer.score(chunk.only(allowed))
     if not isinstance(scores, torch.Tensor):
         raise InputError(f"scores are a {type(scores).__name__}. Give a tensor with one score per sample")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.base.cache import write_atomically
+from harness.reports.board_text import as_csv, as_markdown, as_terminal, joined
+from harness.reports.leaderboard import leaderboards
 from harness.reports.record import SCORE
-from harness.reports.records import read_records
+from harness.reports.records import holds, read_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,24 +21,19 @@ class Boards:
     """One leaderboard per protocol."""
 
     def write(self, folder: Path) -> None:
-        """Write leaderboard.csv, leaderboard.md and leaderboard.parquet."""
-        from harness.reports.board_text import write_boards
-
-        write_boards(folder)
+        """Write leaderboard.csv, .md and .parquet beside the records; nothing if no scorer applied."""
+        if holds(folder, SCORE):
+            boards = leaderboards([folder])
+            write_atomically(folder / "leaderboard.csv", as_csv(*boards))
+            write_atomically(folder / "leaderboard.md", as_markdown(*boards))
+            joined(boards).to_parquet(folder / "leaderboard.parquet", index=False)
 
     def draw(self, folder: Path, *, width: int) -> list[RenderableType]:
         """Draw the leaderboards; none if every score failed."""
-        from harness.reports.board_text import as_terminal
-        from harness.reports.leaderboard import leaderboards
-
         if not any(r.kind == SCORE and not r.error for r in read_records(folder)):
             return []
         return [as_terminal(board, width=width) for board in leaderboards([folder])]
 
     def frame(self, folder: Path) -> pd.DataFrame | None:
         """Return the leaderboards' rows."""
-        from harness.reports.board_text import joined
-        from harness.reports.leaderboard import leaderboards
-        from harness.reports.records import holds
-
         return joined(leaderboards([folder])) if holds(folder, SCORE) else None

@@ -18,7 +18,7 @@ from harness.evaluations.scores.features import checked_scores, score_features
 from harness.evaluations.scores.report import Boards
 from harness.evaluations.scores.section import ScoreSection, planned_scorers
 from harness.reports.record import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON
-from harness.reports.records import read_paired
+from harness.reports.records import read_paired, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,7 +123,7 @@ class Scoring(Sitting[ScoreCell]):
     def _restore(self, scores: Outcomes, label: str, name: str) -> bool:
         import torch
 
-        array = self.job.folder.load_scores(name)
+        array = read_scores(self.job.folder.path, name)
         if array is not None:
             scores[label] = torch.from_numpy(array).to(self.bench.loaded.device)
         return array is not None

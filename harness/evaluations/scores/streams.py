@@ -15,12 +15,12 @@ from harness.data.sets import CSID
 from harness.engine.evaluation import Evaluation, Measured, Sitting
 from harness.engine.guard import Failure, attempt
 from harness.evaluations import measures
-from harness.evaluations.adaptation.section import settings
-from harness.evaluations.mixing import mixer
+from harness.evaluations.adaptation.section import mixer, settings
 from harness.evaluations.scores.features import checked_scores
 from harness.evaluations.scores.scoring import ScoreCell, score_cells
-from harness.models.unlabelled import unlabelled
+from harness.models.decoded import unlabelled
 from harness.reports.record import SCORE, TRANSDUCTIVE
+from harness.statistics import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,7 +93,7 @@ class Transducing(Sitting[ScoreCell]):
         _require_shapes(found, len(target))
         bench.clock.count(scorer.label, on=cell.on, forwards=found.forwards, backwards=found.backwards)
         sides = {name: _sides(scores, stream) for name, scores in found.variants.items()}
-        beside = Beside(dict(found.facts), {name: measures.auroc(*pair) for name, pair in sides.items()})
+        beside = Beside(dict(found.facts), {name: metrics.auroc(*pair) for name, pair in sides.items()})
         checked = checked_scores(found.scores.double())
         return (checked if isinstance(checked, Failure) else _sides(checked, stream)), beside
 

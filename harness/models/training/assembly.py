@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from harness.base.digests import digest
-from harness.base.errors import HarnessError, InputError
+from harness.base.errors import HarnessError, InputError, describe, one_line
 from harness.base.seeding import seeded
-from harness.base.signatures import checked_parameters
+from harness.contract.registry import names_where, offer_taking
 from harness.contract.specs import AUXILIARY, Model, ModelRequest
 
 if TYPE_CHECKING:
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 
 # Errors that libraries raise for invalid hyperparameters and configurations.
 BUILDING_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,20 +45,14 @@ class Blueprint:
     catalogue: Catalogue
 
     def __post_init__(self) -> None:
-        offered = self.catalogue.get("model", self.architecture.name)
+        offered = offer_taking(self.catalogue, "model", self.architecture.name, self.architecture.params)
         if not offered.spec.architecture:
-            valid = [
-                n for n in self.catalogue.names("model") if self.catalogue.get("model", n).spec.architecture
-            ]
+            valid = names_where(self.catalogue, "model", lambda spec: spec.architecture)
             raise InputError(
                 f"the model {self.architecture.name!r} is not an architecture, so it cannot be trained. "
                 f"Valid: {', '.join(valid)}"
             )
-        owner = f"model {self.architecture.name}"
-        checked_parameters(offered.spec.build, self.architecture.params, owner=owner, given=1)
-        found = self.catalogue.get("objective", self.objective.name)
-        owner = f"objective {self.objective.name}"
-        checked_parameters(found.spec.build, self.objective.params, owner=owner)
+        offer_taking(self.catalogue, "objective", self.objective.name, self.objective.params)
 
     @property
     def source(self) -> str:
@@ -125,8 +113,9 @@ def require_usable(model: Model, blueprint: Blueprint) -> None:
             logits = classifier.forward_head(features)
             by_head = classifier.get_classifier()(classifier.forward_head(features, pre_logits=True))
         except BUILDING_ERRORS as error:
-            text = " ".join(str(error).split())
-            raise InputError(f"the model {name!r} cannot forward images of {size}: {text}") from None
+            raise InputError(
+                f"the model {name!r} cannot forward images of {size}: {one_line(error)}"
+            ) from None
     outputs = blueprint.num_outputs if model.num_classes else by_head.shape[-1]
     fits = isinstance(logits, torch.Tensor) and logits.shape == (1, outputs)
     if not fits or not torch.allclose(logits, by_head, rtol=1e-4, atol=1e-5):
@@ -160,5 +149,4 @@ def _guarded(owner: str, build: Any, *arguments: Any, **params: Any) -> Any:
     except HarnessError:
         raise
     except BUILDING_ERRORS as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"{owner} cannot be built: {type(error).__name__}: {text}") from None
+        raise InputError(f"{owner} cannot be built: {describe(error)}") from None

@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.base import errors
 from harness.base.cache import sync
 from harness.base.errors import InputError
 from harness.contract.preprocessing import Preprocessing
@@ -31,15 +32,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 FACTS = (
-    "objective",
-    "recipe",
-    "recipe_digest",
-    "data_digest",
-    "outliers",
-    "seed",
-    "epoch",
-    "validation_accuracy",
-)
+    "objective", "recipe", "recipe_digest", "data_digest", "outliers", "seed", "epoch", "validation_accuracy",
+)  # fmt: skip
 
 
 class UnreadableError(InputError):
@@ -64,9 +58,7 @@ def load_checkpoint(
     try:
         model = _rebuilt(config, catalogue) if "builder" in config or unmarked is None else unmarked(config)
     except BUILDING_ERRORS as error:
-        raise InputError(
-            f"{folder / CONFIG} does not describe a model: {type(error).__name__}: {_one_line(error)}"
-        ) from None
+        raise InputError(f"{folder / CONFIG} does not describe a model: {errors.describe(error)}") from None
     weights = _read_weights(folder / WEIGHTS, config.get("weights_digest"))
     _fill(model.classifier, weights, folder / WEIGHTS)
     facts = {key: config[key] for key in FACTS if key in config}
@@ -152,9 +144,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UnreadableError(f"cannot read {path}: {_one_line(error)}") from None
+        raise UnreadableError(f"cannot read {path}: {errors.one_line(error)}") from None
     except ValueError as error:
-        raise InputError(f"cannot read {path}: {_one_line(error)}") from None
+        raise InputError(f"cannot read {path}: {errors.one_line(error)}") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} holds a {type(config).__name__}. It must be a JSON object")
     return config
@@ -170,9 +162,9 @@ def _read_weights(path: Path, expected: str | None) -> dict[str, Tensor]:
             raise InputError(f"{path} is damaged: its digest is not the one in {CONFIG}. Fetch it again")
         return load(content)
     except OSError as error:
-        raise UnreadableError(f"cannot read {path}: {_one_line(error)}") from None
+        raise UnreadableError(f"cannot read {path}: {errors.one_line(error)}") from None
     except SafetensorError as error:
-        raise InputError(f"cannot read {path}: {_one_line(error)}. Fetch it again") from None
+        raise InputError(f"cannot read {path}: {errors.one_line(error)}. Fetch it again") from None
 
 
 def _fill(classifier: Any, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -206,7 +198,3 @@ def _digest(content: bytes) -> str:
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     sync(path)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from harness.base.digests import digest
-from harness.base.errors import InputError, PluginError
+from harness.base.errors import InputError
 from harness.base.toml import Table, parse, read_toml
 from harness.contract.preprocessing import Preprocessing
+from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, Part
 
 if TYPE_CHECKING:
@@ -163,14 +163,7 @@ def load_recipe(name_or_path: str, catalogue: Catalogue) -> Recipe:
             raise InputError(f"the recipe {path.name} is based on itself: {' → '.join([*seen, base])}")
         seen.append(base)
         content = {**read_toml(catalogue.path("recipe", base), "recipe"), **content}
-    if "objective" not in content and (default := _default_objective(catalogue)):
-        content["objective"] = default
+    defaults = names_where(catalogue, "objective", lambda spec: spec.is_default)
+    if "objective" not in content and defaults:
+        content["objective"] = defaults[0]
     return parse(Recipe, content, source=path.name, parts=_PARTS)
-
-
-def _default_objective(catalogue: Catalogue) -> str | None:
-    for name in catalogue.names("objective"):
-        with contextlib.suppress(PluginError):  # two plugins offer it
-            if catalogue.get("objective", name).spec.is_default:
-                return name
-    return None

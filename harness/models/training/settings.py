@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.base.errors import InputError, unknown_name
+from harness.base.errors import InputError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,9 +69,8 @@ def _settings_explained(kind: str, name: str, params: Mapping[str, Any]) -> Iter
     try:
         yield
     except (AssertionError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
         raise InputError(
-            f"the {kind} {name!r} cannot be made with {kind}_params = {dict(params)}: {text}"
+            f"the {kind} {name!r} cannot be made with {kind}_params = {dict(params)}: {one_line(error)}"
         ) from None
 
 

@@ -6,14 +6,12 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.base.cache import sync
+from harness.base.cache import sync, write_atomically
 from harness.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,19 +53,10 @@ class StateFile:
         data = save(plain, metadata={"content": text, "digest": _digest(plain, text)})
         for _ in range(_TRIES):  # another process that finishes the same training removes the folder
             with contextlib.suppress(FileNotFoundError):
-                self._replace(data)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, data)
+                sync(self.path.parent)
                 return
-
-    def _replace(self, data: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        try:
-            temporary.write_bytes(data)
-            sync(temporary)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync(self.path.parent)
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
         """Return the saved tensors and values; None if there are none or the file is damaged."""

@@ -1,4 +1,4 @@
-"""Pictures of a run's scores: which records are shown, and the arrays that are drawn, from the folder alone."""
+"""The data of pictures of a run's scores: the chosen records, and the arrays to draw, from the folder alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NARROWEST = 1e-280  # a range whose bins still have a density that float64 can 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a run is shown; None and () leave it to the picture."""
+    """The chosen part of a run; None and () are the picture's defaults."""
 
     model: str | None = None
     seed: int | None = None
@@ -49,7 +49,7 @@ class Scored:
 
     @property
     def title(self) -> str:
-        """Whose scores these are."""
+        """The suite, the model and the seed."""
         return f"{self.suite}: {self.model} (seed {self.seed})"
 
     @property
@@ -58,12 +58,12 @@ class Scored:
         return PurePath(next(iter(self.cells.values())).id).name
 
     def has(self, scorer: str, name: str) -> bool:
-        """Say whether the scorer was measured on the set."""
+        """Return whether there are per-sample scores of the scorer on the set."""
         record = self.cells.get((scorer, name))
         return record is not None and bool(record.scores) and TRANSDUCTIVE not in record.flags
 
     def record(self, scorer: str, name: str) -> Record:
-        """Return a measured cell's record; raise RecordsError where it failed or was not run."""
+        """Return a measured cell's record. Raises RecordsError if it failed or was not run."""
         record = self.cells.get((scorer, name))
         if record is None or not record.scores:
             reason = record.error if record else "it was not run"
@@ -83,7 +83,7 @@ class Scored:
         scores = read_scores(self.folder, name)
         if scores is None:
             path = self.folder / SCORES / f"{name}.npy"
-            state = "are damaged" if path.exists() else "are gone, as of every board that was committed"
+            state = "are damaged" if path.exists() else "are gone; committed boards have none"
             raise RecordsError(
                 f"the scores {str(path)!r} {state}. Run the suite into a new folder and plot that: "
                 f"ood-harness run {self.suite} --out NEW"
@@ -94,10 +94,7 @@ class Scored:
 def read_scored(folder: Path, choice: Choice) -> Scored:
     """Read the records of the chosen model and seed.
 
-    Raises:
-        RecordsError: a folder without score records.
-        UnknownNameError: a model, seed, scorer or set that has none.
-
+    Raises RecordsError for a folder without score records, UnknownNameError for an unknown model, seed, scorer or set.
     """
     records = [r for r in read_records(folder) if r.kind == SCORE and r.place[1:] == (SOURCE, SEPARATE)]
     if not records:
@@ -107,7 +104,7 @@ def read_scored(folder: Path, choice: Choice) -> Scored:
     model = one_of("model", choice.model, models)
     seed = one_of("seed", choice.seed, sorted({r.seed for r in records if r.model == model}))
     cells = {(str(r.scorer), r.on): r for r in records if (r.model, r.seed) == (model, seed)}
-    ranked = [row["scorer"] for row in board.rows if row["model"] == model and _is_unadapted(row)]
+    ranked = [row["scorer"] for row in board.rows if place_of(row) == (model, SOURCE, SEPARATE)]
     scorers = [scorer for scorer in ranked if any(scorer == of_cell for of_cell, _ in cells)]
     for kind, names, valid in (("scorer", choice.scorers, scorers), ("set", choice.sets, board.sets)):
         for name in names:
@@ -116,9 +113,9 @@ def read_scored(folder: Path, choice: Choice) -> Scored:
 
 
 def histograms(folder: Path, choice: Choice, *, log: bool = False) -> drawing.Histograms:
-    """Compute the densities of ID's and each set's scores, one panel a scorer.
+    """Compute the densities of ID's and each set's scores, one panel per scorer.
 
-    By default the scorer that leads the board, on every near and far set that it was measured on.
+    By default the best scorer on the board, on every near and far set on which it was measured.
     """
     scored = read_scored(folder, choice)
     sets = chosen_sets(choice, scored.groups)
@@ -152,14 +149,14 @@ def shared_edges(samples: Sequence[Array], bins: int = BINS) -> Array:
     finite = scores[np.isfinite(scores)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     scale = max(abs(low), abs(high))
-    if high - low <= max(1e-9 * scale, _NARROWEST):  # one value, which shall stand in the middle
+    if high - low <= max(1e-9 * scale, _NARROWEST):  # one value: put it in the middle
         low, high = low - max(0.5, 1e-6 * scale), high + max(0.5, 1e-6 * scale)
     edges: Array = np.linspace(low, high, bins + 1)
     return edges
 
 
 def density(scores: Array, edges: Array) -> Array:
-    """Return the share of scores in each bin over its width, (B,); infinite ones count in the outermost bins."""
+    """Return the share of scores in each bin over its width, (B,); infinite scores count in the outermost bins."""
     import numpy as np
 
     counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
@@ -168,7 +165,7 @@ def density(scores: Array, edges: Array) -> Array:
 
 
 def rocs(folder: Path, choice: Choice, *, log: bool = False) -> drawing.RocPanels:
-    """Compute ROC curves, one panel a set and one curve a scorer; scorers of equal scores share a curve.
+    """Compute ROC curves, one panel per set and one curve per scorer; scorers with equal scores share a curve.
 
     By default every scorer that was measured, on the suite's first set.
     """
@@ -199,8 +196,8 @@ def _curves(scored: Scored, scorers: Sequence[str], name: str) -> list[drawing.C
 def roc_points(id_scores: Array, ood_scores: Array) -> tuple[Array, Array]:
     """Return the shares of ID and of OOD at or above every threshold, (P,) each: OOD is the positive class.
 
-    One point for each distinct score, from the largest down, after the origin; so ties make a slope, and the area
-    below is the AUROC.
+    One point per distinct score, from the largest down, after the origin. So ties make a slope, and the area below is
+    the AUROC.
     """
     import numpy as np
 
@@ -218,7 +215,7 @@ def roc_points(id_scores: Array, ood_scores: Array) -> tuple[Array, Array]:
 
 
 def one_of(kind: str, given: str | int | None, valid: Sequence[Any]) -> Any:
-    """Return what was given where it is valid, the first valid one where nothing was given."""
+    """Return the given name if it is valid; without one, the first valid name."""
     if given is None:
         return valid[0]
     if given not in valid:
@@ -227,21 +224,17 @@ def one_of(kind: str, given: str | int | None, valid: Sequence[Any]) -> Any:
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Drop what was named before."""
+    """Drop repeated names."""
     return list(dict.fromkeys(names))
 
 
 def chosen_sets(choice: Choice, groups: Mapping[str, str]) -> list[str]:
-    """Return the sets that were named; without any, the OOD sets, or all where there is shifted ID alone."""
+    """Return the named sets; without any, the OOD sets, or all sets if there is shifted ID only."""
     ood = [name for name, group in groups.items() if group != CSID]
     return distinct(choice.sets) or ood or list(groups)
 
 
 def _in_order(models: set[str], manifest: Mapping[str, Any]) -> list[str]:
-    """Put models into the suite's order; those that the last run did not know come after."""
+    """Sort models in the suite's order; models that are not in the last run come after."""
     known = [entry.rpartition(" (seed ")[0] for entry in manifest.get("models", {})]
     return distinct([*(model for model in known if model in models), *sorted(models)])
-
-
-def _is_unadapted(record: Mapping[str, Any]) -> bool:
-    return place_of(record)[1:] == (SOURCE, SEPARATE)

@@ -1,18 +1,17 @@
 """Draws pictures from arrays: histograms, ROC curves and scatters, the same bytes for the same input.
 
-matplotlib is used by its objects alone, under a style of its own, so that neither the reader's settings nor another
-picture in the same process changes a line.
+matplotlib is used by its objects, not by pyplot, with the harness's own style. So neither the user's settings nor
+another picture in the same process changes a line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import sync
+from harness.base.cache import write_atomically
 from harness.base.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Inches = tuple[float, float]
 
-# What a file says of itself, without the time at which it was written.
+# Metadata of the files, without the time of writing.
 _METADATA: Mapping[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
@@ -42,34 +41,25 @@ _STYLE: Mapping[Any, Any] = {
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,  # a reader's programme can edit the text; journals refuse Type 3
+    "pdf.fonttype": 42,  # keeps text editable; journals refuse Type 3
     "savefig.dpi": 200,
     "svg.hashsalt": "ood-harness",
-    "text.parse_math": False,  # a name may hold a dollar sign
+    "text.parse_math": False,  # a name may contain a dollar sign
 }
 
 ID_COLOUR = "#0072b2"
-# Okabe and Ito's colours, which differ under every kind of colour blindness, without blue and the faint yellow; then
-# two of Tol's.
+# Okabe and Ito's colours, distinct under every kind of colour blindness, without blue and the faint yellow; then two of
+# Tol's.
 _COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#d55e00", "#000000", "#56b4e9", "#882255", "#999933")
-# Petroff's ten colours for points (arXiv:2107.02270), chosen for the same.
+# Petroff's ten colours for points (arXiv:2107.02270), distinct in the same way.
 _CLASS_COLOURS = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#92dadd",
-)
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
 _GROUP_LINES: Mapping[str, str] = {"near": "-", "far": "--", "csid": ":"}
 _LINES = ("-", "--", ":", "-.")
 _COLUMNS = 3  # panels side by side; more would be too small on paper
 _ABOVE = 0.3  # inches between the panels and the picture's title
-_PLAIN = "{x:g}"  # for logarithmic axes, since text is not read as mathematics
+_PLAIN = "{x:g}"  # for logarithmic axes, since mathematical text is off
 _CHARACTER = 0.065  # inches, about, of a legend's letter
 _LABELLED_CLASSES = 20  # beyond, the classes' numbers would cover the points
 
@@ -85,7 +75,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Histograms:
-    """One panel a scorer."""
+    """One panel per scorer."""
 
     title: str
     id_name: str
@@ -106,7 +96,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class RocPanels:
-    """One panel a set, with one curve a scorer."""
+    """One panel per set, with one curve per scorer."""
 
     title: str
     panels: Mapping[str, Sequence[Curve]]  # by panel's title
@@ -115,36 +105,30 @@ class RocPanels:
 
 @dataclass(frozen=True, eq=False)
 class Scatters:
-    """One panel an OOD set, over the same ID points: positions in the plane."""
+    """One panel per OOD set, over the same ID points: positions in the plane."""
 
     title: str
     id_points: Array  # (N, 2)
     classes: NDArray[np.int64]  # (N,)
     ood_points: Mapping[str, Array]  # by panel's title, (M, 2) each
-    axes: tuple[str, str] = ("", "")  # what the coordinates are; "" where they are nothing of their own
+    axes: tuple[str, str] = ("", "")  # titles of the axes; "" if coordinates have no meaning
 
 
 Picture = Histograms | RocPanels | Scatters
 
 
 def require_writable(path: Path) -> None:
-    """Raise where the file's name says no format that can be drawn, or its folder is not there.
-
-    Raises:
-        UnknownNameError: another suffix than .png, .svg or .pdf.
-        InputError: no such folder.
-
-    """
+    """Raise UnknownNameError for a suffix other than .png, .svg or .pdf, InputError if the folder does not exist."""
     if path.suffix.lower() not in _METADATA:
         raise unknown_name("picture format", path.suffix or path.name, _METADATA, valid_label="Valid")
     if not path.parent.is_dir():
         raise InputError(
-            f"the folder {str(path.parent)!r} of the picture is not there. Make it, or name another with -o"
+            f"the folder {str(path.parent)!r} of the picture does not exist. Make it, or name another with -o"
         )
 
 
 def write(picture: Picture, path: Path) -> None:
-    """Draw a picture into a .png, .svg or .pdf file: readers see the old or the new one, never a part."""
+    """Draw a picture into a .png, .svg or .pdf file: readers see the old or the new file, never a part."""
     require_writable(path)
     suffix = path.suffix.lower()
     buffer = io.BytesIO()
@@ -153,13 +137,9 @@ def write(picture: Picture, path: Path) -> None:
         above = _ABOVE if any(axes.get_title() for axes in figure.axes) else _ABOVE / 2
         figure.text(0, 1 + above / figure.get_figheight(), picture.title, size=10)
         figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix], bbox_inches="tight")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(buffer.getvalue())
-        sync(temporary)
-        temporary.replace(path)
+        write_atomically(path, buffer.getvalue())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(
             f"the picture {str(path)!r} cannot be written: {error.strerror}. Name another with -o"
         ) from None
@@ -176,10 +156,7 @@ def _own_style() -> Iterator[None]:
 
 
 def _panels(count: int, *, columns: int, size: Inches, gap: Inches) -> tuple[Figure, list[Axes]]:
-    """Lay panels of one size out row by row, with room between them for what stands beside them.
-
-    The sizes are of the panels and not of the picture, so that they are the same whatever their legends need.
-    """
+    """Lay panels out row by row, with gaps for labels and legends. Legends do not change the size of a panel."""
     from matplotlib.figure import Figure
 
     rows = -(-count // columns)
@@ -238,7 +215,7 @@ def _rocs(picture: RocPanels) -> Figure:
     colours = (ID_COLOUR, *_COLOURS)
     look = {label: divmod(number, len(colours)) for number, label in enumerate(labels)}
     for axes, (title, curves) in zip(panels, picture.panels.items(), strict=True):
-        chance = np.linspace(0, 1, 201)  # straight, were it not for a logarithmic axis
+        chance = np.linspace(0, 1, 201)  # many points: it is curved on a logarithmic axis
         axes.plot(chance, chance, color="#bbbbbb", linewidth=0.6)
         lines = []
         for curve in curves:
@@ -259,7 +236,7 @@ def _rocs(picture: RocPanels) -> Figure:
 
 
 def _log_share(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Spread the smallest shares of ID; a share of 0 has no place on such an axis."""
+    """Use a logarithmic axis for the share of ID; a share of 0 is left out."""
     smallest = min(float(curve.id_flagged[curve.id_flagged > 0][0]) for curve in curves)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(_PLAIN)
@@ -282,7 +259,7 @@ def _scatters(picture: Scatters) -> Figure:
 
 
 def _draw_classes(axes: Axes, picture: Scatters) -> None:
-    """Draw the ID points, and each class's number in their midst, where there are few enough to read."""
+    """Draw the ID points, and each class's number at their median if there are few classes."""
     import numpy as np
     from matplotlib.patheffects import withStroke
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003  # typer reads annotations at run time
+from pathlib import Path  # typer reads annotations at run time
 from typing import Annotated
 
 import typer
 
+from harness.cli.options import CacheFolder, Device, Plugins, TextFormat
 from harness.reports.text import Format, show
 
 
@@ -27,31 +28,27 @@ def estimate(
     calibration: Annotated[
         str | None,
         typer.Option(
-            metavar="V", help="Labelled ID data, not trained on. Default: the model's validation part."
+            metavar="V", help="Labelled ID data outside training. Default: the model's validation part."
         ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Whose [id] the model is of. Default: the recipe's.")
+        str | None, typer.Option(help="The suite with the model's ID data. Default: the recipe's [data].")
     ] = None,
     estimator: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all that apply.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of the data.")] = None,
-    calibration_split: Annotated[str | None, typer.Option(help="Of the calibration data.")] = None,
-    size: Annotated[int, typer.Option(min=2, help="Images that are looked at, at most.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the model's training.")] = 0,
-    unreadable: Annotated[Unreadable, typer.Option(help="What to do about images that cannot be read.")] = (
+    split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
+    calibration_split: Annotated[str | None, typer.Option(help="The split of the calibration data.")] = None,
+    size: Annotated[int, typer.Option(min=2, help="Images of each set, at most.")] = 2000,
+    seed: Annotated[int, typer.Option(help="The seed of the model's training.")] = 0,
+    unreadable: Annotated[Unreadable, typer.Option(help="The treatment of images that cannot be read.")] = (
         Unreadable.error
     ),
     curves: Annotated[
         Path | None, typer.Option(help="Folder of the estimators' curves. Default: the cache.")
     ] = None,
-    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.table,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="The cache folder. Default: the user's.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", help="A Python file that is a plugin; repeatable.")
-    ] = None,
+    format: TextFormat = Format.table,
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Estimate a model's accuracy on new images without labels."""
     from harness.evaluations.estimation.guesses import guess_text
