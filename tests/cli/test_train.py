@@ -125,7 +125,10 @@ def test_a_recipe_says_only_what_differs_from_its_base() -> None:
             "the seeds [1, 1] contain a seed twice",
         ),
         (["train", "small.toml", "--suite", "digits", "--device", "tpu"], "the device 'tpu' is not there"),
-        (["train", "small.toml", "--suite", "digits", "--seed", str(2**63)], "are not all from 0 to 2^63 - 1"),
+        (
+            ["train", "small.toml", "--suite", "digits", "--seed", str(2**63)],
+            "are not all from 0 to 2^63 - 1",
+        ),
         (
             ["train", "leak.toml", "--out", "small.toml"],
             "the folder 'small.toml' cannot be written: File exists",

@@ -336,7 +336,9 @@ def test_every_protocol_has_a_board_of_its_own(ran: Path) -> None:
     assert list(boards["mixed 0/90/10"].sets) == [
         "close+brightness-1", "closer+brightness-1", "bright+brightness-1",
     ]  # fmt: skip
-    assert any("slide" in note and "give the answer away" in note for note in boards["separate 50/0/50"].notes)
+    assert any(
+        "slide" in note and "give the answer away" in note for note in boards["separate 50/0/50"].notes
+    )
     assert not any("give the answer away" in note for note in boards["mixed 50/0/50"].notes)
     with pytest.raises(RecordsError, match=r"different protocols: mixed 0/90/10, .*--protocol"):
         leaderboard([ran])
