@@ -140,9 +140,7 @@ class _FeatureSink:
             last = classifier.forward_features(images)
         outputs = {"penultimate": classifier.forward_head(last, pre_logits=True)}
         if self._model.model.num_classes:
-            head = classifier.get_classifier() if self._model.head is not None else None
-            logits = classifier.forward_head(last) if head is None else head(outputs["penultimate"])
-            outputs = {"logits": logits, **outputs}
+            outputs = {"logits": classifier.forward_head(last), **outputs}
         for name, value in outputs.items():
             if value.ndim != 2 or len(value) != len(images):
                 raise InputError(

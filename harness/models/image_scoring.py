@@ -73,8 +73,9 @@ def _counted_passes(model: LoadedModel, result: ImageScores) -> Iterator[None]:
     def backward(gradient: Tensor) -> None:
         result.backwards += len(gradient)
 
-    last = model.model.classifier.get_classifier() if model.head is not None else model.module
-    handle = last.register_forward_hook(forward)
+    from harness.models.heads import last_module
+
+    handle = last_module(model.module).register_forward_hook(forward)
     try:
         yield
     finally:

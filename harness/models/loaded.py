@@ -45,17 +45,15 @@ class LoadedModel:
 
     @cached_property
     def head(self) -> Head | None:
-        """The map from penultimate features to logits; None if the model has no single one."""
-        import torch
+        """The map from penultimate features to logits; None for an encoder, and for a model without a single one.
 
-        head = self.model.classifier.get_classifier()
-        if isinstance(head, torch.nn.Linear):
-            bias = head.bias if head.bias is not None else head.weight.new_zeros(head.out_features)
-            return LinearHead(head.weight.detach(), bias.detach())
-        has_one = isinstance(head, torch.nn.Module) and not isinstance(
-            head, torch.nn.Identity | torch.nn.ModuleList
-        )
-        return head if has_one else None
+        It is verified on random images. Raises InputError if the model contradicts itself (heads.py).
+        """
+        if not self.model.num_classes:
+            return None
+        from harness.models.heads import probe, verified_head
+
+        return verified_head(self.module, probe(self.model.preprocessing, self.device))
 
     @property
     def offers(self) -> frozenset[str]:
