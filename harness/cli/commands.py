@@ -73,13 +73,18 @@ def run(
 def leaderboard(
     folders: Folders,
     format: Annotated[BoardFormat, typer.Option("--format", help="The output format.")] = BoardFormat.table,
-    metric: Annotated[str, typer.Option(help="The metric of the main columns and of the order.")] = "auroc",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="The metric of the main columns and of the order, such as auroc, fpr95_id or aupr_out."
+        ),
+    ] = "auroc",
     group: Annotated[
         str, typer.Option(help="Order by near, far, csid or all. csid is never ranked.")
     ] = "all",
     protocol: ProtocolName = None,
 ) -> None:
-    """Print the leaderboard of one or several runs, protocol after protocol."""
+    """Print the leaderboard of one or several runs, one board per protocol."""
     from harness.reports.board_text import WRITERS, as_terminal
     from harness.reports.leaderboard import leaderboard as build
     from harness.reports.leaderboard import leaderboards as build_all

@@ -22,7 +22,10 @@ class Unreadable(StrEnum):
 def estimate(
     *,
     model: Annotated[
-        str, typer.Option(metavar="M", help="A recipe, checkpoint folder, or FAMILY:NAME as in a suite.")
+        str,
+        typer.Option(
+            metavar="M", help="A recipe, a checkpoint folder, or FAMILY:NAME as in a suite (timm:resnet18)."
+        ),
     ],
     data: Annotated[str, typer.Option(metavar="D", help="A folder of images, or a dataset's name.")],
     calibration: Annotated[
@@ -35,15 +38,16 @@ def estimate(
         str | None, typer.Option(help="The suite with the model's ID data. Default: the recipe's [data].")
     ] = None,
     estimator: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all that apply.")] = None,
-    split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of the data, such as test.")] = None,
     calibration_split: Annotated[str | None, typer.Option(help="The split of the calibration data.")] = None,
     size: Annotated[int, typer.Option(min=2, help="Images of each set, at most.")] = 2000,
     seed: Annotated[int, typer.Option(help="The seed of the model's training.")] = 0,
-    unreadable: Annotated[Unreadable, typer.Option(help="The treatment of images that cannot be read.")] = (
-        Unreadable.error
-    ),
+    unreadable: Annotated[
+        Unreadable, typer.Option(help="error: stop at an image that cannot be read; skip: leave it out.")
+    ] = (Unreadable.error),
     curves: Annotated[
-        Path | None, typer.Option(help="Folder of the estimators' curves. Default: the cache.")
+        Path | None,
+        typer.Option(help="Folder of the fitted curves from score to accuracy. Default: the cache."),
     ] = None,
     format: TextFormat = Format.table,
     cache: CacheFolder = None,

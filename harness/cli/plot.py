@@ -42,7 +42,7 @@ def plot(
     device: Annotated[str, typer.Option(help="For features2d: auto, cpu, cuda or cuda:N.")] = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Draw a finished run: score histograms, ROC curves, or features in the plane."""
+    """Draw a finished run: score histograms, ROC curves, or a 2-D map of features."""
     from harness.evaluations.pictures import FeatureOptions, draw
     from harness.reports.plots.curves import Choice
 

@@ -20,10 +20,11 @@ class Failure:
 
     message: str
     content: Mapping[str, Any] = field(default_factory=dict)  # the keys that its record has nevertheless
+    kind: type[HarnessError] = HarnessError
 
     def error(self) -> HarnessError:
         """Return the failure as an error, for code that cannot go on without the result."""
-        return HarnessError(self.message)
+        return self.kind(self.message)
 
 
 def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Failure:
@@ -31,4 +32,4 @@ def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Fa
     try:
         return work(*args, **keywords)
     except Exception as error:
-        return Failure(describe(error))
+        return Failure(describe(error), kind=type(error) if isinstance(error, HarnessError) else HarnessError)

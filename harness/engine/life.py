@@ -21,26 +21,38 @@ def evaluate(
     """Measure and record the cells of one kind and model that the run's folder lacks."""
     cells = list(kind.cells(plan, model))
     if isinstance(job, Failure):
-        if kind.is_counted:
-            for cell in cells:
-                recorder.write(cell, "", Failure(f"model: {job.message}"))
+        for cell in cells if kind.is_counted else ():
+            recorder.write(cell, "", Failure(f"model: {job.message}"))
         return
     sitting = kind.sitting(job)
-    applicable, todo, keys = [], [], {}
+    applicable: list[C] = []
+    todo: dict[str, tuple[C, str | Failure]] = {}  # by id: the cells to measure, with their keys
     for cell in cells:
         if (missing := sitting.missing(cell)) is not None:
             recorder.skip(cell, missing)
             continue
         applicable.append(cell)
         key = attempt(sitting.key, cell)
-        keys[cell.cell_id] = "" if isinstance(key, Failure) else key  # measuring the cell reports the failure
-        if not job.folder.is_done(cell.cell_id, keys[cell.cell_id]):
-            todo.append(cell)
+        if isinstance(key, Failure) or not key or not job.folder.is_done(cell.cell_id, key):
+            todo[cell.cell_id] = cell, key
     recorder.count(len(applicable) - len(todo), is_counted=kind.is_counted)
-    for cell, found in _answered(sitting, todo):
-        if kind.is_counted or not isinstance(found, Failure):
-            recorder.write(cell, keys[cell.cell_id], found, is_counted=kind.is_counted)
+    for cell, found in _answered(sitting, [cell for cell, _ in todo.values()]):
+        _, key = todo[cell.cell_id]
+        _record(kind, cell, key, found, recorder)
     sitting.finish(applicable)
+
+
+def _record(
+    kind: Evaluation[C], cell: C, key: str | Failure, found: Measured | Failure, recorder: Recorder
+) -> None:
+    result = found
+    if isinstance(key, Failure) and not isinstance(found, Failure):
+        result = Failure(f"its key: {key.message}")  # a number without a key would be kept whatever changes
+    if isinstance(result, Failure):
+        recorder.warn(cell, result)
+    if kind.is_counted or not isinstance(result, Failure):
+        known = "" if isinstance(key, Failure) else key
+        recorder.write(cell, known, result, is_counted=kind.is_counted)
 
 
 def _answered(sitting: Sitting[C], cells: Sequence[C]) -> Iterator[tuple[C, Measured | Failure]]:

@@ -46,8 +46,10 @@ class Loader:
             catalogue=self.registry,
         )
         built = model.offered.spec.build(request, **model.params)
-        fits = id_data is None or built.num_classes in (0, id_data.num_classes)  # 0: an encoder fits any data
-        if id_data is not None and not fits:
+        if id_data is not None and built.num_classes not in (
+            0,
+            id_data.num_classes,
+        ):  # 0: an encoder fits any data
             raise InputError(
                 f"the model {model.label!r} has {built.num_classes} classes, the suite's ID data have "
                 f"{id_data.num_classes}. Give a model of the suite's classes, or set [id] classes"

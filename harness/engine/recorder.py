@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.engine.guard import Failure
-from harness.reports.record import ID, Record
+from harness.reports.record import ID, SOURCE, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ class Recorder:
     measured: int = 0
     failed: int = 0
     not_applicable: list[Mapping[str, object]] = field(default_factory=list)
-    _warned: set[str] = field(default_factory=set)
+    _warned: set[tuple[str, str]] = field(default_factory=set)
 
     def count(self, done: int, *, is_counted: bool) -> None:
         """Count cells that the folder holds already."""
@@ -61,8 +61,6 @@ class Recorder:
             self.cells, self.measured = self.cells + 1, self.measured + 1
             self.failed += is_failure
         error = found.message if isinstance(found, Failure) else None
-        if error is not None:
-            self._warn(cell, error)
         known = self.folder.records.get(cell.cell_id)
         if is_failure and not key and known is not None and known.error is None:
             return
@@ -71,13 +69,21 @@ class Recorder:
         self.folder.append(record)
         self.notify(record)
 
-    def _warn(self, cell: Cell, error: str) -> None:
-        """Log a failure, once for all cells of a model that fail for the same reason."""
-        line = f"{cell.model.title}: {error}"
-        if line not in self._warned:
-            names = [cell.worker.title] if cell.worker and not error.startswith("model: ") else []
-            logger.warning("%s: %s", ", ".join([cell.model.title, *names, f"set {cell.on}"]), error)
-            self._warned.add(line)
+    def warn(self, cell: Cell, failure: Failure) -> None:
+        """Log a failure, once for all sets on which a model and method fail for the same reason.
+
+        The failure of a whole set is logged when the set is opened.
+        """
+        known = self.sets.failure(cell.on)
+        if known is not None and known.message in failure.message:
+            return
+        names = [cell.model.title, *([cell.worker.title] if cell.worker else [])]
+        if (adapter := cell.place.get("adapter", SOURCE)) != SOURCE and cell.place.get("scorer"):
+            names.append(f"adapter {adapter}")
+        place = ", ".join(names)
+        if (place, failure.message) not in self._warned:
+            self._warned.add((place, failure.message))
+            logger.warning("%s on %s: %s", place, cell.head.get("ood") or cell.on, failure.message)
 
     def _common(self, cell: Cell, key: str) -> dict[str, Any]:
         """Return the keys that every record has."""

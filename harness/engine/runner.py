@@ -7,6 +7,7 @@ go on. Cells that the folder holds already are not measured again.
 from __future__ import annotations
 
 import datetime
+import logging
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from harness.engine.plan import Plan, PlannedModel
     from harness.engine.workbench import Workbench
     from harness.reports.record import Record
+
+
+logger = logging.getLogger("ood_harness")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class Run:
         """Open one model, with everything that its evaluations work with."""
         bench = attempt(self._bench, model)
         if isinstance(bench, Failure):
+            logger.warning("%s: %s", model.title, bench.message)
             return bench
         trainings = [other for other in self.plan.models if other.label == model.label]
         other = trainings[(trainings.index(model) + 1) % len(trainings)]

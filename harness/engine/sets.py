@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from harness.contract.selection import Selection
     from harness.data.opening import IdData
     from harness.engine.plan import Plan
+
+
+logger = logging.getLogger("ood_harness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +36,15 @@ class OpenSets:
     def found(self, name: str) -> Stream | Failure:
         """Return ID test or a set by name. If a set cannot be opened, its cells fail and the others go on."""
         if name not in self._found:
-            self._found[name] = attempt(self._open, name)
+            self._found[name] = found = attempt(self._open, name)
+            if isinstance(found, Failure):
+                logger.warning("set %s: %s", name, found.message)
         return self._found[name]
+
+    def failure(self, name: str) -> Failure | None:
+        """Return the reason why a set could not be opened, if that was tried."""
+        found = self._found.get(name)
+        return found if isinstance(found, Failure) else None
 
     def stream(self, name: str) -> Stream:
         """Return one set. Raises HarnessError if it could not be opened."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Outcome = tuple[Tensor, Tensor] | Failure  # scores of ID and of OOD
 
 MetricValue = dict[str, float | None]
+METRICS = list(metrics.METRICS)  # in the keys of scores: a new metric is measured on old cells, too
 RANKED_GROUPS = ("near", "far")
 BY_STREAM = ("auroc", "fpr95_id", "fpr95_ood")
 SATURATED_FROM = 0.999

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.cache import Cache, default_root
-from harness.base.errors import InputError, PluginError, RecordsError, unknown_name
+from harness.base.errors import HarnessError, InputError, PluginError, RecordsError, unknown_name
 from harness.contract.registry import Registry
 from harness.engine.guard import Failure, attempt
 from harness.engine.loading import Loader
@@ -196,14 +196,15 @@ class _Gatherer:
         cache, device = Cache(self.options.cache or default_root()), resolve_device(self.options.device)
         loader = Loader(self.registry, cache, device, self.options.progress, self.options.counts)
         sets = OpenSets(self.plan)
-        bench = raised(f"model {self.model.label!r}", attempt(loader.bench, self.plan, self.model, sets))
+        _ = sets.id_data  # an error of the data is not one of the model
+        bench = _result(f"model {self.model.label!r}", attempt(loader.bench, self.plan, self.model, sets))
         recorded = self.manifest.get("models", {}).get(self.model.title, {})
         self._warn_of_change(self.model.title, recorded.get("digest"), bench.loaded.digest)
         drawn = {}
         for name in names:
             stream = sets.stream(name)
             self._warn_of_change(name, self.manifest.get("data", {}).get(name), stream.parts[0].digest)
-            features = raised(f"set {name!r}", attempt(bench.features, name, stream))
+            features = _result(f"set {name!r}", attempt(bench.features, name, stream))
             read = features.only(frozenset({"penultimate", "labels"}))
             drawn[name] = read.sample(samples, _SAMPLING_SEED)
         return drawn
@@ -213,8 +214,8 @@ class _Gatherer:
             logger.warning("%s has changed since the run: the picture shows its present state", name)
 
 
-def raised(what: str, found: T | Failure) -> T:
-    """Return a result. Raises PluginError for a failure, in one line that names the failed part."""
-    if isinstance(found, Failure):
-        raise PluginError(f"{what}: {found.message}")
-    return found
+def _result(what: str, found: T | Failure) -> T:
+    """Return a result. Raises the harness's own error as it was, PluginError for another, which names its place."""
+    if not isinstance(found, Failure):
+        return found
+    raise PluginError(f"{what}: {found.message}") if found.kind is HarnessError else found.error()

@@ -165,17 +165,17 @@ def _legend_of_mixtures(board: Board) -> list[str]:
 
 def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
     groups = [name for name in GROUPS if name in board.sets.values()]
-    columns: list[Column] = [
-        ("model", _model),
-        ("scorer", _scorer),
-        ("rank", _rank),
-        ("ID accuracy", lambda row: _with_interval(row, "id_accuracy")),
-        *_gain_columns(board),
-    ]
+    columns = _leading_columns(board)
+    columns.insert(3, ("ID accuracy", lambda row: _with_interval(row, "id_accuracy")))
     for name in (*groups, *board.sets):
         columns += _value_columns(board, name)
     rows = [[cell(row) for _, cell in columns] for row in board.rows]
     return [header for header, _ in columns], rows
+
+
+def _leading_columns(board: Board) -> list[Column]:
+    """Return the columns before those of the groups and sets, in every format for people."""
+    return [("model", _model), ("scorer", _scorer), ("rank", _rank), *_gain_columns(board)]
 
 
 def _gain_columns(board: Board) -> list[Column]:
@@ -198,9 +198,7 @@ def _value_columns(board: Board, name: str, *, separator: str = " ") -> list[Col
 
 
 def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
-    columns: list[Column] = [("model", _model), ("scorer", _scorer)]
-    if with_rank:
-        columns += [("rank", _rank), *_gain_columns(board)]
+    columns = _leading_columns(board) if with_rank else _leading_columns(board)[:2]
     for name in names:
         columns += _value_columns(board, name, separator="\n")
     rows = board.rows

@@ -87,3 +87,16 @@ def test_its_report_is_printed(toy_suite: dict[str, Any], tmp_path: Path) -> Non
     printed = CliRunner().invoke(app, [*arguments, *(f"--plugin={path}" for path in BOTH)])
     assert printed.exit_code == 0
     assert "gauge 0.0 on close:" in printed.stdout
+
+
+def test_a_number_without_a_key_is_a_failure_since_it_would_be_kept_for_ever(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    careless = tmp_path / "careless_kind.py"
+    source = TOY_KIND.read_text()
+    careless.write_text(source.replace('return f"gauge 1 ', 'raise KeyError("worker"); return f"gauge 1 '))
+    plugins = (TOY_PLUGIN, careless)
+    result = run_suite(toy_suite | {"gauges": [0.0]}, tmp_path / "out", plugins=plugins)
+    assert result.failed == 4
+    assert {r["error"] for r in gauged(tmp_path / "out").values()} == {"its key: KeyError: 'worker'"}
+    assert run_suite(toy_suite | {"gauges": [0.0]}, tmp_path / "out", plugins=plugins).measured == 4

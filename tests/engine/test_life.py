@@ -138,3 +138,54 @@ def test_a_suite_without_scorers_returns_its_table(kept: str, column: str, tmp_p
     frame = harness.run(str(tmp_path / "toy.toml"), out=tmp_path / "out", plugins=[TOY_PLUGIN], device="cpu")
     assert len(frame) > 0
     assert frame[column].notna().all()
+
+
+def test_each_reason_is_logged_once_per_model_and_method(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = sets.open_set
+
+    def refuse(entry: Any, *rest: Any) -> Any:
+        if entry.name == "close":
+            raise DatasetError("the drive has died")
+        return original(entry, *rest)
+
+    monkeypatch.setattr(sets, "open_set", refuse)
+    run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if "the drive has died" in line] == ["set close: the drive has died"]
+    assert len(lines) == len(set(lines))
+    assert any("unruly(how=raises) on id: ZeroDivisionError: by design" in line for line in lines)
+    assert any(line.startswith("distance(head=distance, size=8) (seed 0), slide (") for line in lines)
+
+
+def test_ranks_that_are_lost_are_reported(
+    tmp_path: Path,
+    toy_suite: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_suite(toy_suite, tmp_path / "out")
+    for kept in (*(tmp_path / "out/scores").iterdir(), tmp_path / "out/paired.json"):
+        kept.unlink()
+
+    def refuse(*_: Any) -> Any:
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr("harness.engine.workbench.Workbench.extract", refuse)
+    assert run_suite(toy_suite, tmp_path / "out").failed == 0
+    assert "no ranks, since its scores are gone: " in caplog.text
+
+
+def test_an_estimate_that_fails_keeps_the_data_of_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError("no accuracy")
+
+    monkeypatch.setattr("harness.evaluations.measures.model_metrics", refuse)
+    suite = every_kind() | {"scorers": [], "probes": [], "adapters": [], "ood": []}
+    run_suite(suite, tmp_path / "out")
+    found = [r for r in read_journal(tmp_path / "out") if r["kind"] == "estimate"]
+    assert found
+    assert all(r["error"] and r["n_ood"] and r["data"]["ood"] for r in found)

@@ -21,6 +21,7 @@ import harness
 from harness.base.errors import HarnessError, RecordsError
 from harness.cli import app
 from harness.data.streams import Stream
+from harness.evaluations.adaptation import protocols
 from harness.evaluations.adaptation.table import adaptation_table, adaptation_text
 from harness.reports.text import as_json, as_markdown
 
@@ -378,3 +379,13 @@ def test_the_adapter_of_the_document_works(adapted: dict[str, Any], tmp_path: Pa
         shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
         wrong += (np.argmax(shares / shares.mean(axis=0), axis=1) != data.labels[batch]).tolist()
     assert value(found(tmp_path / "out")["recentre", "episodic", 0, "dim"]) == pytest.approx(np.mean(wrong))
+
+
+def test_a_protocol_that_repeats_or_leaves_out_a_set_is_refused(
+    adapted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    twice = protocols.Protocol(lambda entries: [((e.name,), (e.name,)) for e in entries], protocols._shuffled)
+    monkeypatch.setitem(protocols.PROTOCOLS, protocols.EPISODIC, twice)  # type: ignore[arg-type]
+    run_suite(adapted, tmp_path / "out")
+    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["kind"] == "adaptation"}
+    assert all("'episodic' must give each shifted set once" in str(error) for error in errors)

@@ -334,10 +334,11 @@ def test_a_gpu_gives_the_numbers_of_the_cpu():
 
 def test_a_header_whose_metric_has_a_positive_class_names_the_positive_class():
     headers = {name: metric.header for name, metric in METRICS.items()}
-    assert headers["fpr95_id"] == "FPR95 (ID positive)"
-    assert headers["fpr95_ood"] == "FPR95 (OOD positive)"
-    assert headers["tnr95_id"] == "TNR95 (ID positive)"
-    assert all("positive" in header for name, header in headers.items() if name not in ("auroc", "dtacc"))
+    assert headers["fpr95_id"] == "FPR95 (ID pos.)"
+    assert headers["fpr95_ood"] == "FPR95 (OOD pos.)"
+    assert headers["tnr95_id"] == "TNR95 (ID pos.)"
+    assert headers["aupr_in"] == "AUPR-in"
+    assert headers["aupr_out"] == "AUPR-out"
     assert len(set(headers.values())) == len(headers)
 
 

@@ -13,7 +13,7 @@ from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
 from harness.engine.guard import Failure
 from harness.evaluations.adaptation import section
 from harness.evaluations.adaptation.prepared import Prepared
-from harness.evaluations.adaptation.protocols import PROTOCOLS
+from harness.evaluations.adaptation.protocols import PROTOCOLS, passages
 from harness.evaluations.adaptation.section import (
     AdaptationSection,
     adapter_needs,
@@ -90,7 +90,7 @@ class Adapting(Sitting[AdaptationCell]):
             (adapter.label, adapter.protocol, seed, name): course
             for adapter in adapters(self.job.plan, meets_ood=False)
             for seed in self._settings.closed_seeds
-            for names in PROTOCOLS[adapter.protocol].passages(shifted)
+            for names in passages(adapter.protocol, shifted)
             for course in [Course(adapter, seed, names)]
             for of_stream in names
             for name in of_stream

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.base.errors import PluginError
 from harness.data.streams import Stream
 
 if TYPE_CHECKING:
@@ -53,6 +54,17 @@ def _shuffled(parts: Sequence[Selection], batch_size: int, seed: int, concentrat
 
 def _in_runs(parts: Sequence[Selection], batch_size: int, seed: int, concentration: float) -> Stream:
     return Stream.correlated(parts[0], batch_size=batch_size, concentration=concentration, seed=seed)
+
+
+def passages(protocol: str, entries: Sequence[SetEntry]) -> Passages:
+    """Group the shifted sets by a protocol. Raises PluginError unless each set comes exactly once."""
+    found = PROTOCOLS[protocol].passages(entries)
+    names = [name for streams in found for of_stream in streams for name in of_stream]
+    if sorted(names) != sorted(entry.name for entry in entries):
+        raise PluginError(
+            f"the protocol {protocol!r} must give each shifted set once, and gives {', '.join(names)}"
+        )
+    return found
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

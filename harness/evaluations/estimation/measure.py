@@ -97,27 +97,22 @@ class Estimating(Sitting[EstimateCell]):
     def measured(self, cell: EstimateCell) -> Measured | Failure:
         """Run an estimator on one target."""
         data: dict[str, Any] = {"n_ood": None, "data": {"id": self.job.sets.id_data.test.digest, "ood": None}}
-        found = attempt(self._estimated, cell, data)
-        if isinstance(found, Failure):
-            return Failure(found.message, data)
-        stream = self._stream(cell.target)
-        metrics = {"score": _metric(found.score, found), "accuracy": self._accuracy(cell.target, stream)}
-        if found.accuracy is not None:
-            metrics["estimate"] = _metric(found.accuracy, found)
-        return Measured({**data, "metrics": metrics, "facts": dict(found.facts)})
+        found = attempt(self._found, cell, data)
+        return Failure(found.message, data) if isinstance(found, Failure) else found
 
-    def _estimated(self, cell: EstimateCell, data: dict[str, Any]) -> Estimate | Failure:
-        """Return the estimate, and note the target's data, which its record has also if the estimator fails."""
+    def _found(self, cell: EstimateCell, data: dict[str, Any]) -> Measured | Failure:
+        """Return the result, and note the target's data, which the record has even if the estimator fails."""
         estimator, bench, name = cell.worker, self.job.bench, cell.target.name
         stream = self._stream(cell.target)
         data["n_ood"], data["data"]["ood"] = len(stream), stream.parts[0].digest
         fitted: Estimator | Failure = bench.fitted(estimator, also=FITTED_WITH)
         if isinstance(fitted, Failure):
             return fitted
-        with bench.clock.measure_with_memory("estimate", scorer=estimator.label, on=name):
-            return asked(
-                bench, estimator, fitted, stream, name, peer=self._peer(cell), seed=self.settings.seed
-            )
+        found = asked(bench, estimator, fitted, stream, name, peer=self._peer(cell), seed=self.settings.seed)
+        metrics = {"score": _metric(found.score, found), "accuracy": self._accuracy(cell.target, stream)}
+        if found.accuracy is not None:
+            metrics["estimate"] = _metric(found.accuracy, found)
+        return Measured({**data, "metrics": metrics, "facts": dict(found.facts)})
 
     def _peer(self, cell: EstimateCell) -> Workbench | None:
         return self.job.peer() if PEER in cell.needs else None
@@ -157,8 +152,9 @@ def asked(
     fields = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}
     others = peer.features(name, stream).only(fields) if peer is not None else None
     features = bench.features(name, stream).only(fields)
-    found: object = fitted.estimate(unlabelled(bench.decoder, stream, features, seed=seed, peer=others))
-    return checked(found)
+    target = unlabelled(bench.decoder, stream, features, seed=seed, peer=others)
+    with bench.clock.measure_with_memory("estimate", scorer=planned.label, on=name):
+        return checked(fitted.estimate(target))
 
 
 def _metric(value: float, found: Estimate) -> dict[str, float | None]:

@@ -131,7 +131,8 @@ class Detecting(Sitting[MixtureCell]):
         if cell.scorer is None:
             assert cell.seed is not None
             return digests.digest(self._traces(cell, cell.seed))
-        return self.job.key(cell.scorer, [self._traces(cell, seed) for seed in self.seeds], cell.is_refit)
+        traces = [self._traces(cell, seed) for seed in self.seeds]
+        return self.job.key(cell.scorer, traces, cell.is_refit, measures.METRICS)
 
     def measure(self, cells: Sequence[MixtureCell]) -> Iterator[tuple[MixtureCell, Measured | Failure]]:
         """Make every passage of which a number is missing, once for all scorers, and score its outputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from harness.models.extract import Extraction
 
     Outcomes = dict[str, Tensor | Failure]  # by scorer
+
+
+logger = logging.getLogger("ood_harness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,8 @@ class Scoring(Sitting[ScoreCell]):
         """Digest everything that the cell's numbers depend on."""
         layers, loaded = "layers" in cell.worker.needs, self.bench.loaded
         streams = [self.job.sets.stream(name) for name in (ID, cell.on)]
-        return self.job.key(cell.worker, *(loaded.features_key(of, layers=layers) for of in streams))
+        features = [loaded.features_key(stream, layers=layers) for stream in streams]
+        return self.job.key(cell.worker, features, measures.METRICS)
 
     def measure(self, cells: Sequence[ScoreCell]) -> Iterator[tuple[ScoreCell, Measured | Failure]]:
         """Score ID test and then set by set; each is extracted once for all scorers."""
@@ -96,6 +101,7 @@ class Scoring(Sitting[ScoreCell]):
         if not self._has_visited:
             for _ in self._visit_all(set()):
                 pass
+            self._warn_of_missing_ranks()
         self.job.folder.write_paired(self._paired_blocks())
 
     # Scoring ----------------------------------------------------------------------------------------------------
@@ -195,6 +201,14 @@ class Scoring(Sitting[ScoreCell]):
         model = self.job.model
         place = {"model": model.label, "seed": model.seed, "adapter": SOURCE, "protocol": SEPARATE}
         return [{**place, "cells": self._cells_digest, **block} for block in blocks]
+
+    def _warn_of_missing_ranks(self) -> None:
+        """Log the scorers whose kept scores are gone and could not be made again: they get no ranks."""
+        for name, outcomes in ((ID, self._id_scores), *self._scores.items()):
+            for label, outcome in outcomes.items():
+                if isinstance(outcome, Failure):
+                    place = self.job.model.title, label, name, outcome.message
+                    logger.warning("%s, %s on %s: no ranks, since its scores are gone: %s", *place)
 
     def _join_earlier_scorers(self) -> None:
         """Restore the scores of scorers that ran into this folder before, so that all are ranked together."""

@@ -53,7 +53,8 @@ class Transducing(Sitting[ScoreCell]):
         """Digest everything that the cell's numbers depend on."""
         loaded = self.job.bench.loaded
         streams = [self._stream(cell, seed).stream for seed in self._seeds]
-        return self.job.key(cell.worker, [loaded.features_key(stream, layers=False) for stream in streams])
+        features = [loaded.features_key(stream, layers=False) for stream in streams]
+        return self.job.key(cell.worker, features, measures.METRICS)
 
     def measured(self, cell: ScoreCell) -> Measured | Failure:
         """Score the streams of a cell."""
