@@ -32,11 +32,14 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 def read_toml(path: Path, kind: str) -> dict[str, Any]:
     """Read a TOML file; raise a one-line InputError if it cannot be read or is not valid TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"the {kind} {str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the {kind} {str(path)!r} is not valid TOML: {error}") from None
+        hint = ""
+        if "escape" in str(error) or "hex" in str(error):
+            hint = ". In TOML a path needs '...' or forward slashes: \"C:/data\""
+        raise InputError(f"the {kind} {str(path)!r} is not valid TOML: {error}{hint}") from None
 
 
 def parse(

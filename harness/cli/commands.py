@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -236,6 +237,9 @@ def cache(
 def main() -> None:
     """Run the command line; an expected failure is one line and exit 2."""
     logging.basicConfig(format="ood-harness: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack a letter of a name
     try:
         app()
     except HarnessError as error:
@@ -270,12 +274,14 @@ def _width() -> int:
 
 def _print_plugins(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(header_style="bold")
     for column in rows[0] if rows else ():
         table.add_column(column, no_wrap=column in ("kind", "name"))
     for row in rows:
-        table.add_row(*(", ".join(value) if isinstance(value, list) else value for value in row.values()))
+        cells = (", ".join(value) if isinstance(value, list) else value for value in row.values())
+        table.add_row(*map(Text, cells))
     draw(table)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError
-from harness.contract.registry import Registry, offer_taking
+from harness.contract.parameters import offer_taking
+from harness.contract.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import inspect
 import logging
 import os
 import sys
@@ -46,8 +45,6 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "estimator": ("harness_estimators", specs.EstimatorSpec),
     "evaluation": ("harness_evaluations", specs.EvaluationSpec),
 }
-
-_TAKES_A_REQUEST = ("dataset", "model")  # kinds whose builders take a request before the parameters
 
 logger = logging.getLogger("ood_harness")
 
@@ -219,20 +216,6 @@ def names_where(catalogue: Catalogue, kind: str, holds: Callable[[Any], bool]) -
             if holds(catalogue.get(kind, name).spec):
                 found.append(name)
     return found
-
-
-def offer_taking(catalogue: Catalogue, kind: str, name: str, params: Mapping[str, object]) -> Offered:
-    """Return the offer of one name. Raises UnknownNameError for a name or a parameter that is not offered."""
-    offered: Offered = catalogue.get(kind, name)
-    parameters = list(inspect.signature(offered.spec.build).parameters.values())
-    if kind in _TAKES_A_REQUEST:
-        parameters = parameters[1:]
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        valid = [parameter.name for parameter in parameters]
-        for param in params:
-            if param not in valid:
-                raise unknown_name(f"parameter of {kind} {name}", param, valid, valid_label="Valid")
-    return offered
 
 
 def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import DatasetError, HarnessError, describe
-from harness.contract.registry import offer_taking
+from harness.contract.parameters import offer_taking
 from harness.contract.selection import Selection
 from harness.contract.specs import DatasetRequest, TrainingData
 from harness.data.sets import CLEAN, CSID, SetEntry

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.base import digests
 from harness.base.errors import InputError
-from harness.contract.registry import offer_taking
+from harness.contract.parameters import offer_taking
 from harness.data.sets import set_entries
 from harness.reports.record import SEPARATE, SOURCE
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from harness.contract.registry import Offered, Registry
     from harness.data.sets import SetEntry
     from harness.engine.suite import ModelEntry, PluginEntry, Suite
+
+
+SEED = "{seed}"  # in a model's name: its seed
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,17 @@ def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offer
 
 
 def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
+    """Plan a model with one seed. `{seed}` in its name stands for the seed, as in `checkpoint:net-{seed}`."""
     offered = offer_taking(registry, "model", entry.name, entry.params)
     family, _, argument = entry.name.partition(":")
+    if offered.spec.takes == "folder" and len(entry.seeds) > 1 and SEED not in argument:
+        raise InputError(
+            f"the model {entry.name!r} is one folder for {len(entry.seeds)} seeds, so one network would count "
+            f"{len(entry.seeds)} times. Write {SEED} in its path, as in {family}:net-{SEED}, or name one seed"
+        )
     label = entry.label or PurePath(argument).name or family
-    return PlannedModel(_with_params(label, entry.params), offered, entry.name, seed, entry.params)
+    name = entry.name.replace(SEED, str(seed))
+    return PlannedModel(_with_params(label, entry.params), offered, name, seed, entry.params)
 
 
 def _with_params(label: str, params: Mapping[str, object]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
+from harness.base.errors import InputError
 from harness.engine import manifest
 from harness.engine.evaluation import Job
 from harness.engine.guard import Failure, attempt
@@ -76,6 +77,7 @@ class Run:
         self.sets = OpenSets(plan)
         self.recorder = Recorder(plan, self.sets, self.folder, self._notify)
         self.models: dict[str, object] = {}
+        self._seeds: dict[tuple[str, str], int] = {}  # by model label and digest: the first seed
 
     def execute(self) -> RunResult:
         """Evaluate model after model, then sort the journal and write the manifest."""
@@ -138,6 +140,7 @@ class Run:
 
     def _bench(self, model: PlannedModel) -> Workbench:
         bench = self.loader.bench(self.plan, model, self.sets)
+        self._require_own_weights(model, bench.loaded.digest)
         self.models[model.title] = {
             "digest": bench.loaded.digest,
             "preprocessing": asdict(bench.loaded.model.preprocessing),
@@ -145,6 +148,14 @@ class Run:
             **bench.loaded.model.facts,
         }
         return bench
+
+    def _require_own_weights(self, model: PlannedModel, digest: str) -> None:
+        """Raise InputError if another seed of the model has the same weights: one network must not count twice."""
+        seed = self._seeds.setdefault((model.label, digest), model.seed)
+        if seed != model.seed:
+            raise InputError(
+                f"it has the same weights as seed {seed}, so one network would count twice. Give each seed its own"
+            )
 
     def _notify(self, record: Record) -> None:
         self.registry.notify("harness_record", record=record.content())

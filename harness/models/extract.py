@@ -160,14 +160,18 @@ class _FeatureSink:
 
 @contextlib.contextmanager
 def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Record the named modules' outputs, averaged over space (N, C, H, W) or tokens (N, L, C), as (N, C)."""
+    """Record the named modules' outputs, as (N, C): vectors, or means over space (N, C, H, W) or tokens (N, L, C)."""
     recorded: dict[str, Tensor] = {}
     modules = dict(module.named_modules())
     channels_last = str(getattr(module, "output_fmt", "")) == "NHWC"  # timm sets it, as for Swin
 
     def recorder(name: str) -> Callable[[object, object, Tensor], None]:
         def record(_module: object, _inputs: object, output: Tensor) -> None:
-            if output.ndim == 3:  # tokens
+            if getattr(output, "ndim", 0) not in (2, 3, 4):
+                return  # no layer that scorers can read; the others go on
+            if output.ndim == 2:  # one vector per image
+                recorded[name] = output
+            elif output.ndim == 3:  # tokens
                 recorded[name] = output.mean(dim=1)
             else:
                 recorded[name] = output.mean(dim=(1, 2)) if channels_last else output.flatten(2).mean(2)

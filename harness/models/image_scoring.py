@@ -48,6 +48,8 @@ class ImageTask:
                 raise InputError(
                     f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image"
                 )
+            if scores.is_complex():
+                raise InputError("scores are complex, which have no order. Return real scores")
             self._scores.append(scores.double().cpu())
         except Exception as error:  # a third-party scorer may raise any exception
             self._result.error = describe(error)

@@ -231,16 +231,16 @@ def _with_interval(row: dict[str, Any], column: str) -> str:
     return with_interval(row[column], row.get(f"{column}_lo"), row.get(f"{column}_hi"))
 
 
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
+        **{character: f"\\{character}" for character in "_%&#${}"},
+    }
+)  # fmt: skip
+
+
 def _latex_escaped(text: str) -> str:
-    for plain, escaped in (
-        ("\\", r"\textbackslash{}"),
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("&", r"\&"),
-        ("–", "--"),
-    ):
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(_LATEX)
 
 
 WRITERS: Mapping[BoardFormat, Callable[..., str]] = {

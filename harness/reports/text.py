@@ -81,15 +81,21 @@ def as_terminal(text: Text) -> RenderableType:
 def terminal_table(sheet: Sheet) -> Table:
     """Draw a table: columns of names left-aligned, the others right-aligned."""
     from rich.table import Table
+    from rich.text import Text as Lines
 
-    table = Table(title=sheet.title, title_justify="left", header_style="bold", padding=(0, 1))
+    table = Table(
+        title=Lines(sheet.title, style="table.title"),
+        title_justify="left",
+        header_style="bold",
+        padding=(0, 1),
+    )
     for header in sheet.headers:
         is_name = header in sheet.names
-        table.add_column(header, justify="left" if is_name else "right", no_wrap=not is_name)
+        table.add_column(Lines(header), justify="left" if is_name else "right", no_wrap=not is_name)
     for number, row in enumerate(sheet.rows):
         if number in sheet.sections:
             table.add_section()
-        table.add_row(*row)
+        table.add_row(*map(Lines, row))  # not as markup: a name may contain brackets
     return table
 
 

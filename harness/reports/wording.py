@@ -62,9 +62,13 @@ def listed(items: Iterable[object]) -> str:
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a Markdown table, without a line break at its end."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (headers, *rows)]
+    lines = ["| " + " | ".join(map(_markdown_cell, cells)) + " |" for cells in (headers, *rows)]
     lines.insert(1, "|" + "---|" * len(headers))
     return "\n".join(lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 def json_of(content: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ import pytest
 import harness
 from harness.base.code import source_digest
 from harness.base.errors import UnknownNameError
-from harness.contract.registry import Registry, offer_taking
+from harness.contract.parameters import offer_taking
+from harness.contract.registry import Registry
 
 
 @pytest.fixture

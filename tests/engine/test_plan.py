@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -61,3 +62,29 @@ def test_a_limited_plan_has_a_folder_of_its_own(toy_suite: dict[str, Any]) -> No
     assert planned(toy_suite).folder_name == "toy"
     assert planned(toy_suite, limit=7).folder_name == "toy-limit-7"
     assert {entry.limit for entry in planned(toy_suite, limit=7).sets} == {7}
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        ({"name": "knn", "k": 2.5}, "k of scorer knn is 2.5. Give a whole number"),
+        ({"name": "knn", "k": True}, "k of scorer knn is True. Give a whole number"),
+        ({"name": "gen", "gamma": "0.1"}, "gamma of scorer gen is '0.1'. Give a number"),
+        ({"name": "gen", "gamma": False}, "gamma of scorer gen is False. Give a number"),
+    ],
+)
+def test_a_parameter_of_another_type_is_refused_before_anything_runs(
+    scorer: dict[str, Any], message: str, toy_suite: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        planned(toy_suite | {"scorers": [scorer]})
+    assert planned(toy_suite | {"scorers": [{"name": "gen", "gamma": 1}]}).named("scorers")
+
+
+def test_one_folder_is_no_five_seeds_and_a_path_may_name_the_seed(toy_suite: dict[str, Any]) -> None:
+    one = {"name": "checkpoint:net", "seeds": [0, 1, 2]}
+    with pytest.raises(InputError, match=r"is one folder for 3 seeds.*Write \{seed\} in its path"):
+        planned(toy_suite | {"models": [one]})
+    plan = planned(toy_suite | {"models": [one | {"name": "checkpoint:runs/net-{seed}"}]})
+    assert [model.name for model in plan.models] == [f"checkpoint:runs/net-{seed}" for seed in range(3)]
+    assert {model.label for model in plan.models} == {"net-{seed}"}

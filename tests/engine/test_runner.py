@@ -129,9 +129,9 @@ def test_a_model_that_no_longer_loads_loses_no_number_of_before(
 def test_a_strangers_dataset_that_raises_is_named_with_its_plugin(
     toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
-    toy_suite["id"]["params"] = {"count": "many"}
+    toy_suite["id"]["params"] = {"count": -1}
     with pytest.raises(
-        DatasetError, match=r"the dataset 'levels' of plugin file:toy_plugin\.py raised TypeError: "
+        DatasetError, match=r"the dataset 'levels' of plugin file:toy_plugin\.py raised ValueError: "
     ):
         run_suite(toy_suite, tmp_path / "out")
 
@@ -344,3 +344,34 @@ def test_a_scorer_that_joins_a_folder_is_ranked_with_those_before_it(
         for folder, of_folder in blocks.items()
     }
     assert aurocs["out"] == aurocs["whole"]
+
+
+def test_equal_weights_under_two_seeds_do_not_count_twice(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    plugin = tmp_path / "same.py"
+    plugin.write_text(
+        "import dataclasses, harness, ood_harness_file_toy_plugin as toys\n"
+        "def build(request): return toys.network(dataclasses.replace(request, seed=0))\n"
+        "@harness.hookimpl\n"
+        "def harness_models(): yield harness.ModelSpec('same', build)\n"
+    )
+    suite = toy_suite | {"models": [{"name": "same", "seeds": [0, 1]}]}
+    result = run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, plugin))
+    assert (result.cells, result.failed) == (18, 9)
+    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["seeds"]["model"] == 1}
+    assert errors == {
+        "model: it has the same weights as seed 0, so one network would count twice. Give each seed its own"
+    }
+
+
+def test_complex_scores_have_no_order(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(
+        "import harness\n"
+        "class Odd:\n"
+        "    def score(self, features): return features.logits[:, 0] * 1j\n"
+        "@harness.hookimpl\n"
+        "def harness_scorers(): yield harness.ScorerSpec('odd', Odd)\n"
+    )
+    run_suite(toy_suite | {"scorers": ["odd"]}, tmp_path / "out", plugins=(TOY_PLUGIN, plugin))
+    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["kind"] == "score"}
+    assert errors == {"scores are complex, which have no order. Give real scores"}

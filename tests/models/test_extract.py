@@ -168,3 +168,30 @@ def test_features_on_the_gpu_are_those_of_the_cpu(stream: Stream, cache: Cache) 
     (found,) = extract(on_gpu, stream, Cache(cache.root / "gpu")).features.chunks()
     assert found.logits.is_cuda
     torch.testing.assert_close(found.logits.cpu(), expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_layers_of_any_shape_stop_no_other_scorer(stream: Stream, cache: Cache) -> None:
+    model = timm_model("test_resnet")
+    module = model.module
+
+    class Odd(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> Any:
+            return images.unsqueeze(0)
+
+    class Flat(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)
+
+    original = module.forward_features
+
+    def forward_features(images: torch.Tensor) -> torch.Tensor:
+        module.odd(images), module.flat(images)
+        found: torch.Tensor = original(images)
+        return found
+
+    module.odd, module.flat = Odd(), Flat()
+    module.forward_features = forward_features  # type: ignore[method-assign]
+    module.feature_info = [{"module": "odd"}, {"module": "flat"}]
+    (features,) = extract(model, stream, cache, layers=True).features.chunks()
+    assert set(features.layers) == {"flat"}
+    assert features.layers["flat"].shape == (10, model.model.preprocessing.input_size[1] ** 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.base.errors import InputError
 from harness.contract.features import Estimate
-from harness.contract.registry import offer_taking
+from harness.contract.parameters import offer_taking
 from harness.contract.specs import FEATURE_FIELDS, PEER
 from harness.data.opening import open_shifted
 from harness.data.sets import CALIBRATION, CLEAN, CSID, calibration_entries

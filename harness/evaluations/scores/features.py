@@ -77,6 +77,8 @@ def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
     scores = scorer.score(chunk.only(allowed))
     if not isinstance(scores, torch.Tensor):
         raise InputError(f"scores are a {type(scores).__name__}. Give a tensor with one score per sample")
+    if scores.is_complex():
+        raise InputError("scores are complex, which have no order. Give real scores")
     shape = tuple(scores.shape)
     if shape != (len(chunk),):
         raise InputError(f"scores have shape {shape}, expected ({len(chunk)},). Give one score per sample")

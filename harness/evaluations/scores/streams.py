@@ -109,6 +109,8 @@ def _require_shapes(found: object, length: int) -> None:
     if not isinstance(found, StreamScores):
         raise InputError(f"gave a {type(found).__name__}. Return harness.StreamScores")
     for name, scores in {"scores": found.scores, **found.variants}.items():
+        if scores.is_complex():
+            raise InputError(f"{name} are complex, which have no order. Return real scores")
         if tuple(scores.shape) != (length,):
             raise InputError(f"{name} have shape {tuple(scores.shape)}, expected ({length},)")
 

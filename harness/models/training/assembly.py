@@ -11,7 +11,8 @@ from torch import nn
 from harness.base.digests import digest
 from harness.base.errors import HarnessError, InputError, describe, one_line
 from harness.base.seeding import seeded
-from harness.contract.registry import names_where, offer_taking
+from harness.contract.parameters import offer_taking
+from harness.contract.registry import names_where
 from harness.contract.specs import AUXILIARY, Model, ModelRequest
 
 if TYPE_CHECKING:
