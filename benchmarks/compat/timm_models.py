@@ -35,6 +35,7 @@ from harness.models.loaded import LoadedModel
 TABLE = Path(__file__).resolve().parents[2] / "results" / "timm-models.csv"
 TOLERANCE = 1e-5  # of the largest logit
 CLASSES, IMAGES = 7, 4
+COLUMNS = ["module", "model", "parameters", "size", "penultimate", "head", "difference", "verdict"]
 
 
 class Noise:
@@ -70,9 +71,9 @@ def main() -> int:
         for module in modules:
             name = smallest(module)
             rows.append({"module": module} | ({"verdict": "no models"} if name is None else compared(name)))
+            table = pd.DataFrame(rows, columns=COLUMNS)
+            table.to_csv(arguments.table, index=False, float_format="%.3g")  # what is known so far
             bar.update()
-    table = pd.DataFrame(rows)
-    table.to_csv(arguments.table, index=False, float_format="%.3g")
     print(table["verdict"].str.partition(":")[0].value_counts().to_string())
     return int(table["verdict"].str.startswith("wrong").any())
 
@@ -109,6 +110,9 @@ def compared(name: str) -> dict[str, object]:
         with tempfile.TemporaryDirectory() as folder:
             (features,) = extract(model, stream, Cache(Path(folder))).features.chunks()
             logits, penultimate = features.logits.clone(), features.penultimate.shape[1]
+            head = (
+                "linear" if isinstance(model.head, LinearHead) else "none" if model.head is None else "other"
+            )
     except HarnessError as error:
         return {"model": name, "verdict": f"refused: {error}"}
     except Exception as error:  # timm itself cannot run it on these images
@@ -117,7 +121,6 @@ def compared(name: str) -> dict[str, object]:
     with torch.inference_mode():
         own = module(model.model.preprocessing.normalise(batch))
     difference = float((own - logits).abs().max() / own.abs().max())
-    head = "linear" if isinstance(model.head, LinearHead) else "none" if model.head is None else "other"
     return {
         "model": name,
         "parameters": sum(p.numel() for p in module.parameters()),

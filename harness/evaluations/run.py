@@ -62,10 +62,13 @@ def plan_suite(
 def run_plan(plan: Plan, options: RunOptions) -> RunResult:
     """Measure every cell of a plan that its folder does not hold yet, and write the reports."""
     run = Run(plan, options, kinds_of(plan.registry))
-    folder = run.execute().folder
-    for report in reports(plan.registry):
-        report.write(folder)
-    plan.registry.notify("harness_run_end", folder=folder)
+    try:
+        folder = run.execute().folder
+        for report in reports(plan.registry):
+            report.write(folder)
+        plan.registry.notify("harness_run_end", folder=folder)
+    finally:
+        run.folder.close()
     return run.result()
 
 

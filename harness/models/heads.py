@@ -49,7 +49,7 @@ def verified_head(classifier: Any, images: Tensor) -> Head | None:
         if penultimate.ndim != 2:  # extraction reports it
             return None
         for candidate in _candidates(classifier):
-            if _equal(candidate(penultimate), logits):
+            if _reproduces(candidate, penultimate, logits):
                 return candidate
     return None
 
@@ -85,6 +85,13 @@ def _candidates(classifier: Any) -> Iterator[Head]:
             if any(child is last for child in children):
                 yield from (_folded(child, linear) for child in children if isinstance(child, _BatchNorm))
     yield last
+
+
+def _reproduces(candidate: Head, penultimate: Tensor, logits: Tensor) -> bool:
+    try:
+        return _equal(candidate(penultimate), logits)
+    except Exception:  # a module that reads feature maps, such as pooling and a linear layer in one
+        return False
 
 
 def _as_linear(module: nn.Module) -> LinearHead | None:

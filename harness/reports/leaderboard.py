@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+_ROUNDING = 1e-9  # between a mean in paired.json and that of the records
 RANKED = ("near", "far", "all")
 
 Triple = tuple[float, float, float]  # value, lower, upper; NaN: missing
@@ -165,8 +166,13 @@ class _Table:
     def _group_value(self, row: Row, group: str, metric: str) -> Triple:
         """Average a metric over a group's sets; missing if one of them is."""
         if metric == "auroc" and len(self.seeds) == 1:
+            shown = mean_over_sets(row, self.seeds[0], self.runs.sets, group, metric)
             for block in self.blocks.get((*self.place, self.seeds[0], group), ()):
-                if row.scorer in block["scorers"]:
+                # A block of other cells than those shown, of an earlier run, does not count.
+                if (
+                    row.scorer in block["scorers"]
+                    and abs(_block_value(block, row.scorer)[0] - shown) < _ROUNDING
+                ):
                     return _block_value(block, row.scorer)
         found = self._replicates(row, group, metric)
         return (found[0], math.nan, math.nan) if len(found) == 1 else _over_seeds(found)

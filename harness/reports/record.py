@@ -95,6 +95,12 @@ class Record:
         return place_of(self.content()) if self.mixture else (self.model, self.adapter, self.protocol)
 
     @property
+    def title(self) -> str:
+        """Its name in messages: model, seed, method and set."""
+        method = self.scorer or self.probe or self.estimator or self.kind
+        return f"{method} on {self.on} with {self.model} (seed {self.seed})"
+
+    @property
     def seed(self) -> int:
         """The seed of its model."""
         return int(self.seeds["model"])

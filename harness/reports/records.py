@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from filelock import FileLock
     from numpy.typing import NDArray
 
 MANIFEST = "run.json"
@@ -28,6 +29,8 @@ JOURNAL = "records.jsonl"
 TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
+_LOCK = ".lock"
+_MOST_NAMED = 3  # cells in one message
 
 
 class RunFolder:
@@ -43,9 +46,29 @@ class RunFolder:
             raise InputError(
                 f"the run's folder {str(path)!r} cannot be written: {error.strerror}. Name another with --out"
             ) from None
+        self._lock = self._locked()
         self.records = {record.cell_id: record for record in read_records(path)}
         self._forgotten: set[str] = set()
         self._drop_torn_line()
+
+    def close(self) -> None:
+        """Let other runs into the folder."""
+        self._lock.release()
+
+    def _locked(self) -> FileLock:
+        """Keep other runs out, until `close` or the end of the process: two at once would lose each other's ranks."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another run is writing to {str(self.path)!r}. Wait until it ends, or name another with --out"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            pass
+        return lock
 
     def require_suite(self, name: str, digest: str) -> None:
         """Raise InputError if the folder holds records of another suite, which must not share a board."""
@@ -150,14 +173,40 @@ def read_records(folder: Path) -> list[Record]:
     return list(records.values())
 
 
+def gathered(folders: Iterable[Path]) -> list[Record]:
+    """Read the records of several runs; of a cell that several hold, the last one's counts.
+
+    Raises RecordsError if two runs hold numbers of one cell that was measured differently, or models of one label and
+    seed that differ: one table must not mix them.
+    """
+    found: dict[str, Record] = {}
+    unlike: list[str] = []
+    digests: dict[str, str] = {}
+    for folder in folders:
+        for title, model in read_manifest(folder).get("models", {}).items():
+            if digests.setdefault(title, model.get("digest", "")) != model.get("digest", ""):
+                unlike.append(f"the model {title}")
+        for record in read_records(folder):
+            known = found.get(record.cell_id)
+            if known and not known.error and not record.error and known.code_id != record.code_id:
+                unlike.append(record.title)
+            found[record.cell_id] = record
+    if unlike:
+        more = f", and {len(unlike) - _MOST_NAMED} more" if len(unlike) > _MOST_NAMED else ""
+        raise RecordsError(
+            f"the runs measured differently: {', '.join(unlike[:_MOST_NAMED])}{more}. Give runs of one version of "
+            "models, data and code, or run the suite again into one folder"
+        )
+    return list(found.values())
+
+
 def records_of(folders: Iterable[Path], kind: str, what: str) -> list[Record]:
     """Read the records of one kind in runs of one suite; if several runs hold a cell, the last one's counts.
 
     Raises RecordsError for runs of different suites, and without such records; `what` is their key in a suite.
     """
     named = list(folders)
-    records = {record.cell_id: record for folder in named for record in read_records(folder)}
-    found = [record for record in records.values() if record.kind == kind]
+    found = [record for record in gathered(named) if record.kind == kind]
     if not found:
         raise RecordsError(f"no {what} in {', '.join(map(str, named))}. Give the suite `{what}`, and run it")
     require_one_suite(found, what)

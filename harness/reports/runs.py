@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import RecordsError, unknown_name
 from harness.reports.record import ADAPTATION, MODEL, SCORE, SEPARATE, Place, Record, place_of
-from harness.reports.records import read_manifest, read_records, require_one_suite
+from harness.reports.records import gathered, read_manifest, read_records, require_one_suite
 from harness.statistics.intervals import seed_interval
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
     Raises RecordsError for folders without records, for records that must not be compared, and for several protocols
     if none is named; UnknownNameError for an unknown protocol.
     """
-    records = {r.cell_id: r for folder in folders for r in read_records(folder)}
-    scores = [record for record in records.values() if record.kind == SCORE]
+    records = gathered(folders)
+    scores = [record for record in records if record.kind == SCORE]
     if not scores:
         raise RecordsError(
             f"no records in {', '.join(map(str, folders))}. Run a suite first: ood-harness run SUITE"
@@ -95,7 +95,7 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
         fpr=f"fpr95_{manifests[0].get('fpr', 'id')}",
         sets=_sets_in_order(scores, manifests[0]),
         rows=_by_place(scores, manifests, protocol),
-        accuracies=_accuracies(records.values(), protocol),
+        accuracies=_accuracies(records, protocol),
     )
 
 

@@ -16,6 +16,7 @@ from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 import harness
 from harness.base.errors import DatasetError, InputError
 from harness.engine.recorder import Recorder
+from harness.reports.records import RunFolder
 
 
 def test_each_image_is_decoded_and_forwarded_exactly_once_for_all_scorers(
@@ -375,3 +376,11 @@ def test_complex_scores_have_no_order(toy_suite: dict[str, Any], tmp_path: Path)
     run_suite(toy_suite | {"scorers": ["odd"]}, tmp_path / "out", plugins=(TOY_PLUGIN, plugin))
     errors = {r["error"] for r in read_journal(tmp_path / "out") if r["kind"] == "score"}
     assert errors == {"scores are complex, which have no order. Give real scores"}
+
+
+def test_two_runs_at_once_do_not_share_a_folder(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "out")
+    with pytest.raises(InputError, match=r"another run is writing to .*out'. Wait until it ends"):
+        run_suite(toy_suite, tmp_path / "out")
+    other.close()
+    assert run_suite(toy_suite, tmp_path / "out").succeeded

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from journals import read_journal
 from sklearn.metrics import roc_auc_score
-from toys import run_suite
+from toys import TOY_PLUGIN, run_suite
 
 from harness.base.errors import RecordsError, UnknownNameError
 from harness.reports import board_text as render
@@ -227,3 +227,29 @@ def test_the_ood_positive_convention_is_named_in_the_headers(
     expected = [r["metrics"]["fpr95_ood"]["value"] for r in read_journal(folder)
                 if r["scorer"] == "margin" and r["ood"] == "close"]  # fmt: skip
     assert board.frame.set_index("scorer").loc["margin", "close_fpr95_ood"] == expected[0]
+
+
+def test_runs_whose_model_changed_stand_on_no_common_board(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    one = run_suite(toy_suite, tmp_path / "one").folder
+    changed = TOY_PLUGIN.read_text().replace("shift=0.1 * request.seed", "shift=0.3")
+    (tmp_path / "toy_plugin.py").write_text(changed)
+    other = run_suite(toy_suite, tmp_path / "other", plugins=(tmp_path / "toy_plugin.py",)).folder
+    with pytest.raises(
+        RecordsError, match=r"measured differently: the model network \(seed 0\), .*and \d+ more"
+    ):
+        leaderboard([one, other])
+    (other / "run.json").unlink()
+    with pytest.raises(
+        RecordsError, match=r"measured differently: model on id with network \(seed 0\), from_train on"
+    ):
+        leaderboard([one, other])
+
+
+def test_a_groups_mean_is_that_of_the_cells_shown(ran: Path, tmp_path: Path) -> None:
+    blocks = json.loads((ran / "paired.json").read_text())
+    for block in blocks:
+        block["auroc"] = [0.9 * value + 0.01 for value in block["auroc"]]
+    (ran / "paired.json").write_text(json.dumps(blocks))
+    frame = leaderboard([ran]).frame
+    assert np.allclose(frame["far_auroc"], frame["bright_auroc"], rtol=0, atol=1e-12)
+    assert frame["far_auroc_lo"].isna().all()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.reports.record import MODEL
-from harness.reports.records import failures, read_records, records_of
+from harness.reports.records import failures, gathered, records_of
 from harness.reports.text import Sheet, Text
 from harness.reports.wording import ABSENT
 from harness.statistics.intervals import rank_correlation_interval
@@ -44,11 +44,10 @@ def probe_table(folders: Sequence[Path]) -> ProbeTable:
     """
     import pandas as pd
 
-    records = {r.cell_id: r for folder in folders for r in read_records(folder)}
     probes = records_of(folders, "probe", "probes")
     accuracies = {
         (r.model, r.seed, r.ood): value
-        for r in records.values()
+        for r in gathered(folders)
         if r.kind == MODEL and (value := r.value("accuracy")) is not None
     }
     rows = [_row(record, accuracies) for record in probes if not record.error]
