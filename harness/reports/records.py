@@ -53,6 +53,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other runs into the folder."""
+        (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.release()
 
     def _locked(self) -> FileLock:

@@ -46,13 +46,13 @@ class Blueprint:
     catalogue: Catalogue
 
     def __post_init__(self) -> None:
-        offered = offer_taking(self.catalogue, "model", self.architecture.name, self.architecture.params)
-        if not offered.spec.architecture:
+        if not self.catalogue.get("model", self.architecture.name).spec.architecture:
             valid = names_where(self.catalogue, "model", lambda spec: spec.architecture)
             raise InputError(
                 f"the model {self.architecture.name!r} is not an architecture, so it cannot be trained. "
                 f"Valid: {', '.join(valid)}"
             )
+        offer_taking(self.catalogue, "model", self.architecture.name, self.architecture.params)
         offer_taking(self.catalogue, "objective", self.objective.name, self.objective.params)
 
     @property
