@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-EXTRACTION_VERSION = 1  # bump when extraction changes a feature
+EXTRACTION_VERSION = 2  # bump when extraction changes a feature
 SCORING_VERSION = 2  # bump when a metric or an interval changes
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from operator import eq
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
-
-from pydantic import TypeAdapter, ValidationError
 
 from harness.base.errors import InputError, unknown_name
 
@@ -17,13 +19,6 @@ if TYPE_CHECKING:
     from harness.contract.registry import Offered
 
 _TAKES_A_REQUEST = ("dataset", "model")  # kinds whose builders take a request before the parameters
-_SCALARS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    bool: "true or false",
-    NoneType: "nothing",
-}
 
 
 def offer_taking(catalogue: Catalogue, kind: str, name: str, params: Mapping[str, object]) -> Offered:
@@ -54,22 +49,36 @@ def _parameters(build: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def _require_type(what: str, value: object, annotation: Any) -> None:
     options = _options(annotation)
-    if options is None:
-        return
-    try:
-        TypeAdapter(annotation).validate_python(value, strict=True)
-    except ValidationError:
-        raise InputError(f"{what} is {value!r}. Give {' or '.join(options)}") from None
+    if options is not None and not any(option.takes(value) for option in options):
+        valid = " or ".join(option.name for option in options if option is not _NOTHING)
+        raise InputError(f"{what} is {value!r}. Give {valid}")
 
 
-def _options(annotation: Any) -> list[str] | None:
-    """Describe the scalars that an annotation allows; None if it is no annotation of scalars."""
-    if annotation in _SCALARS:
+@dataclass(frozen=True)
+class _Option:
+    """One type or value that an annotation allows."""
+
+    name: str
+    takes: Callable[[object], bool]
+
+
+_NOTHING = _Option("nothing", lambda value: value is None)
+_SCALARS = {  # NumPy's numbers count as Python's; a bool is no number
+    int: _Option("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    float: _Option("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
+    str: _Option("a string", lambda value: isinstance(value, str)),
+    bool: _Option("true or false", lambda value: isinstance(value, bool)),
+    NoneType: _NOTHING,
+}
+
+
+def _options(annotation: Any) -> list[_Option] | None:
+    """List the scalars that an annotation allows; None if it is no annotation of scalars."""
+    if isinstance(annotation, type) and annotation in _SCALARS:
         return [_SCALARS[annotation]]
     if get_origin(annotation) is Literal:
-        return [repr(value) for value in get_args(annotation)]
+        return [_Option(repr(valid), partial(eq, valid)) for valid in get_args(annotation)]
     if get_origin(annotation) not in (Union, UnionType):
         return None
-    found = [_options(part) for part in get_args(annotation)]
-    named = [option for options in found for option in options or () if option != _SCALARS[NoneType]]
-    return None if None in found else named
+    parts = [_options(part) for part in get_args(annotation)]
+    return None if None in parts else [option for part in parts for option in part or ()]

@@ -20,11 +20,17 @@ class Failure:
 
     message: str
     content: Mapping[str, Any] = field(default_factory=dict)  # the keys that its record has nevertheless
-    kind: type[HarnessError] = HarnessError
+    error_type: type[HarnessError] = HarnessError
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Describe an error in one line."""
+        own = type(error) if isinstance(error, HarnessError) else HarnessError
+        return cls(describe(error), error_type=own)
 
     def error(self) -> HarnessError:
         """Return the failure as an error, for code that cannot go on without the result."""
-        return self.kind(self.message)
+        return self.error_type(self.message)
 
 
 def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Failure:
@@ -32,4 +38,4 @@ def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Fa
     try:
         return work(*args, **keywords)
     except Exception as error:
-        return Failure(describe(error), kind=type(error) if isinstance(error, HarnessError) else HarnessError)
+        return Failure.of(error)

@@ -46,10 +46,8 @@ class Loader:
             catalogue=self.registry,
         )
         built = model.offered.spec.build(request, **model.params)
-        if id_data is not None and built.num_classes not in (
-            0,
-            id_data.num_classes,
-        ):  # 0: an encoder fits any data
+        is_classifier = built.num_classes > 0  # an encoder fits any data
+        if id_data is not None and is_classifier and built.num_classes != id_data.num_classes:
             raise InputError(
                 f"the model {model.label!r} has {built.num_classes} classes, the suite's ID data have "
                 f"{id_data.num_classes}. Give a model of the suite's classes, or set [id] classes"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
-from harness.base.errors import InputError
+from harness.base.errors import HarnessError, InputError
 from harness.engine import manifest
 from harness.engine.evaluation import Job
 from harness.engine.guard import Failure, attempt
@@ -70,10 +70,14 @@ class Run:
 
     def __init__(self, plan: Plan, options: RunOptions, kinds: Sequence[Evaluation[Any]]) -> None:
         self.plan, self.registry, self.kinds = plan, plan.registry, kinds
-        self.folder = RunFolder(options.out or Path("results") / plan.folder_name)
-        self.folder.require_suite(plan.suite.name, plan.suite.digest)
         device, cache = resolve_device(options.device), Cache(options.cache or default_root())
         self.loader = Loader(self.registry, cache, device, options.progress)
+        self.folder = RunFolder(options.out or Path("results") / plan.folder_name)
+        try:
+            self.folder.require_suite(plan.suite.name, plan.suite.digest)
+        except HarnessError:
+            self.folder.close()
+            raise
         self.sets = OpenSets(plan)
         self.recorder = Recorder(plan, self.sets, self.folder, self._notify)
         self.models: dict[str, object] = {}

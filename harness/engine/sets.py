@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.base.errors import unknown_name
 from harness.data.opening import open_id, open_set
 from harness.data.streams import Stream
 from harness.engine.guard import Failure, attempt
@@ -66,6 +67,8 @@ class OpenSets:
     def _open(self, name: str) -> Stream:
         selection = self.id_data.test
         if name != ID:
-            (entry,) = (entry for entry in self.plan.sets if entry.name == name)
-            selection = open_set(entry, self.id_data, self.plan.registry)
+            entries = {entry.name: entry for entry in self.plan.sets}
+            if name not in entries:
+                raise unknown_name("set", name, entries, valid_label="In the suite")
+            selection = open_set(entries[name], self.id_data, self.plan.registry)
         return Stream.of(selection, batch_size=self.plan.suite.batch_size)

@@ -82,7 +82,7 @@ class Workbench:
                     progress=self.progress,
                 )
         except Exception as error:  # a stranger's dataset or model may raise anything
-            self._features[stream.digest] = Failure(describe(error))
+            self._features[stream.digest] = Failure.of(error)
             raise
         self._features[stream.digest] = extraction.features
         return extraction

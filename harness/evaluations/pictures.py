@@ -218,4 +218,4 @@ def _result(what: str, found: T | Failure) -> T:
     """Return a result. Raises the harness's own error as it was, PluginError for another, which names its place."""
     if not isinstance(found, Failure):
         return found
-    raise PluginError(f"{what}: {found.message}") if found.kind is HarnessError else found.error()
+    raise PluginError(f"{what}: {found.message}") if found.error_type is HarnessError else found.error()

@@ -56,7 +56,21 @@ def plan_suite(
     plan = make_plan(suite, registry, workers, limit=limit)
     for kind in kinds:
         kind.check(plan)
+    _require_own_places(plan, kinds)
     return plan
+
+
+def _require_own_places(plan: Plan, kinds: Sequence[Evaluation[Any]]) -> None:
+    """Raise PluginError if two cells have one place: their records would replace each other."""
+    first: dict[str, str] = {}
+    for kind in kinds:
+        for cell in (cell for model in plan.models for cell in kind.cells(plan, model)):
+            if cell.cell_id in first:
+                names = " and ".join(dict.fromkeys((first[cell.cell_id], kind.name)))
+                raise PluginError(
+                    f"the evaluation {names} has two cells of one place, on {cell.on}. Name them apart"
+                )
+            first[cell.cell_id] = kind.name
 
 
 def run_plan(plan: Plan, options: RunOptions) -> RunResult:

@@ -26,9 +26,8 @@ class TableReport(Generic[T]):
     kind: str  # of the records
     name: str  # of the command, and of the files: NAME.csv and NAME.md
     help: str  # of the command
-    gather: Callable[
-        [Sequence[Path]], T
-    ]  # from the runs' folders; raises RecordsError if there are no records
+    # From the runs' folders; raises RecordsError if there are no records.
+    gather: Callable[[Sequence[Path]], T]
     text: Callable[[T], Text]
 
     def show(self, folders: Sequence[Path]) -> Text:

@@ -147,7 +147,9 @@ class _FeatureSink:
                     f"the model gives {name} of shape {tuple(value.shape)} for {len(images)} images. "
                     "Return one row per image: (N, C) logits, (N, D) penultimate"
                 )
-        return outputs | {f"layers/{name}": value for name, value in layers.items()}
+        # A layer without one row per image, such as windows of a transformer, is left out; the others go on.
+        whole = {name: value for name, value in layers.items() if len(value) == len(images)}
+        return outputs | {f"layers/{name}": value for name, value in whole.items()}
 
     def _check_head(self, outputs: dict[str, Tensor]) -> None:
         classes = self._model.model.num_classes

@@ -55,7 +55,7 @@ class LoadedModel:
 
         return verified_head(self.module, probe(self.model.preprocessing, self.device))
 
-    @property
+    @cached_property
     def offers(self) -> frozenset[str]:
         """Names of the inputs that this model offers: to scorers, probes, adapters and estimators."""
         offers = {*self._basic_fields, "images", "gradients", STREAM, *self._normalisations}
@@ -82,7 +82,7 @@ class LoadedModel:
     def _basic_fields(self) -> tuple[str, ...]:
         return ("logits", "penultimate") if self.model.num_classes else ("penultimate",)
 
-    @property
+    @cached_property
     def layer_names(self) -> list[str]:
         """Names of the modules whose outputs are the model's layers (timm's `feature_info`)."""
         info = getattr(self.module, "feature_info", None) or []

@@ -47,9 +47,13 @@ class RunFolder:
                 f"the run's folder {str(path)!r} cannot be written: {error.strerror}. Name another with --out"
             ) from None
         self._lock = self._locked()
-        self.records = {record.cell_id: record for record in read_records(path)}
         self._forgotten: set[str] = set()
-        self._drop_torn_line()
+        try:
+            self.records = {record.cell_id: record for record in read_records(path)}
+            self._drop_torn_line()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let other runs into the folder."""
@@ -182,10 +186,12 @@ def gathered(folders: Iterable[Path]) -> list[Record]:
     """
     found: dict[str, Record] = {}
     unlike: list[str] = []
-    digests: dict[str, str] = {}
+    digests: dict[tuple[str, str], str] = {}  # by suite and model
     for folder in folders:
-        for title, model in read_manifest(folder).get("models", {}).items():
-            if digests.setdefault(title, model.get("digest", "")) != model.get("digest", ""):
+        manifest = read_manifest(folder)
+        for title, model in manifest.get("models", {}).items():
+            digest = model.get("digest", "")
+            if digests.setdefault((manifest.get("suite", ""), title), digest) != digest:
                 unlike.append(f"the model {title}")
         for record in read_records(folder):
             known = found.get(record.cell_id)

@@ -12,7 +12,7 @@ from journals import read_journal
 from toys import TESTS, TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
-from harness.base.errors import InputError
+from harness.base.errors import InputError, PluginError
 from harness.cli import app
 from harness.engine import sets
 from harness.engine.loading import Loader
@@ -100,3 +100,10 @@ def test_a_number_without_a_key_is_a_failure_since_it_would_be_kept_for_ever(
     assert result.failed == 4
     assert {r["error"] for r in gauged(tmp_path / "out").values()} == {"its key: KeyError: 'worker'"}
     assert run_suite(toy_suite | {"gauges": [0.0]}, tmp_path / "out", plugins=plugins).measured == 4
+
+
+def test_two_cells_of_one_place_are_refused_before_anything_runs(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(PluginError, match="the evaluation gauge has two cells of one place, on id"):
+        run_suite(toy_suite | {"gauges": [1.0, 1.0]}, tmp_path / "out", plugins=BOTH)

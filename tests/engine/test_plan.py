@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toys import TOY_PLUGIN
 
+import harness
 from harness.base.errors import InputError
 from harness.contract.registry import Registry
 from harness.engine.plan import Plan
@@ -88,3 +91,17 @@ def test_one_folder_is_no_five_seeds_and_a_path_may_name_the_seed(toy_suite: dic
     plan = planned(toy_suite | {"models": [one | {"name": "checkpoint:runs/net-{seed}"}]})
     assert [model.name for model in plan.models] == [f"checkpoint:runs/net-{seed}" for seed in range(3)]
     assert {model.label for model in plan.models} == {"net-{seed}"}
+
+
+def test_numpys_numbers_and_odd_annotations_are_taken(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    assert harness.scorer("knn", k=np.int64(5))
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(
+        "import harness\n"
+        "def build(k: [int] = 1): pass\n"
+        "@harness.hookimpl\n"
+        "def harness_scorers(): yield harness.ScorerSpec('odd', build)\n"
+    )
+    registry = Registry.load([TOY_PLUGIN, plugin])
+    content = toy_suite | {"scorers": [{"name": "odd", "k": 2}]}
+    assert plan_suite(content, registry, source="toy.toml").named("scorers")

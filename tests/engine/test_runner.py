@@ -15,7 +15,10 @@ from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 
 import harness
 from harness.base.errors import DatasetError, InputError
+from harness.contract.registry import Registry
 from harness.engine.recorder import Recorder
+from harness.engine.runner import RunOptions
+from harness.evaluations.run import plan_suite, run_plan
 from harness.reports.records import RunFolder
 
 
@@ -383,4 +386,15 @@ def test_two_runs_at_once_do_not_share_a_folder(toy_suite: dict[str, Any], tmp_p
     with pytest.raises(InputError, match=r"another run is writing to .*out'. Wait until it ends"):
         run_suite(toy_suite, tmp_path / "out")
     other.close()
+    assert run_suite(toy_suite, tmp_path / "out").succeeded
+
+
+def test_a_run_that_does_not_begin_leaves_its_folder_open(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    run_suite(toy_suite, tmp_path / "out")
+    refused: list[Exception] = []  # kept, as a notebook keeps the last error with its frames
+    for suite, device in ((toy_suite | {"name": "other"}, "cpu"), (toy_suite, "cuda:99")):
+        with pytest.raises(InputError) as caught:
+            plan = plan_suite(suite, Registry.load([TOY_PLUGIN]), source="toy.toml")
+            run_plan(plan, RunOptions(out=tmp_path / "out", device=device))
+        refused.append(caught.value)
     assert run_suite(toy_suite, tmp_path / "out").succeeded

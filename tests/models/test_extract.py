@@ -178,6 +178,10 @@ def test_layers_of_any_shape_stop_no_other_scorer(stream: Stream, cache: Cache) 
         def forward(self, images: torch.Tensor) -> Any:
             return images.unsqueeze(0)
 
+    class Windows(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(2).repeat(4, 1, 1)
+
     class Flat(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)
@@ -185,13 +189,13 @@ def test_layers_of_any_shape_stop_no_other_scorer(stream: Stream, cache: Cache) 
     original = module.forward_features
 
     def forward_features(images: torch.Tensor) -> torch.Tensor:
-        module.odd(images), module.flat(images)
+        module.odd(images), module.flat(images), module.windows(images)
         found: torch.Tensor = original(images)
         return found
 
-    module.odd, module.flat = Odd(), Flat()
+    module.odd, module.flat, module.windows = Odd(), Flat(), Windows()
     module.forward_features = forward_features  # type: ignore[method-assign]
-    module.feature_info = [{"module": "odd"}, {"module": "flat"}]
+    module.feature_info = [{"module": "odd"}, {"module": "flat"}, {"module": "windows"}]
     (features,) = extract(model, stream, cache, layers=True).features.chunks()
     assert set(features.layers) == {"flat"}
     assert features.layers["flat"].shape == (10, model.model.preprocessing.input_size[1] ** 2)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harness.base.errors import describe
 from harness.data.sets import CSID
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
@@ -114,7 +113,7 @@ class Adapting(Sitting[AdaptationCell]):
                             yield cell, Measured({"metrics": _with(forgetting, tally)})
         except Exception as error:  # a stranger's adapter may raise anything
             for cell in waiting.values():
-                yield cell, Failure(describe(error))
+                yield cell, Failure.of(error)
 
     def _streams(self, course: Course) -> list[Stream]:
         """Open the streams of a passage. Raises HarnessError if a set could not be opened."""
@@ -160,8 +159,10 @@ class Adaptation(Evaluation[AdaptationCell]):
         return {"adapters": planned_adapters(suite, registry)}
 
     def check(self, plan: Plan) -> None:
-        """Raise InputError for adapters without a set to adapt to."""
+        """Raise InputError for adapters without a set to adapt to, and for a protocol that does not give each once."""
         section.check(plan)
+        for adapter in adapters(plan, meets_ood=False):
+            passages(adapter.protocol, [entry for entry in plan.sets if entry.group == CSID])
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[AdaptationCell]:
         """Yield every adapter whose streams have no OOD, on every shifted set, for every seed of the streams."""

@@ -29,9 +29,7 @@ class Prepared:
     """The adapters of one model."""
 
     bench: Workbench
-    _prepared: dict[str, Adapter] = field(
-        default_factory=dict
-    )  # by label: adapters that have seen the clean images
+    _prepared: dict[str, Adapter] = field(default_factory=dict)  # by label, after the clean images
 
     def passage(self, planned: PlannedAdapter, suite: Suite) -> Passage:
         """Begin a passage of an adapter, from the model as it was trained."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.base.errors import PluginError
+from harness.base.errors import InputError
 from harness.data.streams import Stream
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def _in_runs(parts: Sequence[Selection], batch_size: int, seed: int, concentrati
 
 
 def passages(protocol: str, entries: Sequence[SetEntry]) -> Passages:
-    """Group the shifted sets by a protocol. Raises PluginError unless each set comes exactly once."""
+    """Group the shifted sets by a protocol. Raises InputError unless each set comes exactly once."""
     found = PROTOCOLS[protocol].passages(entries)
     names = [name for streams in found for of_stream in streams for name in of_stream]
     if sorted(names) != sorted(entry.name for entry in entries):
-        raise PluginError(
+        raise InputError(
             f"the protocol {protocol!r} must give each shifted set once, and gives {', '.join(names)}"
         )
     return found

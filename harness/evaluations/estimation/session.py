@@ -92,9 +92,7 @@ class _Session:
         applicable = [planned for planned in self._estimators if self._applies(planned)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
-        self._features(
-            target
-        )  # an image that cannot be read ends the session at once, not once per estimator
+        self._features(target)  # an image that cannot be read ends the session at once
         rows: list[Guess] = []
         with self._bar:
             for planned in applicable:

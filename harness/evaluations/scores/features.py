@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.base.errors import InputError, describe
+from harness.base.errors import InputError
 from harness.contract.specs import FEATURE_FIELDS
 from harness.engine.guard import Failure
 
@@ -43,7 +43,7 @@ def score_features(
                     with clock.measure("score", scorer=label, on=on):
                         scores[label].append(_score_chunk(planned, scorer, chunk))
                 except Exception as error:  # a stranger's scorer may raise anything
-                    failures[label] = Failure(describe(error))
+                    failures[label] = Failure.of(error)
                 if _versions(chunk) != before:
                     failures[label] = Failure(
                         "changed its features in place, but other scorers read them too. Copy them first"

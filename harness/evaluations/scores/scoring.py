@@ -78,7 +78,7 @@ class Scoring(Sitting[ScoreCell]):
         self._has_visited = False
         planned = [s for s in job.plan.named("scorers") if STREAM not in s.needs and not job.missing(s.needs)]
         self.scorers = {scorer.label: scorer for scorer in planned}  # those that apply
-        cells = score_cells(job.plan, job.model, lambda scorer, _: scorer in planned)
+        cells = score_cells(job.plan, job.model, lambda scorer, _: scorer.label in self.scorers)
         self.cells = {(cell.on, cell.worker.label): cell for cell in cells}
 
     def key(self, cell: ScoreCell) -> str:
