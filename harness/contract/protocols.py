@@ -109,6 +109,15 @@ class ImageDataset(Protocol):
 
 
 @runtime_checkable
+class NamedClasses(Protocol):
+    """An optional part of ImageDataset: the names of its classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names by label, whether or not each label occurs; None if they are not known."""
+
+
+@runtime_checkable
 class BatchedImages(Protocol):
     """An optional part of ImageDataset: several images are decoded together at lower cost."""
 

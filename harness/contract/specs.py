@@ -110,6 +110,7 @@ class Model:
     source: str = ""  # digest of code in its forward pass that is not the builder's own
     facts: Mapping[str, object] = field(default_factory=dict)  # how it was made, for run.json
     outliers: tuple[str, ...] = ()  # datasets that it was trained to reject
+    class_names: tuple[str, ...] | None = None  # by output, if they are known
 
 
 @dataclass(frozen=True)
