@@ -13,6 +13,7 @@ from harness.base.errors import DatasetError as DatasetError
 from harness.base.errors import HarnessError as HarnessError
 from harness.base.errors import InputError as InputError
 from harness.base.errors import NotDeclaredError as NotDeclaredError
+from harness.base.errors import shortened as shortened
 from harness.base.errors import unknown_name as unknown_name
 from harness.base.progress import progress_bar as progress_bar
 from harness.base.seeding import seeded as seeded
@@ -28,13 +29,16 @@ from harness.contract.features import Unlabelled as Unlabelled
 from harness.contract.hooks import hookimpl as hookimpl
 from harness.contract.preprocessing import Preprocessing as Preprocessing
 from harness.contract.protocols import Adapter as Adapter
+from harness.contract.protocols import BatchedImages as BatchedImages
 from harness.contract.protocols import Classifier as Classifier
+from harness.contract.protocols import Described as Described
 from harness.contract.protocols import Estimator as Estimator
 from harness.contract.protocols import FittableEstimator as FittableEstimator
 from harness.contract.protocols import FittableProbe as FittableProbe
 from harness.contract.protocols import FittableScorer as FittableScorer
 from harness.contract.protocols import ImageDataset as ImageDataset
 from harness.contract.protocols import ImageScorer as ImageScorer
+from harness.contract.protocols import NamedClasses as NamedClasses
 from harness.contract.protocols import Objective as Objective
 from harness.contract.protocols import PreparedAdapter as PreparedAdapter
 from harness.contract.protocols import Probe as Probe
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from harness.models.training.checkpoint import load_checkpoint as load_checkpoint
     from harness.models.training.checkpoint import opened as opened
     from harness.models.training.store import build_recipe as build_recipe
+    from harness.models.training.store import check_recipe as check_recipe
     from harness.statistics import metrics as metrics
 
 _LAZY = {
@@ -86,7 +91,7 @@ _LAZY = {
         "harness.engine.guard": "Failure",
         "harness.engine.suite": "Section",
         "harness.models.training.checkpoint": "load_checkpoint opened",
-        "harness.models.training.store": "build_recipe",
+        "harness.models.training.store": "build_recipe check_recipe",
     }.items()
     for name in names.split()
 }

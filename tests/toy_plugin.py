@@ -56,8 +56,25 @@ def levels(
     return Levels(count, classes, seeds[request.split] if seed is None else seed, offset, side)
 
 
-def unreadable(request: harness.DatasetRequest) -> Levels:
-    raise harness.DatasetError("the drive of 'unreadable' has died. Fetch it again")
+def gone(request: harness.DatasetRequest) -> Levels:
+    raise harness.DatasetError("the drive of 'gone' has died. Fetch it again")
+
+
+class Unreadable(Levels):
+    """Images none of which can be decoded, or those at some positions."""
+
+    def __init__(self, *arguments: int, broken: range) -> None:
+        super().__init__(*arguments)
+        self._broken = broken
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index in self._broken:
+            raise harness.DatasetError(f"image {index} of 'unreadable' is damaged")
+        return super().__getitem__(index)
+
+
+def unreadable(request: harness.DatasetRequest, broken: int = 40) -> Unreadable:
+    return Unreadable(40, 3, 4, 90, 4, broken=range(broken))
 
 
 def is_probe(images: Tensor) -> bool:
@@ -467,6 +484,7 @@ def harness_adapters() -> Iterator[harness.AdapterSpec]:
 def harness_datasets() -> Iterator[harness.DatasetSpec]:
     yield harness.DatasetSpec("levels", levels)
     yield harness.DatasetSpec("unreadable", unreadable)
+    yield harness.DatasetSpec("gone", gone)
 
 
 @harness.hookimpl

@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.base.errors import DatasetError
 from harness.contract.registry import Registry
+from harness.data.streams import Stream
 from harness.engine.runner import RunOptions, RunResult
+from harness.engine.workbench import Workbench
 from harness.evaluations.run import plan_suite, run_plan
+from harness.models.decoded import Decoder
 
 TESTS = Path(__file__).parent
 TOY_PLUGIN = TESTS / "toy_plugin.py"
@@ -67,3 +73,19 @@ def as_toml(suite: dict[str, Any]) -> str:
         return json.dumps(item)
 
     return "\n".join(f"{key} = {value(item)}" for key, item in suite.items())
+
+
+def lose_images_of(name: str, patched: pytest.MonkeyPatch) -> None:
+    """Let every reading of a set's images fail, as if its disk were away after it was opened."""
+
+    def losing(original: Any) -> Any:
+        def read(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            stream = next(a for a in arguments if isinstance(a, Stream))
+            if any(part.name == name for part in stream.parts):
+                raise DatasetError("the drive has died")
+            return original(self, *arguments, **keywords)
+
+        return read
+
+    patched.setattr(Workbench, "extract", losing(Workbench.extract))
+    patched.setattr(Decoder, "batches", losing(Decoder.batches))

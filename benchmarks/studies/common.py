@@ -16,7 +16,8 @@ from harness.base.progress import progress_bar
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
-from harness.data.opening import IdData, open_id
+from harness.data.id_data import IdData
+from harness.data.opening import open_id
 from harness.data.tables import IdEntry
 from harness.models.loaded import resolve_device
 

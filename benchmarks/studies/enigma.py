@@ -30,7 +30,8 @@ from harness.base.seeding import repeatable_kernels
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
 from harness.contract.specs import ModelRequest
-from harness.data.opening import IdData, open_id
+from harness.data.id_data import IdData
+from harness.data.opening import open_id
 from harness.data.tables import IdEntry
 from harness.models.training.store import build_recipe
 from harness_plugins.adapters.eta import Eta

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+MOST_CHOICES = (
+    40  # valid names in a message: more than any kind of plugin has, fewer than the classes of ImageNet
+)
+
+
 class HarnessError(Exception):
     """An expected failure. The command line prints it without a traceback and exits with 2."""
 
@@ -44,9 +49,15 @@ def unknown_name(
     choices = sorted(valid)
     nearest = difflib.get_close_matches(name, choices, n=1)
     suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UnknownNameError(
-        f"no {kind} named {name!r}.{suggestion} {valid_label}: {', '.join(choices) or 'none'}"
-    )
+    listed = shortened(choices, MOST_CHOICES) or "none"
+    return UnknownNameError(f"no {kind} named {name!r}.{suggestion} {valid_label}: {listed}")
+
+
+def shortened(items: Iterable[object], most: int = 5) -> str:
+    """List the first items, and count the others: "a, b, c, d, e and 920 more"."""
+    found = [str(item) for item in items]
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + rest
 
 
 def one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -115,6 +115,15 @@ class NamedClasses(Protocol):
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The names by label, whether or not each label occurs; None if they are not known."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """An optional part of ImageDataset: what readers of a result must know about the data."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Facts for run.json, such as the protocol that the data follow, or files that were left out."""
 
 
 @runtime_checkable

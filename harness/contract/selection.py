@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.base.errors import DatasetError
-from harness.contract.protocols import BatchedImages
+from harness.base.errors import DatasetError, describe, shortened, unknown_name
+from harness.contract.protocols import BatchedImages, NamedClasses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,28 +28,46 @@ class Selection:
     dataset: ImageDataset
     indices: NDArray[np.int64]  # (N,) positions in the dataset
     labels: NDArray[np.int64]  # (N,) classes 0..C-1; -1 for no label
+    class_names: tuple[str, ...] | None = None  # by label, if they are known
+    restrict: bool = False  # only the classes that occur compete when a class is predicted
+    skipped: tuple[str, ...] = ()  # why images were left out that cannot be read
 
     @classmethod
     def all_of(cls, name: str, dataset: ImageDataset) -> Selection:
         """Select every sample with its own label."""
         if len(dataset) == 0:
             raise DatasetError(f"the dataset {name!r} is empty. Check its split, folder or limit")
-        return cls(name, dataset, np.arange(len(dataset)), np.asarray(dataset.labels, dtype=np.int64))
+        labels = np.asarray(dataset.labels, dtype=np.int64)
+        names = dataset.class_names if isinstance(dataset, NamedClasses) else None
+        if names is not None and labels.max() >= len(names):
+            raise DatasetError(
+                f"the dataset {name!r} has the label {labels.max()}, but names only {len(names)} classes. "
+                "Give a name for each label"
+            )
+        return cls(name, dataset, np.arange(len(dataset)), labels, names)
 
-    def with_classes(self, classes: Sequence[int] | None) -> Selection:
-        """Keep the given classes, renumbered 0, 1, ... in the given order; None keeps all classes and labels."""
+    def with_classes(self, classes: Sequence[int | str] | None) -> Selection:
+        """Keep the given classes, by number or name, renumbered 0, 1, ... in the given order; None keeps all."""
         if classes is None:
             return self
-        present = set(np.unique(self.labels).tolist()) - {-1}
-        absent = sorted(set(classes) - present)
+        numbers = [self._number(given) for given in classes]
+        present = np.unique(self.labels[self.labels >= 0])
+        absent = [given for given, number in zip(classes, numbers, strict=True) if number not in present]
         if absent:
             raise DatasetError(
-                f"the dataset {self.name!r} has no samples of classes {absent}. Classes present: {sorted(present)}"
+                f"the dataset {self.name!r} has no samples of classes {shortened(absent)}. "
+                f"Classes present: {shortened(self._titles(present))}"
             )
-        renumbered = np.full(max(present | set(classes)) + 1, -1, dtype=np.int64)
-        renumbered[list(classes)] = np.arange(len(classes))
-        kept = np.flatnonzero(np.isin(self.labels, list(classes)))
-        return Selection(self.name, self.dataset, self.indices[kept], renumbered[self.labels[kept]])
+        renumbered = np.full(int(present.max()) + 1, -1, dtype=np.int64)
+        renumbered[numbers] = np.arange(len(numbers))
+        names = self.class_names
+        of_known = self.take(np.flatnonzero(np.isin(self.labels, numbers)))
+        return of_known.renumbered(renumbered, None if names is None else tuple(names[n] for n in numbers))
+
+    def renumbered(self, numbers: NDArray[np.int64], class_names: tuple[str, ...] | None) -> Selection:
+        """Give each label l the number `numbers[l]`; -1 stays -1."""
+        labels = np.where(self.labels < 0, -1, numbers[self.labels])
+        return replace(self, labels=labels, class_names=class_names)
 
     def limited(self, limit: int | None, *, seed: int = 0) -> Selection:
         """Keep at most `limit` samples, drawn with the seed, in their original order."""
@@ -71,7 +89,7 @@ class Selection:
 
     def take(self, positions: NDArray[np.int64]) -> Selection:
         """Select by position within this selection."""
-        return Selection(self.name, self.dataset, self.indices[positions], self.labels[positions])
+        return replace(self, indices=self.indices[positions], labels=self.labels[positions])
 
     def images(self, positions: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Decode the images at the given positions within this selection."""
@@ -82,23 +100,58 @@ class Selection:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, C: one more than the highest label; 0 without labels."""
+        """The number of classes, C: that of their names, if known, else one more than the highest label; 0: none."""
+        if self.class_names is not None:
+            return len(self.class_names)
         return int(self.labels.max(initial=-1)) + 1
+
+    def readable(self) -> Selection:
+        """Leave out the images that cannot be read; `skipped` says why. Each image is decoded once for this."""
+        faults: dict[int, str] = {}
+        for position in range(len(self)):
+            try:
+                self.images([position])
+            except Exception as error:  # a stranger's dataset may raise anything
+                faults[position] = describe(error)
+        kept = self.take(np.array([p for p in range(len(self)) if p not in faults], dtype=np.int64))
+        return replace(kept, skipped=(*self.skipped, *faults.values()))
+
+    @cached_property
+    def competing(self) -> NDArray[np.int64] | None:
+        """The classes from which one is predicted; None: all outputs of the model."""
+        return np.unique(self.labels) if self.restrict else None
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the dataset's content, the selected samples and their labels."""
+        """Digest of the dataset's content, the selected samples, their labels and the classes that compete."""
         digest = hashlib.blake2b(self.dataset.digest.encode(), digest_size=16)
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        if self.restrict:
+            digest.update(b"restrict")
         return digest.hexdigest()
 
-    def identities(self) -> set[bytes]:
-        """Return the content hashes of the selected samples."""
-        return {
+    @cached_property
+    def identities(self) -> frozenset[bytes]:
+        """The content hashes of the selected samples."""
+        return frozenset(
             hashlib.blake2b(self.dataset.identity(int(index)), digest_size=16).digest()
             for index in self.indices
-        }
+        )
+
+    def _number(self, given: int | str) -> int:
+        if isinstance(given, int):
+            return given
+        if self.class_names is None:
+            raise DatasetError(
+                f"the dataset {self.name!r} has no names for its classes, so {given!r} is none. Give numbers"
+            )
+        if given not in self.class_names:
+            raise unknown_name(f"class of {self.name!r}", given, self.class_names, valid_label="Classes")
+        return self.class_names.index(given)
+
+    def _titles(self, numbers: NDArray[np.int64]) -> list[int | str]:
+        return [int(n) if self.class_names is None else self.class_names[n] for n in numbers]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -79,7 +79,9 @@ class DatasetRequest:
     split: str | None = None
     revision: str | None = None
     data_root: Path | None = None  # OOD_HARNESS_DATA
+    folder: Path | None = None  # of the suite's file: relative paths start there
     base: Selection | None = None  # the ID samples that a shift is applied to
+    labelled: bool = True  # whether labels are read; if not, data without a clear labelling are fine, too
 
     @classmethod
     def parse(cls, name: str, **rest: Any) -> DatasetRequest:
@@ -111,6 +113,8 @@ class Model:
     facts: Mapping[str, object] = field(default_factory=dict)  # how it was made, for run.json
     outliers: tuple[str, ...] = ()  # datasets that it was trained to reject
     class_names: tuple[str, ...] | None = None  # by output, if they are known
+    class_synonyms: tuple[str, ...] | None = None  # other names of each class, separated by commas
+    trained_on: str = ""  # digest of the train part, if the harness trained it
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class TrainingData:
     train: Selection
     validation: Selection | None
     num_classes: int
+    class_names: tuple[str, ...] | None = None  # by label, if they are known
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ class ModelSpec:
     """A model, or a family of them (`timm:NAME`): `build(request, **params)` loads or trains it.
 
     An architecture can be built for any number of outputs and any image size, so that a recipe can train it.
+    `check(request, **params)` raises HarnessError for a request that `build` would refuse, as far as that can be told
+    without building: a run calls it for all models before it trains or loads the first.
     """
 
     name: str
@@ -152,6 +159,7 @@ class ModelSpec:
     argument: str = ""
     architecture: bool = False
     takes: Literal["name", "folder", "recipe"] = "name"  # meaning of the part after the colon
+    check: Callable[..., None] | None = None
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,14 @@ class SetEntry:
     group: str  # near, far, csid or calibration
     dataset: str
     split: str | None
-    classes: tuple[int, ...] | None
+    classes: tuple[int | str, ...] | None
     limit: int | None
     revision: str | None
     params: Mapping[str, object]
     shifts_id: bool = False  # made by shifting ID samples
     severity: int | None = None  # of a corruption
+    unreadable: str = "error"  # or "skip": images that cannot be read are left out
+    restrict: bool = False  # accuracy is over the classes that occur
 
     @property
     def kind(self) -> str:
@@ -63,6 +65,7 @@ def set_entries(ood: Sequence[OodEntry], shift: Sequence[ShiftEntry], catalogue:
             limit=e.limit,
             revision=e.revision,
             params=e.params,
+            unreadable=e.unreadable,
         )
         for e in ood
         if e.role == "test"
@@ -70,7 +73,7 @@ def set_entries(ood: Sequence[OodEntry], shift: Sequence[ShiftEntry], catalogue:
     for e in shift:
         entries += _corrupted(e, catalogue)
         if e.name and e.dataset:
-            entries.append(SetEntry(e.name, CSID, e.dataset, e.split, None, e.limit, e.revision, e.params))
+            entries.append(_shifted(e, e.name, e.params))
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -85,14 +88,29 @@ def _corrupted(e: ShiftEntry, catalogue: Catalogue) -> Iterator[SetEntry]:
         name = kind if severity is None else f"{kind}-{severity}"
         graded = {} if severity is None else {"severity": severity}
         if e.dataset:
-            params = {**e.params, "corruption": kind, **graded}
-            entry = SetEntry(name, CSID, e.dataset, e.split, None, e.limit, e.revision, params)
+            entry = _shifted(e, name, {**e.params, "corruption": kind, **graded})
         else:
             params = {**e.params, **graded}
             entry = SetEntry(
                 name, CSID, f"{shift_family(catalogue)}:{kind}", None, None, e.limit, None, params
             )
         yield replace(entry, shifts_id=e.corrupts_id, severity=severity)
+
+
+def _shifted(e: ShiftEntry, name: str, params: Mapping[str, object]) -> SetEntry:
+    """Return a set of shifted ID that is a dataset of its own."""
+    return SetEntry(
+        name=name,
+        group=CSID,
+        dataset=e.dataset or "",
+        split=e.split,
+        classes=tuple(e.classes) if e.classes is not None else None,
+        limit=e.limit,
+        revision=e.revision,
+        params=params,
+        unreadable=e.unreadable,
+        restrict=e.restrict,
+    )
 
 
 def calibration_entries(

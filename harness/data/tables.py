@@ -8,17 +8,24 @@ from pydantic import Field, model_validator
 
 from harness.base.toml import Table
 
+Class = Annotated[int, Field(ge=0)] | str  # a class by its number in the dataset, or by its name
+Classes = Annotated[list[Class], Field(min_length=1)]
+Unreadable = Literal["error", "skip"]  # images that cannot be read: an error, or left out, named and counted
+
 
 class Part(Table):
-    """Samples of the ID dataset: a split, at most `limit` of it, or a share held out of train."""
+    """Samples of the ID data: a split, at most `limit` of it, or a share held out of another part.
+
+    A part may name a dataset of its own; its classes are matched by name to those of the others.
+    """
 
     split: str | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
     holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
+    of: Literal["train", "test"] = "train"  # the part that a share is held out of
     seed: int = 0
-
-
-Class = Annotated[int, Field(ge=0)]
+    dataset: str | None = None  # None: that of [id]
+    params: dict[str, Any] = {}  # of its own dataset
 
 
 class IdEntry(Table):
@@ -28,7 +35,9 @@ class IdEntry(Table):
     test: Part
     train: Part | None = None
     validation: Part | None = None
-    classes: list[Class] | None = None
+    classes: Classes | None = None
+    restrict: bool = False  # accuracy is over the classes that occur, not over all outputs of the model
+    unreadable: Unreadable = "error"
     revision: str | None = None
     params: dict[str, Any] = {}
 
@@ -37,17 +46,40 @@ class IdEntry(Table):
         for name in ("train", "test"):
             part = getattr(self, name)
             if part is not None and part.holdout is not None:
-                raise ValueError(f"{name}.holdout is given, but only validation can be held out of train")
-        if (
-            self.validation is not None
-            and self.validation.holdout is not None
-            and self.validation.split is not None
-        ):
-            raise ValueError("validation has both split and holdout. Give only one")
-        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
-            raise ValueError(f"classes {self.classes} are empty or name one twice. Give each class once")
-        if self.validation is not None and self.validation.holdout is not None and self.train is None:
-            raise ValueError("validation.holdout is given without train. Add train = { split = ... }")
+                raise ValueError(f"{name}.holdout is given, but only validation can be held out")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {self.classes} name one twice. Give each class once")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_one_of_three(self) -> IdEntry:
+        part = self.validation
+        if part is None:
+            return self
+        if part.holdout is not None and (part.split is not None or part.dataset is not None):
+            raise ValueError("validation has holdout and a split or dataset. Give only one")
+        if part.holdout is None and part.of != "train":
+            raise ValueError(f'validation.of = "{part.of}" is given without holdout. Add holdout = 0.1')
+        if part.holdout is not None and part.of == "train" and self.train is None:
+            raise ValueError(
+                "validation.holdout is given without train. Add train = { split = ... }, or hold it out of test "
+                'with of = "test"'
+            )
+        return self
+
+    @property
+    def datasets(self) -> list[tuple[str, dict[str, Any]]]:
+        """The datasets that its parts are read from, each with its parameters."""
+        parts = (self.test, self.train, self.validation)
+        own = [(part.dataset, part.params) for part in parts if part is not None and part.dataset]
+        return [(self.dataset, self.params), *own]
+
+    @model_validator(mode="after")
+    def _parameters_have_a_dataset(self) -> IdEntry:
+        for name in ("train", "test", "validation"):
+            part = getattr(self, name)
+            if part is not None and part.params and part.dataset is None:
+                raise ValueError(f"{name}.params is given without {name}.dataset. Give params to [id]")
         return self
 
 
@@ -59,7 +91,8 @@ class OodEntry(Table):
     group: Literal["near", "far"]
     role: Literal["test", "validation"] = "test"
     split: str | None = None
-    classes: list[Class] | None = None
+    classes: Classes | None = None
+    unreadable: Unreadable = "error"
     limit: Annotated[int, Field(gt=0)] | None = None
     revision: str | None = None
     params: dict[str, Any] = {}
@@ -77,6 +110,9 @@ class ShiftEntry(Table):
     name: str | None = None
     dataset: str | None = None
     split: str | None = None
+    classes: Classes | None = None  # of `dataset`, that are kept
+    restrict: bool = False  # as in [id], for a set of its own
+    unreadable: Unreadable = "error"
     limit: Annotated[int, Field(gt=0)] | None = None
     revision: str | None = None
     params: dict[str, Any] = {}
@@ -90,6 +126,8 @@ class ShiftEntry(Table):
                 "give either corrupt and severity, or name and dataset, or corrupt and dataset, with severity if "
                 "its files have severities"
             )
+        if not self.dataset and (self.classes or self.restrict or self.unreadable != "error"):
+            raise ValueError("classes, restrict and unreadable of ID test are those of [id]. Give them there")
         return self
 
     @property

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.base.errors import InputError
+from harness.base.errors import HarnessError
 from harness.contract.specs import ModelRequest
 from harness.engine.clock import Clock
 from harness.engine.workbench import Workbench
+from harness.models.classes import matched
 from harness.models.extract import Counts
 from harness.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     from harness.base.cache import Cache
     from harness.contract.registry import Registry
-    from harness.data.opening import IdData
+    from harness.data.id_data import IdData
     from harness.engine.plan import Plan, PlannedModel
     from harness.engine.sets import OpenSets
 
@@ -33,9 +34,27 @@ class Loader:
     def load(self, model: PlannedModel, id_data: IdData | None, *, dtype: str = "float32") -> LoadedModel:
         """Build a model, or train it if it is trained on first use, and put it on the device.
 
-        Raises InputError for a model with other classes than the ID data. A stranger's model may raise anything else.
+        Its outputs are put in the order of the data's classes. Raises InputError for a model that lacks a class of the
+        ID data, or whose classes cannot be matched to them. A stranger's model may raise anything else.
         """
-        request = ModelRequest(
+        built = model.offered.spec.build(self._request(model, id_data), **model.params)
+        is_classifier = built.num_classes > 0  # an encoder fits any data
+        classes: dict[str, object] = {}
+        if id_data is not None and id_data.is_labelled and is_classifier:
+            built, classes = matched(built, id_data.classes, label=model.label, class_map=model.class_map)
+        return LoadedModel(built, self.device, dtype, model.offered.source, classes)
+
+    def check(self, model: PlannedModel, id_data: IdData) -> None:
+        """Raise HarnessError for a model that cannot be built, as far as its plugin can tell without building it."""
+        check = model.offered.spec.check
+        if check is not None:
+            try:
+                check(self._request(model, id_data), **model.params)
+            except HarnessError as error:
+                raise type(error)(f"the model {model.label!r}: {error}") from None
+
+    def _request(self, model: PlannedModel, id_data: IdData | None) -> ModelRequest:
+        return ModelRequest(
             name=model.name,
             argument=model.name.partition(":")[2],
             seed=model.seed,
@@ -45,14 +64,6 @@ class Loader:
             progress=self.progress,
             catalogue=self.registry,
         )
-        built = model.offered.spec.build(request, **model.params)
-        is_classifier = built.num_classes > 0  # an encoder fits any data
-        if id_data is not None and is_classifier and built.num_classes != id_data.num_classes:
-            raise InputError(
-                f"the model {model.label!r} has {built.num_classes} classes, the suite's ID data have "
-                f"{id_data.num_classes}. Give a model of the suite's classes, or set [id] classes"
-            )
-        return LoadedModel(built, self.device, dtype, model.offered.source)
 
     def bench(self, plan: Plan, model: PlannedModel, sets: OpenSets) -> Workbench:
         """Load a model of a plan, with the tools that its evaluations share. Raises as `load` does."""
@@ -68,6 +79,7 @@ class Loader:
             self.cache,
             self.counts,
             Clock(self.device),
+            is_labelled=data.is_labelled,
             extracts_layers=any("layers" in worker.needs for worker in applicable),
             progress=self.progress,
         )

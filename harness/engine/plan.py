@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from harness.base import digests
 from harness.base.errors import InputError
 from harness.contract.parameters import offer_taking
+from harness.data.classes import read_class_map
+from harness.data.naming import full_name
 from harness.data.sets import set_entries
 from harness.reports.record import SEPARATE, SOURCE
 
@@ -51,6 +53,7 @@ class PlannedModel:
     name: str  # as the suite writes it
     seed: int
     params: Mapping[str, object]
+    class_map: Mapping[str, str] | None = None  # its class for each class of the data
 
     @property
     def title(self) -> str:
@@ -68,6 +71,7 @@ class Plan:
     sets: tuple[SetEntry, ...]
     workers: Mapping[str, tuple[Planned, ...]]  # scorers, probes, adapters, ... by their key in a suite
     limit: int | None = None
+    folder: Path | None = None  # of the suite's file: relative paths start there
 
     @property
     def folder_name(self) -> str:
@@ -95,7 +99,12 @@ class Plan:
 
 
 def make_plan(
-    suite: Suite, registry: Registry, workers: Mapping[str, Iterable[Planned]], *, limit: int | None = None
+    suite: Suite,
+    registry: Registry,
+    workers: Mapping[str, Iterable[Planned]],
+    *,
+    limit: int | None = None,
+    folder: Path | None = None,
 ) -> Plan:
     """Resolve every name and parameter of a suite before anything runs.
 
@@ -103,14 +112,14 @@ def make_plan(
     """
     suite = suite.limited(limit)
     sets = set_entries(suite.ood, suite.shift, registry)
-    for dataset, params in [(suite.id.dataset, suite.id.params), *((e.dataset, e.params) for e in sets)]:
-        offer_taking(registry, "dataset", dataset, params)
-    models = tuple(_model(entry, seed, registry) for entry in suite.models for seed in entry.seeds)
+    for dataset, params in [*suite.id.datasets, *((e.dataset, e.params) for e in sets)]:
+        offer_taking(registry, "dataset", full_name(dataset, registry, folder), params)
+    models = tuple(_model(entry, seed, registry, folder) for entry in suite.models for seed in entry.seeds)
     resolved = {key: tuple(of_key) for key, of_key in workers.items()}
     _require_distinct("models", models)
     for key, of_key in resolved.items():
         _require_distinct(key, of_key)
-    return Plan(suite, registry, models, tuple(sets), resolved, limit)
+    return Plan(suite, registry, models, tuple(sets), resolved, limit, folder)
 
 
 def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:
@@ -129,7 +138,7 @@ def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offer
     return _with_params(name, params), offered, params
 
 
-def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
+def _model(entry: ModelEntry, seed: int, registry: Registry, folder: Path | None) -> PlannedModel:
     """Plan a model with one seed. `{seed}` in its name stands for the seed, as in `checkpoint:net-{seed}`."""
     offered = offer_taking(registry, "model", entry.name, entry.params)
     family, _, argument = entry.name.partition(":")
@@ -140,7 +149,8 @@ def _model(entry: ModelEntry, seed: int, registry: Registry) -> PlannedModel:
         )
     label = entry.label or PurePath(argument).name or family
     name = entry.name.replace(SEED, str(seed))
-    return PlannedModel(_with_params(label, entry.params), offered, name, seed, entry.params)
+    class_map = read_class_map(entry.class_map, folder) if entry.class_map is not None else None
+    return PlannedModel(_with_params(label, entry.params), offered, name, seed, entry.params, class_map)
 
 
 def _with_params(label: str, params: Mapping[str, object]) -> str:

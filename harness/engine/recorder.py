@@ -6,8 +6,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.data.sets import CALIBRATION
 from harness.engine.guard import Failure
-from harness.reports.record import ID, SOURCE, Record
+from harness.reports.record import ID, SEEN, SOURCE, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ class Recorder:
     measured: int = 0
     failed: int = 0
     not_applicable: list[Mapping[str, object]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)  # titles of models that were trained on the validation part
     _warned: set[tuple[str, str]] = field(default_factory=set)
 
     def count(self, done: int, *, is_counted: bool) -> None:
@@ -65,18 +67,15 @@ class Recorder:
         if is_failure and not key and known is not None and known.error is None:
             return
         common = self._common(cell, key)
-        record = Record.of({**common, **cell.place, **cell.head, **found.content, "error": error})
+        content = {**common, **cell.place, **cell.head, **found.content, "error": error}
+        if self._is_calibrated_on_seen(cell):
+            content["flags"] = [*content.get("flags", ()), SEEN]
+        record = Record.of(content)
         self.folder.append(record)
         self.notify(record)
 
     def warn(self, cell: Cell, failure: Failure) -> None:
-        """Log a failure, once for all sets on which a model and method fail for the same reason.
-
-        The failure of a whole set is logged when the set is opened.
-        """
-        known = self.sets.failure(cell.on)
-        if known is not None and known.message in failure.message:
-            return
+        """Log a failure, once for all sets on which a model and method fail for the same reason."""
         names = [cell.model.title, *([cell.worker.title] if cell.worker else [])]
         if (adapter := cell.place.get("adapter", SOURCE)) != SOURCE and cell.place.get("scorer"):
             names.append(f"adapter {adapter}")
@@ -85,11 +84,15 @@ class Recorder:
             self._warned.add((place, failure.message))
             logger.warning("%s on %s: %s", place, cell.head.get("ood") or cell.on, failure.message)
 
+    def _is_calibrated_on_seen(self, cell: Cell) -> bool:
+        """Return whether the cell's numbers rest on validation images that the model was trained on."""
+        rests = "validation" in cell.needs or cell.head.get("group") == CALIBRATION
+        return rests and cell.model.title in self.seen
+
     def _common(self, cell: Cell, key: str) -> dict[str, Any]:
         """Return the keys that every record has."""
         suite, name, planned = self.plan.suite, cell.on, cell.worker or cell.model
-        found = None if name == ID else self.sets.found(name)
-        part = None if found is None or isinstance(found, Failure) else found.parts[0]
+        part = None if name == ID else self.sets.selection(name)
         return {
             "suite": suite.name,
             "suite_digest": suite.digest,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.cache import Cache, default_root
 from harness.base.errors import HarnessError, InputError
 from harness.engine import manifest
+from harness.engine.beforehand import ready
 from harness.engine.evaluation import Job
 from harness.engine.guard import Failure, attempt
 from harness.engine.life import evaluate
@@ -84,8 +85,12 @@ class Run:
         self._seeds: dict[tuple[str, str], int] = {}  # by model label and digest: the first seed
 
     def execute(self) -> RunResult:
-        """Evaluate model after model, then sort the journal and write the manifest."""
-        overlaps = self.sets.id_data.check_disjoint()
+        """Evaluate model after model, then sort the journal and write the manifest.
+
+        Raises HarnessError, before any model is trained or loaded, for a set that cannot be opened and for a model
+        that cannot be built from it.
+        """
+        overlaps = ready(self.sets, self.loader)
         named = [name for kind in self.kinds for name in kind.names_of_sets(self.plan)]
         head = {
             **manifest.describe_run(self.plan.suite, self.loader.device, self.registry),
@@ -106,6 +111,7 @@ class Run:
             "overlaps": overlaps,
             "models": self.models,
             "data": self.sets.digests(),
+            "data_facts": self.sets.facts(),
             "not_applicable": self.recorder.not_applicable,
             "problems": [str(problem) for problem in self.registry.problems],
         }
@@ -145,10 +151,13 @@ class Run:
     def _bench(self, model: PlannedModel) -> Workbench:
         bench = self.loader.bench(self.plan, model, self.sets)
         self._require_own_weights(model, bench.loaded.digest)
+        if self.sets.id_data.has_trained(bench.loaded.model.trained_on):
+            self.recorder.seen.add(model.title)
         self.models[model.title] = {
             "digest": bench.loaded.digest,
             "preprocessing": asdict(bench.loaded.model.preprocessing),
             "offers": sorted(bench.loaded.offers),
+            **({"classes": bench.loaded.classes} if bench.loaded.classes else {}),
             **bench.loaded.model.facts,
         }
         return bench

@@ -31,6 +31,7 @@ class ModelEntry(Table):
     name: str
     label: str | None = None  # its name on the leaderboard
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    class_map: str | None = None  # a file: the model's class for each class of the data
     params: dict[str, Any] = {}
 
 
@@ -128,7 +129,8 @@ class Suite(Table):
     @property
     def digest(self) -> str:
         """A digest of the data and how they are read, not of methods: records of one digest are comparable."""
-        data = self.model_dump(mode="json", include={"name", "batch_size", "dtype", "id", "ood", "shift"})
+        read = {"name", "batch_size", "dtype", "id", "ood", "shift"}
+        data = self.model_dump(mode="json", include=read, exclude_defaults=True)
         return digest("suite", data)
 
 

@@ -44,6 +44,7 @@ class Workbench:
     cache: Cache
     counts: Counts
     clock: Clock
+    is_labelled: bool = True  # whether the ID data have classes
     extracts_layers: bool = False
     progress: bool = False
     _features: dict[str, FeatureSet | Failure] = field(default_factory=dict)  # by the stream's digest
@@ -52,7 +53,8 @@ class Workbench:
 
     def missing(self, needs: frozenset[str]) -> list[str]:
         """List the needs that neither the model nor the ID data offer."""
-        return sorted(needs - self.loaded.offers - {"labels", *self.parts})
+        labels = {"labels"} if self.is_labelled else set()
+        return sorted(needs - self.loaded.offers - labels - self.parts.keys())
 
     @cached_property
     def decoder(self) -> Decoder:

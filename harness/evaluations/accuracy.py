@@ -8,6 +8,7 @@ from harness.data.sets import CSID
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
 from harness.evaluations import measures
 from harness.reports.record import ID, MODEL
+from harness.statistics.matching import renamed_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,9 +24,18 @@ class Describing(Sitting[Cell]):
         return self.job.bench.loaded.features_key(self.job.sets.stream(cell.on), layers=False)
 
     def measured(self, cell: Cell) -> Measured:
-        """Compute accuracy and calibration error on one set."""
+        """Compute accuracy and calibration error on one set, and whether the outputs look renamed."""
         features = self.job.bench.features(cell.on, self.job.sets.stream(cell.on))
-        return Measured({"metrics": measures.model_metrics(features)})
+        among = self.job.sets.selection(cell.on).competing
+        found = measures.Predictions.of(features, among=among)
+        outputs = len(among) if among is not None else self.job.bench.loaded.model.num_classes
+        return Measured(
+            {
+                "metrics": found.metrics(),
+                "outputs": outputs,  # over which the accuracy is
+                "renamed_accuracy": renamed_accuracy(found.predicted, found.labels),
+            }
+        )
 
 
 class Accuracy(Evaluation[Cell]):
@@ -40,4 +50,4 @@ class Accuracy(Evaluation[Cell]):
         for name in (ID, *(entry.name for entry in plan.sets if entry.group == CSID)):
             head = {"kind": MODEL, "group": ID if name == ID else CSID}
             cell_id = plan.cell_id(model, what="", on=name)
-            yield Cell(model, None, name, cell_id, {}, head, frozenset({"logits"}))
+            yield Cell(model, None, name, cell_id, {}, head, frozenset({"logits", "labels"}))

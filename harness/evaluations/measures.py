@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.digests import array_digest, digest
@@ -16,6 +17,8 @@ from harness.statistics import inference, intervals, metrics
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from harness.contract.features import FeatureSet
@@ -104,23 +107,47 @@ def flags(found: Mapping[str, MetricValue]) -> list[str]:
     return [SATURATED] if max(auroc, 1 - auroc) >= SATURATED_FROM else []
 
 
-def model_metrics(features: FeatureSet) -> dict[str, MetricValue]:
-    """Compute a model's accuracy, with its Wilson interval, and calibration error on a labelled set, in one pass."""
-    import torch
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicts for a labelled set."""
 
-    confidences, hits = [], []
-    for chunk in features.chunks():
-        confidence, predicted = chunk.logits.double().softmax(dim=1).max(dim=1)  # (N,)
-        confidences.append(confidence)
-        hits.append(predicted == chunk.labels)
-    confidence, correct = torch.cat(confidences), torch.cat(hits)
-    accuracy = float(correct.double().mean())
-    low, high = intervals.wilson_interval(accuracy, len(correct))
-    error = metrics.calibration_error(confidence, correct)
-    return {
-        "accuracy": {"value": accuracy, "lo": low, "hi": high},
-        "ece": {"value": error if math.isfinite(error) else None, "lo": None, "hi": None},
-    }
+    confidence: Tensor  # softmax of the predicted class, (N,)
+    predicted: NDArray[np.int64]  # (N,)
+    labels: NDArray[np.int64]  # (N,)
+
+    @classmethod
+    def of(cls, features: FeatureSet, *, among: NDArray[np.int64] | None = None) -> Predictions:
+        """Predict from logits in one pass. `among` are the classes that compete; None: all outputs."""
+        import torch
+
+        confidences, predictions, labels = [], [], []
+        for chunk in features.chunks():
+            logits = chunk.logits if among is None else chunk.logits[:, torch.as_tensor(among)]
+            confidence, predicted = logits.double().softmax(dim=1).max(dim=1)  # (N,)
+            confidences.append(confidence)
+            predictions.append(predicted)
+            labels.append(chunk.labels)
+        found = torch.cat(predictions).cpu().numpy()
+        classes = found if among is None else among[found]
+        return cls(torch.cat(confidences), classes, torch.cat(labels).cpu().numpy())
+
+    def metrics(self) -> dict[str, MetricValue]:
+        """Compute accuracy, with its Wilson interval, and calibration error."""
+        import torch
+
+        correct = torch.as_tensor(self.predicted == self.labels, device=self.confidence.device)
+        accuracy = float(correct.double().mean())
+        low, high = intervals.wilson_interval(accuracy, len(correct))
+        error = metrics.calibration_error(self.confidence, correct)
+        return {
+            "accuracy": {"value": accuracy, "lo": low, "hi": high},
+            "ece": {"value": error if math.isfinite(error) else None, "lo": None, "hi": None},
+        }
+
+
+def model_accuracy(features: FeatureSet, *, among: NDArray[np.int64] | None = None) -> MetricValue:
+    """Compute a model's accuracy on a labelled set, with its Wilson interval."""
+    return Predictions.of(features, among=among).metrics()["accuracy"]
 
 
 def group_weights(sets: Sequence[SetEntry]) -> dict[str, dict[str, float]]:

@@ -38,7 +38,8 @@ def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = (
     """Load the plugins and a suite, by name or path, and resolve all its names."""
     registry = Registry.load(plugins)
     path = registry.path("suite", suite)
-    return plan_suite(read_toml(path, "suite"), registry, source=path.name, limit=limit)
+    content = read_toml(path, "suite")
+    return plan_suite(content, registry, source=path.name, limit=limit, folder=path.parent)
 
 
 def read_suite(content: Mapping[str, Any], registry: Registry, *, source: str) -> Suite:
@@ -48,12 +49,17 @@ def read_suite(content: Mapping[str, Any], registry: Registry, *, source: str) -
 
 
 def plan_suite(
-    content: Mapping[str, Any], registry: Registry, *, source: str, limit: int | None = None
+    content: Mapping[str, Any],
+    registry: Registry,
+    *,
+    source: str,
+    limit: int | None = None,
+    folder: Path | None = None,
 ) -> Plan:
-    """Plan a suite given by its content, and let every kind check its part."""
+    """Plan a suite given by its content, and let every kind check its part. `folder`: where relative paths start."""
     suite, kinds = read_suite(content, registry, source=source), kinds_of(registry)
     workers = {key: of_key for kind in kinds for key, of_key in kind.workers(suite, registry).items()}
-    plan = make_plan(suite, registry, workers, limit=limit)
+    plan = make_plan(suite, registry, workers, limit=limit, folder=folder)
     for kind in kinds:
         kind.check(plan)
     _require_own_places(plan, kinds)

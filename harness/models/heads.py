@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.base.errors import InputError
 from harness.contract.features import LinearHead
+from harness.models.classes import Reordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,8 @@ def verified_head(classifier: Any, images: Tensor) -> Head | None:
     A linear layer, a 1×1 convolution, and either with a BatchNorm in front become one LinearHead. Raises InputError if
     the model's own forward gives other logits than forward_head, since features would not be those of the model.
     """
+    if isinstance(classifier, Reordered):
+        return _reordered(verified_head(classifier.network, images), classifier)
     with torch.no_grad():
         maps = classifier.eval().forward_features(images)
         logits, penultimate = classifier.forward_head(maps), classifier.forward_head(maps, pre_logits=True)
@@ -92,6 +95,13 @@ def _reproduces(candidate: Head, penultimate: Tensor, logits: Tensor) -> bool:
         return _equal(candidate(penultimate), logits)
     except Exception:  # a module that reads feature maps, such as pooling and a linear layer in one
         return False
+
+
+def _reordered(head: Head | None, classifier: Reordered) -> Head | None:
+    if not isinstance(head, LinearHead):
+        return None if head is None else lambda penultimate: classifier.in_order(head(penultimate))
+    weight, bias = (classifier.in_order(values.unsqueeze(0))[0] for values in (head.weight, head.bias))
+    return LinearHead(weight, bias)
 
 
 def _as_linear(module: nn.Module) -> LinearHead | None:

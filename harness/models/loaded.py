@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ class LoadedModel:
     device: str
     dtype: str = "float32"
     builder_source: str = ""
+    classes: Mapping[str, object] = field(
+        default_factory=dict
+    )  # how they were matched to the data's, for run.json
 
     @property
     def module(self) -> nn.Module:

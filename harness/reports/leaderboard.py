@@ -72,7 +72,7 @@ def leaderboard(
         blocks.setdefault(_block_key(block), []).append(block)
     tables = [_Table(runs, place, blocks) for place in runs.rows]
     rows = [row for table in tables for row in table.rows(metric, group)]
-    notes = [note for table in tables for note in table.notes()]
+    notes = [*runs.cautions, *(note for table in tables for note in table.notes())]
     return Board(
         _ordered(rows, metric, group), runs.suite, runs.protocol, metric, group, runs.fpr, runs.sets, notes
     )

@@ -26,6 +26,7 @@ SEPARATE = "separate"  # the protocol in which every dataset is a stream of its 
 # Flags of a record.
 SATURATED = "saturated"  # so near 0 or 1 that the interval is of little use
 TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
+SEEN = "seen"  # it rests on validation images that the model, for all that is known, was trained on
 TRAINED_ON = "trained_on"  # the model was trained to reject this dataset
 
 Place = tuple[str, str, str]  # model, adapter, protocol

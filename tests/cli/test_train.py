@@ -11,6 +11,7 @@ from journals import read_journal
 from typer.testing import CliRunner
 
 import harness
+from harness.base.errors import InputError
 from harness.cli import app, main
 from harness.models.training import store
 from harness.reports.leaderboard import leaderboard
@@ -202,8 +203,6 @@ def test_a_suite_without_training_data_never_trains_on_the_recipes_own() -> None
     Path("own.toml").write_text(
         SUITE.replace('train = { split = "train" }\nvalidation = { split = "validation" }\n', "")
     )
-    result = invoke("run", "own.toml", "--out", "results", "--device", "cpu")
-    assert result.exit_code == 1
-    errors = {record["error"] for record in read_journal(Path("results"))}
-    assert len(errors) == 1
-    assert "the suite's [id] has no train" in errors.pop()
+    with pytest.raises(InputError, match=r"the suite's \[id\] has no train part"):
+        invoke("run", "own.toml", "--out", "results", "--device", "cpu")
+    assert not Path("results/records.jsonl").exists()

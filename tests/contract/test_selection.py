@@ -47,7 +47,7 @@ def test_classes_are_kept_and_renumbered_in_the_order_given() -> None:
 
 
 def test_an_absent_class_is_named_with_those_present() -> None:
-    with pytest.raises(DatasetError, match=r"no samples of classes \[3\]\. Classes present: \[0, 1\]"):
+    with pytest.raises(DatasetError, match=r"no samples of classes 3\. Classes present: 0, 1"):
         of([0, 1]).with_classes([1, 3])
 
 
@@ -93,7 +93,7 @@ def test_parts_that_share_images_are_refused_with_the_count(toy_suite: dict[str,
     [
         ({"params": {"classes": 1}}, "'levels' has one class only"),
         ({"params": {"count": 0}}, "is empty"),
-        ({"classes": [0, 9]}, r"no samples of classes \[9\]"),
+        ({"classes": [0, 9]}, r"no samples of classes 9"),
         (
             {"params": {"classes": 2, "count": 4}, "validation": {"holdout": 0.9}, "train": {"limit": 2}},
             "train of dataset 'levels' is empty",

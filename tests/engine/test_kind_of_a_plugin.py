@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from journals import read_journal
-from toys import TESTS, TOY_PLUGIN, as_toml, run_suite, toy_module
+from toys import TESTS, TOY_PLUGIN, as_toml, lose_images_of, run_suite, toy_module
 from typer.testing import CliRunner
 
 from harness.base.errors import InputError, PluginError
 from harness.cli import app
-from harness.engine import sets
 from harness.engine.loading import Loader
 
 TOY_KIND = TESTS / "toy_kind.py"
@@ -49,14 +49,17 @@ def test_it_fails_and_heals(
     suite = toy_suite | {"gauges": [0.0]}
     run_suite(suite, tmp_path / "healthy", plugins=BOTH)
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError("away")
+    def lose_models(patched: pytest.MonkeyPatch) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError("the drive has died")
 
-    for module, name in ((Loader, "load"), (sets, "open_set")):
+        patched.setattr(Loader, "load", refuse)
+
+    for lose in (lose_models, partial(lose_images_of, "close")):
         with monkeypatch.context() as patched:
-            patched.setattr(module, name, refuse)
+            lose(patched)
             assert not run_suite(suite, tmp_path / "out", plugins=BOTH).succeeded
-        assert any(r["error"] and "away" in r["error"] for r in gauged(tmp_path / "out").values())
+        assert any(r["error"] and "has died" in r["error"] for r in gauged(tmp_path / "out").values())
     assert run_suite(suite, tmp_path / "out", plugins=BOTH).succeeded
     assert gauged(tmp_path / "out") == gauged(tmp_path / "healthy")
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from every_kind import every_kind
 from journals import read_journal
-from toys import TOY_PLUGIN, as_toml, run_suite
+from toys import TOY_PLUGIN, as_toml, lose_images_of, run_suite
 
 import harness
 from harness.base.errors import DatasetError
-from harness.engine import sets
 from harness.engine.loading import Loader
 from harness.evaluations import KINDS
 
@@ -56,19 +55,25 @@ def test_a_model_that_fails_and_then_heals_leaves_no_error_behind(
     assert journal(tmp_path / "out") == journal(healthy / "out")
 
 
+def test_a_set_that_cannot_be_opened_ends_the_run_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(Loader, "load", refuse)
+    suite = every_kind()
+    suite["ood"].append({"name": "gone", "dataset": "gone", "group": "far"})
+    with pytest.raises(DatasetError, match="set gone: the drive of 'gone' has died"):
+        run_suite(suite, tmp_path / "out")
+
+
 @pytest.mark.parametrize("broken", ["close", "fog-1"])
 def test_a_set_that_fails_and_then_heals_leaves_no_error_behind(
     broken: str, healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sets.open_set
-
-    def refuse(entry: Any, *rest: Any) -> Any:
-        if entry.name == broken:
-            raise DatasetError("the drive has died")
-        return original(entry, *rest)
-
     with monkeypatch.context() as patched:
-        patched.setattr(sets, "open_set", refuse)
+        lose_images_of(broken, patched)
         failed = run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
     whole = {r["cell_id"]: r for r in read_journal(healthy / "out")}
     found = {r["cell_id"]: r for r in read_journal(tmp_path / "out")}
@@ -143,17 +148,11 @@ def test_a_suite_without_scorers_returns_its_table(kept: str, column: str, tmp_p
 def test_each_reason_is_logged_once_per_model_and_method(
     healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = sets.open_set
-
-    def refuse(entry: Any, *rest: Any) -> Any:
-        if entry.name == "close":
-            raise DatasetError("the drive has died")
-        return original(entry, *rest)
-
-    monkeypatch.setattr(sets, "open_set", refuse)
+    lose_images_of("close", monkeypatch)
     run_suite(every_kind(), tmp_path / "out", cache=healthy / "cache")
     lines = [record.getMessage() for record in caplog.records]
-    assert [line for line in lines if "the drive has died" in line] == ["set close: the drive has died"]
+    about = [line for line in lines if "the drive has died" in line]
+    assert any(line == "network(size=8) (seed 0), level on close: the drive has died" for line in about)
     assert len(lines) == len(set(lines))
     assert any("unruly(how=raises) on id: ZeroDivisionError: by design" in line for line in lines)
     assert any(line.startswith("distance(head=distance, size=8) (seed 0), slide (") for line in lines)
@@ -183,7 +182,7 @@ def test_an_estimate_that_fails_keeps_the_data_of_its_record(
     def refuse(*_: Any) -> Any:
         raise OSError("no accuracy")
 
-    monkeypatch.setattr("harness.evaluations.measures.model_metrics", refuse)
+    monkeypatch.setattr("harness.evaluations.measures.model_accuracy", refuse)
     suite = every_kind() | {"scorers": [], "probes": [], "adapters": [], "ood": []}
     run_suite(suite, tmp_path / "out")
     found = [r for r in read_journal(tmp_path / "out") if r["kind"] == "estimate"]

@@ -100,19 +100,19 @@ def test_infinite_scores_are_ranked(toy_suite: dict[str, Any], tmp_path: Path) -
     assert all(0 <= r["metrics"]["auroc"]["value"] <= 1 for r in records_of(tmp_path / "out").values())
 
 
-def test_a_missing_dataset_fails_its_own_cells_only_and_they_alone_run_again(
+def test_an_unreadable_dataset_fails_its_own_cells_only_and_they_alone_run_again(
     toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
-    toy_suite["ood"].append({"name": "gone", "dataset": "unreadable", "group": "far"})
+    toy_suite["ood"].append({"name": "lost", "dataset": "unreadable", "group": "far"})
     first = run_suite(toy_suite, tmp_path / "out")
     second = run_suite(toy_suite, tmp_path / "out")
 
     errors = {key: record["error"] for key, record in records_of(tmp_path / "out").items()}
     assert (first.measured, first.failed) == (12, 3)
     assert (second.measured, second.failed) == (3, 3)
-    assert errors["level", "gone"] == "the drive of 'unreadable' has died. Fetch it again"
+    assert "image 0 of 'unreadable' is damaged" in errors["level", "lost"]
     assert [key for key, error in errors.items() if error] == [
-        (s, "gone") for s in ("from_train", "level", "margin")
+        (s, "lost") for s in ("from_train", "level", "margin")
     ]
 
 
@@ -211,16 +211,16 @@ def test_a_scorer_whose_needs_the_model_does_not_offer_is_not_applicable_and_no_
     assert ("network(head=distance)", "needs_linear") not in scorers
 
 
-def test_a_model_of_other_classes_than_the_suite_fails_with_both_counts(
+def test_a_model_with_fewer_classes_than_the_suite_fails_with_both_counts(
     toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
-    toy_suite["models"].append({"name": "network", "label": "wide", "params": {"outputs": 7}})
+    toy_suite["models"].append({"name": "network", "label": "narrow", "params": {"outputs": 2}})
     result = run_suite(toy_suite, tmp_path / "out")
 
-    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["model"] == "wide(outputs=7)"}
+    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["model"] == "narrow(outputs=2)"}
     assert result.failed == 9
     assert len(errors) == 1
-    assert "has 7 classes, the suite's ID data have 3" in errors.pop()
+    assert "has 2 classes, the suite's ID data have 3" in errors.pop()
 
 
 def test_a_model_with_more_outputs_than_classes_runs(toy_suite: dict[str, Any], tmp_path: Path) -> None:

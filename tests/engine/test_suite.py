@@ -250,5 +250,5 @@ def test_a_parameter_that_a_dataset_or_scorer_refuses_is_found_before_anything_r
 
 def test_a_class_named_twice_is_refused(toy_suite: dict[str, Any]) -> None:
     toy_suite["id"]["classes"] = [0, 1, 1]
-    with pytest.raises(InputError, match=r"classes \[0, 1, 1\] are empty or name one twice"):
+    with pytest.raises(InputError, match=r"classes \[0, 1, 1\] name one twice"):
         parsed(toy_suite)

@@ -241,19 +241,19 @@ def test_an_unruly_adapter_is_a_record_with_its_reason_and_the_others_go_on(
     assert all(records["bump", "episodic", 0, name]["error"] is None for name in SETS)
 
 
-def test_a_set_that_does_not_open_fails_alone(adapted: dict[str, Any], tmp_path: Path) -> None:
+def test_a_set_that_cannot_be_read_fails_alone(adapted: dict[str, Any], tmp_path: Path) -> None:
     adapted["shift"].append({"name": "gone", "dataset": "unreadable"})
     result = run_suite(adapted, tmp_path / "out")
     errors = {name: r["error"] for (_, _, _, name), r in found(tmp_path / "out").items()}
     assert errors["dim"] is None
-    assert "has died" in errors["gone"]
+    assert "is damaged" in errors["gone"]
     assert result.failed >= 1
 
 
 def test_a_model_that_does_not_load_leaves_a_record_a_cell(adapted: dict[str, Any], tmp_path: Path) -> None:
-    adapted["models"] = [{"name": "network", "params": {"classes": 7}}]
+    adapted["models"] = [{"name": "network", "params": {"outputs": 2}}]
     result = run_suite(adapted, tmp_path / "out")
-    assert all("7 classes" in record["error"] for record in found(tmp_path / "out").values())
+    assert all("2 classes" in record["error"] for record in found(tmp_path / "out").values())
     assert result.failed == len(found(tmp_path / "out")) == 2
 
 

@@ -168,11 +168,11 @@ def test_a_failure_is_a_record_and_the_others_go_on(
     assert any(message in note for note in table.notes)
 
 
-def test_a_set_that_does_not_open_is_a_record(estimating: dict[str, Any], tmp_path: Path) -> None:
+def test_a_set_that_cannot_be_read_is_a_record(estimating: dict[str, Any], tmp_path: Path) -> None:
     estimating["shift"].append({"name": "gone", "dataset": "unreadable"})
     result = run_suite(estimating, tmp_path / "out")
     found = estimates(tmp_path / "out")
-    assert "has died" in found[0, "confident", "gone"]["error"]
+    assert "is damaged" in found[0, "confident", "gone"]["error"]
     assert found[0, "confident", "fog-1"]["error"] is None
     assert (result.cells, result.measured, result.failed) == (26, 26, 2)  # two trainings, thirteen sets
 
@@ -189,9 +189,9 @@ def test_without_validation_data_what_needs_it_is_not_applicable(
 
 
 def test_a_model_that_does_not_load_is_told(estimating: dict[str, Any], tmp_path: Path) -> None:
-    estimating["models"] = [{"name": "network", "params": {"classes": 7}}]
+    estimating["models"] = [{"name": "network", "params": {"outputs": 2}}]
     assert not run_suite(estimating, tmp_path / "out").succeeded
-    assert "7 classes" in estimates(tmp_path / "out")[0, "confident", "id"]["error"]
+    assert "2 classes" in estimates(tmp_path / "out")[0, "confident", "id"]["error"]
 
 
 @pytest.mark.parametrize(

@@ -477,20 +477,20 @@ def test_a_scorer_that_fails_fails_alone(mixing: dict[str, Any], tmp_path: Path)
     assert frame[frame["scorer"] == "gradient"]["all_auroc"].isna().all()
 
 
-def test_a_set_that_does_not_open_fails_alone(mixing: dict[str, Any], tmp_path: Path) -> None:
+def test_a_set_that_cannot_be_read_fails_alone(mixing: dict[str, Any], tmp_path: Path) -> None:
     mixing["ood"].append({"name": "gone", "dataset": "unreadable", "group": "far"})
     run_suite(mixing, tmp_path / "out")
     found = scores_of(tmp_path / "out")
-    assert "has died" in found["slide", "mixed 50/0/50", "margin", "gone"]["error"]
+    assert "is damaged" in found["slide", "mixed 50/0/50", "margin", "gone"]["error"]
     assert found["slide", "mixed 50/0/50", "margin", "close"]["error"] is None
 
 
 def test_a_model_that_does_not_load_leaves_a_record_a_cell(mixing: dict[str, Any], tmp_path: Path) -> None:
-    mixing["models"] = [{"name": "network", "params": {"classes": 7}}]
+    mixing["models"] = [{"name": "network", "params": {"outputs": 2}}]
     result = run_suite(mixing, tmp_path / "out")
     found = scores_of(tmp_path / "out")
     assert len(found) == 2 * 3 * 3
-    assert all("7 classes" in record["error"] for record in found.values())
+    assert all("2 classes" in record["error"] for record in found.values())
     assert result.failed == result.cells
 
 

@@ -86,11 +86,11 @@ def test_unruly_probes_are_records_with_an_error_and_stop_nobody(
     assert "failed on bright, close" in as_markdown(probe_text(probe_table([tmp_path / "out"])))
 
 
-def test_a_missing_dataset_is_the_error_of_its_probes(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unreadable_dataset_is_the_error_of_its_probes(toy_suite: dict[str, Any], tmp_path: Path) -> None:
     toy_suite["ood"].append({"name": "gone", "dataset": "unreadable", "group": "far"})
     run_suite(toy_suite | {"probes": ["mean"]}, tmp_path / "out")
     found = numbers(tmp_path / "out")
-    assert "has died" in found["mean", "gone"]["error"]
+    assert "is damaged" in found["mean", "gone"]["error"]
     assert found["mean", "bright"]["error"] is None
 
 

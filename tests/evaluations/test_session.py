@@ -153,7 +153,9 @@ def test_an_empty_folder_and_what_is_not_there_are_one_line(
 
 
 def test_calibration_data_of_other_classes_are_refused(photos: Path, cache: Path) -> None:
-    with pytest.raises(DatasetError, match=r"labels from 0 to 9, but the model has classes 0 to 4"):
+    with pytest.raises(
+        DatasetError, match=r"calibration data have 10 classes, the model has 5 without names"
+    ):
         asked(photos, cache, calibration="digits", calibration_split="validation")
 
 

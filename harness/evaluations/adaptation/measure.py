@@ -168,7 +168,8 @@ class Adaptation(Evaluation[AdaptationCell]):
         """Yield every adapter whose streams have no OOD, on every shifted set, for every seed of the streams."""
         shifted = [entry.name for entry in plan.sets if entry.group == CSID]
         for adapter in adapters(plan, meets_ood=False):
-            place, needs = {"adapter": adapter.label, "protocol": adapter.protocol}, adapter_needs(adapter)
+            place = {"adapter": adapter.label, "protocol": adapter.protocol}
+            needs = adapter_needs(adapter) | {"labels"}
             head = {"kind": ADAPTATION, "group": CSID}
             for seed in settings(plan.suite).closed_seeds:
                 for name in shifted:

@@ -121,10 +121,20 @@ class Passage:
             )
 
 
-def predicted(features: Features) -> NDArray[np.int64]:
-    """Return the largest logits' classes, (n,). Raises InputError if they are not finite: the model has diverged."""
+def predicted(features: Features, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Return the largest logits' classes, (n,), among all or the given ones.
+
+    Raises InputError if logits are not finite: the model has diverged.
+    """
     logits: torch.Tensor = features.logits
     if not bool(logits.isfinite().all()):
         raise InputError("the logits are no longer finite: the model has diverged. Lower the adapter's lr")
-    classes: NDArray[np.int64] = logits.argmax(dim=1).cpu().numpy()
-    return classes
+    return most_likely(logits.detach().cpu().numpy(), among)
+
+
+def most_likely(logits: NDArray[np.floating], among: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return the classes of the largest logits, (n,): of all (n, C), or of the given classes."""
+    found: NDArray[np.int64] = (
+        logits.argmax(axis=1) if among is None else among[logits[:, among].argmax(axis=1)]
+    )
+    return found

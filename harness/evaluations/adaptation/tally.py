@@ -31,10 +31,10 @@ class Batch:
     backwards: int
 
     @classmethod
-    def of(cls, step: Step) -> Batch:
-        """Predict from a step's outputs. Raises InputError if they are not finite."""
-        scored, done = predicted(step.scored), step.adapted
-        after = None if step.after is None else predicted(step.after)
+    def of(cls, step: Step, among: NDArray[np.int64] | None) -> Batch:
+        """Predict from a step's outputs, among the given classes or all. Raises InputError if they are not finite."""
+        scored, done = predicted(step.scored, among), step.adapted
+        after = None if step.after is None else predicted(step.after, among)
         return cls(step.met.labels, scored, after, done.updated, done.reset, done.forwards, done.backwards)
 
 
@@ -91,9 +91,10 @@ def tallied(steps: Iterable[Step], *, num_outputs: int) -> Iterator[tuple[Stream
     tallies: dict[int, Tally] = {}
     met = 0
     for step in steps:
-        stream, batch = step.met.stream, Batch.of(step)
+        stream = step.met.stream
         origins = stream.origin[step.met.positions]
         for part in np.unique(origins).tolist():
+            batch = Batch.of(step, stream.parts[part].competing)
             tallies.setdefault(part, Tally(num_outputs)).add(batch, origins == part)
         met += len(origins)
         if met == len(stream):
@@ -102,6 +103,9 @@ def tallied(steps: Iterable[Step], *, num_outputs: int) -> Iterator[tuple[Stream
 
 
 def error_of(passage: Passage, stream: Stream) -> float:
-    """Return the adapted model's error on a stream, without learning."""
-    wrong = sum(int((predicted(found) != met.labels).sum()) for met, found in passage.forward_all(stream))
+    """Return the adapted model's error on a stream of one part, without learning."""
+    among = stream.parts[0].competing
+    wrong = sum(
+        int((predicted(found, among) != met.labels).sum()) for met, found in passage.forward_all(stream)
+    )
     return wrong / len(stream)

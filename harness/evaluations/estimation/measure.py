@@ -134,7 +134,7 @@ class Estimating(Sitting[EstimateCell]):
         """Compute the model's true accuracy on a target, once for all estimators."""
         if target.name not in self._accuracies:
             features = self.job.bench.features(target.name, stream)
-            self._accuracies[target.name] = measures.model_metrics(features)["accuracy"]
+            self._accuracies[target.name] = measures.model_accuracy(features, among=stream.parts[0].competing)
         return self._accuracies[target.name]
 
 
@@ -209,5 +209,8 @@ class Estimation(Evaluation[EstimateCell]):
                     "shift": target.kind,
                 }
                 cell_id = plan.cell_id(model, what=f"estimator {estimator.label}", on=target.name)
-                place, needs = {"estimator": estimator.label}, frozenset({"logits", *estimator.needs})
+                place, needs = (
+                    {"estimator": estimator.label},
+                    frozenset({"logits", "labels", *estimator.needs}),
+                )
                 yield EstimateCell(model, estimator, ID, cell_id, place, head, needs, target=target)

@@ -9,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from harness.base import digests
 from harness.base.cache import Cache, default_root
-from harness.base.errors import DatasetError, HarnessError, InputError, describe
+from harness.base.errors import DatasetError, InputError, describe, shortened
 from harness.base.progress import progress_bar
 from harness.contract.registry import Registry, names_where
+from harness.data.classes import numbered_as
 from harness.data.opening import calibration_sets, open_dataset, open_id
 from harness.data.sets import calibration_entries
 from harness.data.streams import Stream
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
     from harness.contract.features import Estimate, FeatureSet
     from harness.contract.protocols import Estimator
     from harness.contract.selection import Selection
-    from harness.data.opening import IdData
+    from harness.contract.specs import Model
+    from harness.data.id_data import IdData
 
 logger = logging.getLogger("ood_harness")
 
@@ -88,7 +88,7 @@ class _Session:
 
     def guesses(self) -> Guesses:
         """Run every applicable estimator."""
-        skipped, target = self._target
+        target = self._target
         applicable = [planned for planned in self._estimators if self._applies(planned)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
@@ -97,7 +97,7 @@ class _Session:
         with self._bar:
             for planned in applicable:
                 rows += self._rows(planned, target)
-        return Guesses(self.model, self.data, len(target), skipped, rows)
+        return Guesses(self.model, self.data, len(target), list(target.skipped), rows)
 
     @cached_property
     def _bar(self) -> Any:
@@ -144,7 +144,7 @@ class _Session:
             raise InputError(
                 f"the model {self.model!r} is an encoder, which has no accuracy. Name a classifier"
             )
-        validation = self._validation(loaded.model.num_classes)
+        validation = self._validation(loaded.model)
         parts = {} if validation is None else {VALIDATION: validation}
         counts, clock = self._loader.counts, Clock(loaded.device)
         return Workbench(
@@ -152,47 +152,48 @@ class _Session:
         )
 
     @cached_property
-    def _target(self) -> tuple[list[str], Selection]:
+    def _target(self) -> Selection:
         return self._readable(self._open(self.data, self.options.split).limited(self.options.size))
 
-    def _validation(self, classes: int) -> Selection | None:
+    def _validation(self, model: Model) -> Selection | None:
         """Open labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
-        if self.options.calibration is not None:
-            found = self._open(self.options.calibration, self.options.calibration_split)
-        elif self._id_data is not None:
-            found = self._id_data.validation or self._id_data.test
-        else:
-            return None
-        if not 0 <= found.labels.min() <= found.labels.max() < classes:
+        known = self._id_data
+        if self.options.calibration is None:
+            return (known.validation or known.test) if known is not None and known.is_labelled else None
+        found = self._open(self.options.calibration, self.options.calibration_split)
+        what = "the calibration data"
+        if found.labels.min() < 0:
+            raise DatasetError(f"{what} have images without a label. Give labelled ID data")
+        if known is not None and known.class_names is not None:
+            return numbered_as(found, known.class_names, what=what, whose="the ID data")
+        if model.class_names is not None:
+            return numbered_as(
+                found, model.class_names, what=what, whose="the model", synonyms=model.class_synonyms
+            )
+        if found.num_classes > model.num_classes or (
+            found.class_names is not None and found.num_classes < model.num_classes
+        ):
+            names = f" ({shortened(found.class_names)})" if found.class_names is not None else ""
             raise DatasetError(
-                f"the calibration data have labels from {found.labels.min()} to {found.labels.max()}, but the model "
-                f"has classes 0 to {classes - 1}. Give labelled ID data"
+                f"{what} have {found.num_classes} classes{names}, the model has {model.num_classes} without names. "
+                "Give labelled data of all its classes"
             )
         return found
 
     def _open(self, name: str, split: str | None) -> Selection:
-        """Open a dataset by the name that a plugin gave it, or a folder by the plugin that opens folders."""
-        if name.partition(":")[0] not in self.registry.names("dataset"):
-            folders = names_where(self.registry, "dataset", lambda spec: spec.opens_folders)
-            name = f"{folders[0]}:{name}" if folders else name
+        """Open a dataset by the name that a plugin gave it, or a folder."""
         return open_dataset(name, name, self.registry, split=split)
 
-    def _readable(self, selection: Selection) -> tuple[list[str], Selection]:
-        """Return the messages of images that cannot be read, and the others, if unreadable images are skipped."""
+    def _readable(self, selection: Selection) -> Selection:
+        """Leave out the images that cannot be read, if they are skipped."""
         if not self.options.skip_unreadable:
-            return [], selection
-        broken: dict[int, str] = {}
-        for position in range(len(selection)):
-            try:
-                selection.images([position])
-            except HarnessError as error:
-                broken[position] = str(error)
-        kept = selection.take(np.array([p for p in range(len(selection)) if p not in broken], dtype=np.int64))
+            return selection
+        kept = selection.readable()
         if not len(kept):
             raise DatasetError(
-                f"none of the {len(selection)} images of {self.data!r} can be read: {broken[0]}"
+                f"none of the {len(selection)} images of {self.data!r} can be read: {kept.skipped[0]}"
             )
-        return list(broken.values()), kept
+        return kept
 
     @cached_property
     def _estimators(self) -> list[Planned]:
@@ -307,7 +308,7 @@ class _Session:
         return self._calibrated[size]
 
     def _accuracy(self, selection: Selection) -> float:
-        value = measures.model_metrics(self._features(selection))["accuracy"]["value"]
+        value = measures.model_accuracy(self._features(selection), among=selection.competing)["value"]
         assert value is not None
         return value
 

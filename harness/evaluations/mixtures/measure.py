@@ -63,7 +63,7 @@ def _stream_cell(
 ) -> MixtureCell:
     cell_id = plan.cell_id(model, what=f"stream {seed}", **_names(adapter, mixture))
     place = {"adapter": adapter.label, "protocol": adapter.protocol}
-    head, needs = {"kind": ADAPTATION, **_head(plan, mixture)}, adapter_needs(adapter)
+    head, needs = {"kind": ADAPTATION, **_head(plan, mixture)}, adapter_needs(adapter) | {"labels"}
     return MixtureCell(
         model, adapter, mixture.ood.name, cell_id, place, head, needs, seed,
         adapter=adapter, mixture=mixture, scorer=None, seed=seed,

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.base.errors import InputError
 from harness.contract.features import FeatureSet
-from harness.evaluations.adaptation.passage import predicted
+from harness.evaluations.adaptation.passage import most_likely, predicted
 from harness.evaluations.adaptation.tally import Batch, Tally
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ class Trace:
         return self._outputs(REFIT, len(self.train), labels=self.train.labels)
 
     def metrics(self, mine: NDArray[np.bool_], *, num_outputs: int) -> dict[str, dict[str, float | None]]:
-        """Return the numbers of a record on the samples of a mask, (N,)."""
-        tally, labels = Tally(num_outputs), self.stream.labels
+        """Return the numbers of a record on the samples of a mask, (N,); the first part says which classes compete."""
+        tally, labels, among = Tally(num_outputs), self.stream.labels, self.stream.parts[0].competing
         scored = AFTER if self.arrays[STEPS][0, len(_FACTS)] else BEFORE
         for positions, facts in zip(self.stream.batches(), self.arrays[STEPS].tolist(), strict=True):
             if not mine[positions].any():
                 continue
             classes = {
-                side: self.arrays[f"{side}/logits"][positions].argmax(axis=1)
+                side: most_likely(self.arrays[f"{side}/logits"][positions], among)
                 for side in (BEFORE, AFTER)
                 if f"{side}/logits" in self.arrays
             }

@@ -138,9 +138,7 @@ class Scoring(Sitting[ScoreCell]):
         """Extract one set and score it with the given scorers; image scorers run in the same pass."""
         if not labels:
             return {}
-        stream = self.job.sets.found(name)
-        if isinstance(stream, Failure):
-            return dict.fromkeys(labels, stream)
+        stream = self.job.sets.stream(name)
         fitted: dict[str, AnyScorer | Failure] = {s: self.bench.fitted(self.scorers[s]) for s in labels}
         outcomes: Outcomes = {label: f for label, f in fitted.items() if isinstance(f, Failure)}
         ready = {label: scorer for label, scorer in fitted.items() if not isinstance(scorer, Failure)}

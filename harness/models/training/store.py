@@ -17,7 +17,8 @@ from harness.base import code, digests
 from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
 from harness.contract.registry import Registry
-from harness.data.opening import CHECKED_FOR_OVERLAP, open_dataset, open_id, training_data
+from harness.data.id_data import CHECKED_FOR_OVERLAP
+from harness.data.opening import open_dataset, open_id, training_data
 from harness.models.training.assembly import Blueprint, Part, require_usable
 from harness.models.training.checkpoint import (
     FACTS,
@@ -109,7 +110,7 @@ class Training:
             params=table.params,
         )
         if len(outliers) + len(self.data.train) <= CHECKED_FOR_OVERLAP:
-            shared = len(outliers.identities() & self.data.train.identities())
+            shared = len(outliers.identities & self.data.train.identities)
             if shared:
                 raise InputError(
                     f"[auxiliary] {table.dataset!r} shares {shared} images with ID train. Outliers must not be ID"
@@ -204,17 +205,27 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
 
     Raises HarnessError for an unknown or invalid recipe, and for data that do not fit it.
     """
+    training = _requested(name_or_path, request)
+    if request.store is None:
+        return unkept_model(training, progress=request.progress)
+    return kept_model(training, request.store / training.folder_name, progress=request.progress)
+
+
+def check_recipe(name_or_path: str, request: ModelRequest) -> None:
+    """Raise HarnessError if `build_recipe` would refuse the recipe, its outliers or its data."""
+    training = _requested(name_or_path, request)
+    _ = training.auxiliary
+
+
+def _requested(name_or_path: str, request: ModelRequest) -> Training:
     catalogue = request.catalogue or Registry.load()
     recipe = load_recipe(name_or_path, catalogue)
     if request.data is None:  # the recipe's own [data] may be this suite's test data
         raise InputError(
-            f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train. "
+            f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train part with labels. "
             "Add train = { split = ... }"
         )
-    training = Training(recipe, request.data, request.seed, catalogue, request.device)
-    if request.store is None:
-        return unkept_model(training, progress=request.progress)
-    return kept_model(training, request.store / training.folder_name, progress=request.progress)
+    return Training(recipe, request.data, request.seed, catalogue, request.device)
 
 
 def kept_model(training: Training, folder: Path, *, progress: bool = False) -> Model:

@@ -12,6 +12,8 @@ import numpy as np
 import harness
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from PIL import Image
 
@@ -39,11 +41,16 @@ class EncodedDataset:
     """Images of a source, decoded on access; orientation tags (EXIF) are not applied."""
 
     def __init__(
-        self, source: Source, labels: NDArray[np.int64], class_names: tuple[str, ...] | None = None
+        self,
+        source: Source,
+        labels: NDArray[np.int64],
+        class_names: tuple[str, ...] | None = None,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         self._source = source
         self._labels = labels
         self.class_names = class_names  # by label, if the data have names
+        self.facts = dict(facts or {})  # for run.json
 
     @cached_property
     def digest(self) -> str:
@@ -66,7 +73,8 @@ class EncodedDataset:
             return decode(encoded)
         except Exception as error:  # decoders raise many errors on damaged bytes
             raise harness.DatasetError(
-                f"{self._source.place(index)} is not a readable image ({error}). Replace or remove it"
+                f"{self._source.place(index)} is not a readable image ({error}). Replace or remove it, or set "
+                'unreadable = "skip"'
             ) from error
 
     def identity(self, index: int) -> bytes:

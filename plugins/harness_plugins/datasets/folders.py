@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections import Counter
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,41 +18,106 @@ from harness_plugins.datasets.decoding import EncodedDataset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"})
+SYSTEM_FOLDERS = frozenset(
+    {
+        "@eadir",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "__macosx",
+        "lost+found",
+        "system volume information",
+    }
+)
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+UNOPENABLE = frozenset(
+    {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+)  # formats that Pillow knows but cannot decode
 READ_WHOLE = 1 << 30  # bytes up to which a folder's digest reads every file
+
+logger = logging.getLogger("ood_harness")
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the image files that Pillow decodes by itself, in lower case."""
+    from PIL import Image
+
+    Image.init()
+    openable = Image.OPEN.keys() - UNOPENABLE
+    return frozenset(suffix for suffix, of in Image.registered_extensions().items() if of in openable)
+
+
+def is_image(file: PurePosixPath) -> bool:
+    """Return whether a file has the suffix of an image."""
+    return file.suffix.lower() in image_suffixes()
+
+
+def is_visible(name: str) -> bool:
+    """Return whether a file or folder is one of the user's: not hidden, and not made by a system for itself."""
+    return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
 def visible_files(folder: Path) -> list[PurePosixPath]:
-    """List a folder's files at every depth, relative, in order, without hidden ones; links are followed."""
+    """List a folder's files at every depth, relative, in order, without hidden and system ones; links are followed."""
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = Path(parent).resolve()
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and not here.is_relative_to(Path(parent, name).resolve())  # no loops
+            if is_visible(name) and not here.is_relative_to(Path(parent, name).resolve())  # no loops
         ]
         relative = Path(parent).relative_to(folder)
-        found += [PurePosixPath(relative, name) for name in files if not name.startswith(".")]
+        found += [PurePosixPath(relative, name) for name in files if is_visible(name)]
     return sorted(found)
 
 
 def content_of(folder: Path, files: Sequence[PurePosixPath]) -> str:
-    """Hash files' names with their bytes, or above 1 GiB in total with their sizes and modification times."""
-    stats = [(folder / file).stat() for file in files]
-    whole = sum(stat.st_size for stat in stats) <= READ_WHOLE
+    """Hash files' names with their bytes, or above 1 GiB in total with their sizes and modification times.
+
+    A file that is away, such as a link to nowhere, counts as such. Raises DatasetError for one that cannot be read.
+    """
+    stats = [_stat(folder / file) for file in files]
+    whole = sum(stat.st_size for stat in stats if stat is not None) <= READ_WHOLE
     digest = hashlib.blake2b(digest_size=16)
     for file, stat in zip(files, stats, strict=True):
-        digest.update(f"{file}\0{stat.st_size}\0".encode())
-        if whole:
-            with (folder / file).open("rb") as handle:
-                digest.update(hashlib.file_digest(handle, "blake2b").digest())
-        else:
-            digest.update(f"{stat.st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(file))
+        if stat is None:
+            digest.update(b"\0away\0")
+            continue
+        digest.update(f"\0{stat.st_size}\0".encode())
+        digest.update(_hash_of(folder / file) if whole else f"{stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()
+
+
+def printable(path: Path | PurePosixPath) -> str:
+    """Write a path for a message; bytes of a name that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _hash_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "blake2b").digest()
+    except OSError as error:
+        raise harness.DatasetError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return (
+        f"the file {printable(path)} cannot be read ({error.strerror}). Restore it, check its permissions, or set "
+        'unreadable = "skip"'
+    )
 
 
 class ImageFiles:
@@ -64,39 +132,48 @@ class ImageFiles:
         try:
             return (self._folder / self._files[index]).read_bytes()
         except OSError as error:
-            raise harness.DatasetError(
-                f"{self.place(index)} cannot be read ({error.strerror}). Restore it, or check its permissions"
-            ) from error
+            raise harness.DatasetError(_unreadable(self._folder / self._files[index], error)) from error
 
     def place(self, index: int) -> str:
         """Name the file."""
-        return f"the file {self._folder / self._files[index]}"
+        return f"the file {printable(self._folder / self._files[index])}"
 
     def content(self) -> str:
         """Hash the files."""
         return content_of(self._folder, self._files)
 
 
-def is_image(file: PurePosixPath) -> bool:
-    """Return whether a file has the suffix of an image."""
-    return file.suffix.lower() in IMAGE_SUFFIXES
-
-
-def open_image_folder(name: str, folder: Path, split: str | None) -> EncodedDataset:
+def open_image_folder(name: str, folder: Path, split: str | None, *, labelled: bool = True) -> EncodedDataset:
     """Open CLASS/IMAGE files (labels: the class folders in order) or flat IMAGE files (labels -1).
 
     A split is a subfolder of that name. If none is given, and all subfolders have usual split names, they are splits.
+    If labels are not asked for, any arrangement of folders is fine; labels are -1 if it is neither of the two.
     """
     root = _root(name, folder, split)
-    files = [file for file in visible_files(root) if is_image(file)]
+    listed = visible_files(root)
+    files = [file for file in listed if is_image(file)]
     if not files:
         raise harness.DatasetError(
-            f"the dataset {name!r} has no images in {root}. "
-            f"Supported suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"the dataset {name!r} has no images in {printable(root)}. "
+            f"Suffixes of images: {', '.join(sorted(image_suffixes()))}"
         )
-    labels = np.array(_labels(name, root, files), dtype=np.int64)
+    is_classed = labelled or _fault(root, files) is None
+    labels = np.array(_labels(name, root, files) if is_classed else [-1] * len(files), dtype=np.int64)
     class_names = tuple(_subfolders(root)) if labels.max() >= 0 else None
-    return EncodedDataset(ImageFiles(root, files), labels, class_names)
+    facts = _left_out(name, listed)
+    return EncodedDataset(ImageFiles(root, files), labels, class_names, facts)
+
+
+def _left_out(name: str, listed: Sequence[PurePosixPath]) -> dict[str, object]:
+    """Count the files that are no images by their suffix, and say so."""
+    counts = Counter(file.suffix.lower() or "no suffix" for file in listed if not is_image(file))
+    if not counts:
+        return {}
+    named = ", ".join(f"{count} × {suffix}" for suffix, count in sorted(counts.items()))
+    logger.warning(
+        "%s: %d files are left out, since Pillow reads no image from them: %s", name, counts.total(), named
+    )
+    return {"left_out": dict(sorted(counts.items()))}
 
 
 def _root(name: str, folder: Path, split: str | None) -> Path:
@@ -120,23 +197,29 @@ def _root(name: str, folder: Path, split: str | None) -> Path:
 
 
 def _labels(name: str, root: Path, files: Sequence[PurePosixPath]) -> list[int]:
-    flat = [file for file in files if len(file.parts) == 1]
-    if len(flat) == len(files):
+    if all(len(file.parts) == 1 for file in files):
         return [-1] * len(files)
-    if flat:
-        raise harness.DatasetError(
-            f"the dataset {name!r} has images beside its class folders, such as {root / flat[0]}. "
-            "Move all images into class folders, or none"
-        )
+    if fault := _fault(root, files):
+        raise harness.DatasetError(f"the dataset {name!r} has {fault}")
     classes = {subfolder: label for label, subfolder in enumerate(_subfolders(root))}
-    empty = sorted(classes.keys() - {file.parts[0] for file in files})
-    if empty:
-        raise harness.DatasetError(
-            f"the dataset {name!r} has class folders without images in {root}: {', '.join(empty)}. "
-            "Remove or fill them"
-        )
     return [classes[file.parts[0]] for file in files]
 
 
+def _fault(root: Path, files: Sequence[PurePosixPath]) -> str | None:
+    """Say why files in folders have no classes; None if they have, or are flat."""
+    flat = [file for file in files if len(file.parts) == 1]
+    if len(flat) == len(files):
+        return None
+    if flat:
+        return (
+            f"images beside its class folders, such as {printable(root / flat[0])}. "
+            "Move all images into class folders, or none"
+        )
+    empty = sorted({*_subfolders(root)} - {file.parts[0] for file in files})
+    if empty:
+        return f"class folders without images in {printable(root)}: {harness.shortened(empty)}. Remove or fill them"
+    return None
+
+
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and is_visible(path.name))

@@ -15,14 +15,13 @@ import numpy as np
 import harness
 from harness_plugins.datasets.decoding import EncodedDataset
 from harness_plugins.datasets.folders import content_of, is_image, open_image_folder, visible_files
+from harness_plugins.datasets.labels import read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
 
 HUB_TIMEOUT = 5.0  # seconds to reach the hub, once: `datasets` itself would retry for half a minute
-LABEL_COLUMNS = ("label", "labels", "fine_label", "coarse_label")
 TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".rar"})
 METADATA_FILES = frozenset({"metadata.csv", "metadata.jsonl"})
@@ -38,7 +37,8 @@ def open_hub(
     """Open one split; its images stay encoded until they are read.
 
     The default `image_column` is the first image column; the default `label_column` is the first of label, labels,
-    fine_label and coarse_label that holds integers. Without one, all labels are -1. Only the hub has revisions.
+    fine_label and coarse_label that holds classes: integers, booleans or strings, which are numbered in sorted order.
+    Without one, all labels are -1. Only the hub has revisions.
     """
     folder = find_folder(request)
     if folder is None:
@@ -56,7 +56,7 @@ def open_hub(
             f"{request.name!r} is a plain image folder, {folder}. "
             "Leave config, image_column and label_column out"
         )
-    return open_image_folder(request.name, folder, request.split)
+    return open_image_folder(request.name, folder, request.split, labelled=request.labelled)
 
 
 def find_folder(request: harness.DatasetRequest) -> Path | None:
@@ -208,9 +208,9 @@ def _encoded(
     files: Sequence[PurePosixPath] = (),
 ) -> EncodedDataset:
     column = _image_column(request, table.features, image_column)
-    labels = _labels(table, _label_column(request, table.features, label_column))
+    labels, names = read_labels(request, table, label_column)
     rows = TableRows(table, column, name=request.name, key=f"{key}/{column}", folder=folder, files=files)
-    return EncodedDataset(rows, labels)
+    return EncodedDataset(rows, labels, names)
 
 
 class TableRows:
@@ -275,32 +275,6 @@ def _image_column(request: harness.DatasetRequest, features: Any, wanted: str | 
             "Name one that holds encoded images with image_column"
         )
     return wanted or images[0]
-
-
-def _label_column(request: harness.DatasetRequest, features: Any, wanted: str | None) -> str | None:
-    integers = [name for name, feature in features.items() if _holds_integers(feature)]
-    if wanted is None:
-        return next((name for name in LABEL_COLUMNS if name in integers), None)
-    if wanted not in integers:
-        raise harness.unknown_name(
-            f"integer column of {request.name!r}", wanted, integers, valid_label="Columns of integers"
-        )
-    return wanted
-
-
-def _holds_integers(feature: Any) -> bool:
-    import datasets
-
-    if isinstance(feature, datasets.ClassLabel):
-        return True
-    return isinstance(feature, datasets.Value) and feature.dtype.startswith(("int", "uint"))
-
-
-def _labels(table: Any, column: str | None) -> NDArray[np.int64]:
-    if column is None:
-        return np.full(len(table), -1, dtype=np.int64)
-    stored = table.select_columns([column]).with_format("arrow")[:][column]
-    return np.asarray(stored.fill_null(-1).to_numpy(), dtype=np.int64)
 
 
 @harness.hookimpl

@@ -13,11 +13,22 @@ if TYPE_CHECKING:
 @harness.hookimpl
 def harness_models() -> Iterator[harness.ModelSpec]:
     """Offer `recipe:NAME_OR_PATH`."""
-    yield harness.ModelSpec("recipe", build_recipe, argument="NAME or PATH", takes="recipe")
+    yield harness.ModelSpec(
+        "recipe", build_recipe, argument="NAME or PATH", takes="recipe", check=check_recipe
+    )
 
 
 def build_recipe(request: harness.ModelRequest) -> harness.Model:
     """Load the recipe's model for the request's data and seed from the store, or train and store it."""
+    return harness.build_recipe(_name(request), request)
+
+
+def check_recipe(request: harness.ModelRequest) -> None:
+    """Raise HarnessError for a recipe that is not there or does not fit the request's data."""
+    harness.check_recipe(_name(request), request)
+
+
+def _name(request: harness.ModelRequest) -> str:
     if not request.argument:
         raise harness.InputError("recipe names no recipe. Write recipe:NAME")
-    return harness.build_recipe(request.argument, request)
+    return request.argument

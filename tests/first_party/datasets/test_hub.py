@@ -117,12 +117,14 @@ def test_an_unknown_split_or_config_names_the_valid_ones(root: Path) -> None:
 
 def test_columns_are_found_by_type_and_name_or_as_told(tmp_path: Path) -> None:
     write_table(
-        tmp_path / "t", "test", [png(1), png(2)], label=["a", "b"], coarse_label=[4, None], other=[7, 8]
+        tmp_path / "t", "test", [png(1), png(2)], label=[0.5, 1.0], coarse_label=[4, None], other=[7, 8]
     )
     assert open_name("t", tmp_path).labels.tolist() == [4, -1]
     assert open_name("t", tmp_path, label_column="other").labels.tolist() == [7, 8]
-    with pytest.raises(harness.HarnessError, match="Columns of integers: coarse_label, other"):
+    with pytest.raises(harness.DatasetError, match=r"'label' of 'hf:t' holds float64, .*other \(int64\)"):
         open_name("t", tmp_path, label_column="label")
+    with pytest.raises(harness.HarnessError, match=r"no column of 'hf:t' named 'lable'.*Columns: .*label"):
+        open_name("t", tmp_path, label_column="lable")
     with pytest.raises(harness.HarnessError, match=r"no column of 'hf:t' named 'img'.*Columns: .*image"):
         open_name("t", tmp_path, image_column="img")
 
