@@ -205,4 +205,4 @@ def test_a_suite_without_training_data_never_trains_on_the_recipes_own() -> None
     )
     with pytest.raises(InputError, match=r"the suite's \[id\] has no train part"):
         invoke("run", "own.toml", "--out", "results", "--device", "cpu")
-    assert not Path("results/records.jsonl").exists()
+    assert read_journal(Path("results")) == []
