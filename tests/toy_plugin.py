@@ -22,11 +22,16 @@ FITTED: Counter[str] = Counter()  # how often each scorer was fitted
 class Levels:
     """Grey images whose mean level is 40 + 30 * label, plus seeded noise; OOD is brighter than any class."""
 
-    def __init__(self, count: int, classes: int, seed: int, offset: int, side: int) -> None:
+    def __init__(
+        self, count: int, classes: int, seed: int, offset: int, side: int, names: list[str] | None = None
+    ) -> None:
+        """Take the names of the classes in the order of their labels: the class "level 2" has the third level."""
         rng = np.random.default_rng(seed)
         self.labels = np.arange(count) % classes
+        self.class_names = None if names is None else tuple(names)
+        levels = self.labels if names is None else level_of(names)[self.labels]
         noise = rng.integers(-12, 13, size=(count, side, side))
-        level = offset + 40 + 30 * self.labels[:, None, None]
+        level = offset + 40 + 30 * levels[:, None, None]
         self._images = np.clip(level + noise, 0, 255).astype(np.uint8)
         self.digest = hashlib.blake2b(self._images.tobytes() + self.labels.tobytes()).hexdigest()
 
@@ -42,6 +47,11 @@ class Levels:
         return self._images[index].tobytes()
 
 
+def level_of(names: list[str]) -> np.ndarray:
+    """Read the levels off the names of classes."""
+    return np.array([int(name.split()[-1]) for name in names])
+
+
 def levels(
     request: harness.DatasetRequest,
     count: int = 40,
@@ -49,11 +59,18 @@ def levels(
     seed: int | None = None,
     offset: int = 0,
     side: int = 4,
+    names: list[str] | None = None,
 ) -> Levels:
     seeds = {"train": 1, "validation": 2, "test": 3, None: 4}
     if request.split not in seeds:
         raise harness.DatasetError(f"levels has no split {request.split!r}. Valid: train, validation, test")
-    return Levels(count, classes, seeds[request.split] if seed is None else seed, offset, side)
+    return Levels(count, classes, seeds[request.split] if seed is None else seed, offset, side, names)
+
+
+def unlabelled(request: harness.DatasetRequest) -> Levels:
+    dataset = levels(request)
+    dataset.labels = np.full(len(dataset), -1)
+    return dataset
 
 
 def gone(request: harness.DatasetRequest) -> Levels:
@@ -129,14 +146,23 @@ def network(
     std: float = 1.0,
     broken: bool = False,
     size: int = 4,
+    names: list[str] | None = None,
+    known: bool = True,
 ) -> harness.Model:
+    """Build a network whose outputs are of the given names, which it tells if they are known."""
     model = Network(outputs, shift=0.1 * request.seed)
+    if names is not None:
+        of = torch.as_tensor(level_of(names))
+        model.fc.weight.data, model.fc.bias.data = model.fc.weight.data[of], model.fc.bias.data[of]
     if broken:
         torch.nn.init.constant_(model.fc.bias, float("nan"))
     if head == "distance":
         model.fc = Distance()
     preprocessing = harness.Preprocessing(input_size=(1, size, size), std=(std,))
-    return harness.Model(model.eval(), preprocessing, outputs if classes is None else classes)
+    told = tuple(names) if names is not None and known else None
+    return harness.Model(
+        model.eval(), preprocessing, outputs if classes is None else classes, class_names=told
+    )
 
 
 @dataclass(frozen=True)
@@ -484,6 +510,7 @@ def harness_adapters() -> Iterator[harness.AdapterSpec]:
 def harness_datasets() -> Iterator[harness.DatasetSpec]:
     yield harness.DatasetSpec("levels", levels)
     yield harness.DatasetSpec("unreadable", unreadable)
+    yield harness.DatasetSpec("unlabelled", unlabelled)
     yield harness.DatasetSpec("gone", gone)
 
 
