@@ -148,8 +148,12 @@ def network(
     size: int = 4,
     names: list[str] | None = None,
     known: bool = True,
+    trains: bool = False,
 ) -> harness.Model:
-    """Build a network whose outputs are of the given names, which it tells if they are known."""
+    """Build a network whose outputs are of the given names, which it tells if they are known.
+
+    If it trains, it counts as trained on the request's train part.
+    """
     model = Network(outputs, shift=0.1 * request.seed)
     if names is not None:
         of = torch.as_tensor(level_of(names))
@@ -160,9 +164,28 @@ def network(
         model.fc = Distance()
     preprocessing = harness.Preprocessing(input_size=(1, size, size), std=(std,))
     told = tuple(names) if names is not None and known else None
+    trained_on = request.data.train.digest if trains and request.data is not None else ""
     return harness.Model(
-        model.eval(), preprocessing, outputs if classes is None else classes, class_names=told
+        model.eval(),
+        preprocessing,
+        outputs if classes is None else classes,
+        class_names=told,
+        trained_on=trained_on,
     )
+
+
+class Calibrated:
+    """The distance to the mean level of validation."""
+
+    centre = 0.0
+
+    def fit(self, data: harness.FitData) -> Calibrated:
+        fitted = Calibrated()
+        fitted.centre = float(torch.cat([chunk.penultimate for chunk in data.validation])[:, 0].mean())
+        return fitted
+
+    def score(self, features: harness.Features) -> Tensor:
+        return (features.penultimate[:, 0] - self.centre).abs()
 
 
 @dataclass(frozen=True)
@@ -523,6 +546,7 @@ def harness_models() -> Iterator[harness.ModelSpec]:
 def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec("level", Level, needs={"penultimate"})
     yield harness.ScorerSpec("margin", Margin)
+    yield harness.ScorerSpec("calibrated", Calibrated, needs={"penultimate", "validation"})
     yield harness.ScorerSpec("from_train", FromTrain, needs={"penultimate", "train"})
     yield harness.ScorerSpec("needs_linear", NeedsLinear, needs={"penultimate", "linear"})
     yield harness.ScorerSpec("gradient", Gradient, needs={"images", "gradients"})
