@@ -12,11 +12,13 @@ from harness.base.errors import InputError
 from harness.base.progress import progress_bar
 from harness.base.seeding import repeatable_kernels
 from harness.contract.features import FeatureSet
+from harness.models.batching import decoded_at_once
 from harness.models.image_scoring import ImageTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -67,10 +69,13 @@ def extract(
 
     key = model.features_key(stream, layers=layers)
     arrays = cache.load(key)
-    tasks = {name: ImageTask(name, scorer, model) for name, scorer in (image_scorers or {}).items()}
+    tasks = {
+        name: ImageTask(name, scorer, model, stream.batch_size)
+        for name, scorer in (image_scorers or {}).items()
+    }
     if arrays is None:
         with cache.writer(key) as writer:
-            sink = _FeatureSink(model, len(stream), writer, layers=layers)
+            sink = _FeatureSink(model, stream, writer, layers=layers)
             _one_pass(model, stream, [sink, *tasks.values()], counts or Counts(), progress=progress)
         arrays = cache.load(key)
     elif tasks:
@@ -94,12 +99,15 @@ def _one_pass(
 ) -> None:
     model.module.eval()
     forwards = any(isinstance(consumer, _FeatureSink) for consumer in consumers)
+    at_once = model.pace.pieces(stream.batch_size).size
+    threads = model.pace.threads(stream.batch_size)
     bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
     with repeatable_kernels(), bar:
-        for batch in decoded_batches(model, stream):
-            images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
-            for consumer in consumers:
-                consumer.consume(images)
+        for batch in decoded_batches(model, stream, at_once):
+            with threads.turn(len(batch)):
+                images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
+                for consumer in consumers:
+                    consumer.consume(images)
             counts.decoded += len(images)
             counts.forwarded += len(images) if forwards else 0
             bar.update(len(images))
@@ -108,14 +116,18 @@ def _one_pass(
 class _FeatureSink:
     """Forwards batches and writes the model's outputs into a cache entry."""
 
-    def __init__(self, model: LoadedModel, length: int, writer: EntryWriter, *, layers: bool) -> None:
-        self._model, self._writer, self._length = model, writer, length
+    def __init__(self, model: LoadedModel, stream: Stream, writer: EntryWriter, *, layers: bool) -> None:
+        self._model, self._writer, self._length = model, writer, len(stream)
+        self._pieces = model.pace.pieces(stream.batch_size)
         self._arrays: dict[str, NDArray[Any]] = {}
         self._layers = model.layer_names if layers else []
         self._filled = 0
 
     def consume(self, images: Tensor) -> None:
         """Forward the next batch and write its outputs."""
+        self._pieces.over(images, self._write)
+
+    def _write(self, images: Tensor) -> None:
         import torch
 
         with torch.inference_mode(), _precision(self._model):
@@ -189,22 +201,34 @@ def _recorded_layers(module: nn.Module, names: list[str]) -> Iterator[dict[str, 
 
 
 class _Decoded:
-    """Batches of decoded images, for torch's DataLoader."""
+    """Batches of decoded images, for torch's DataLoader. Only some originals are in memory at once."""
 
-    def __init__(self, model: LoadedModel, stream: Stream) -> None:
+    def __init__(self, model: LoadedModel, stream: Stream, at_once: int) -> None:
         self._preprocessing, self._stream = model.model.preprocessing, stream
-        self._batches = stream.batches()
+        self._batches = [piece for batch in stream.batches() for piece in _cut(batch, at_once)]
+        self._originals = decoded_at_once(self._preprocessing)
 
     def __getitem__(self, number: int) -> Tensor:
-        return self._preprocessing.batch(self._stream.images(self._batches[number]))
+        import torch
+
+        pieces = _cut(self._batches[number], self._originals)
+        found = [self._preprocessing.batch(self._stream.images(piece)) for piece in pieces]
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     def __len__(self) -> int:
         return len(self._batches)
 
 
-def decoded_batches(model: LoadedModel, stream: Stream) -> Iterator[Tensor]:
-    """Decode ahead of the model: in worker processes if a GPU would otherwise wait, else in a thread."""
-    decoded: Any = _Decoded(model, stream)
+def _cut(positions: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def decoded_batches(model: LoadedModel, stream: Stream, at_once: int | None = None) -> Iterator[Tensor]:
+    """Decode ahead of the model: in worker processes if a GPU would otherwise wait, else in a thread.
+
+    Yields the stream's batches, or parts of them of at most `at_once` images.
+    """
+    decoded: Any = _Decoded(model, stream, at_once or stream.batch_size)
     if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
         from torch.utils.data import DataLoader
 

@@ -32,8 +32,9 @@ class ImageScores:
 class ImageTask:
     """Runs one image scorer during a pass. An error is recorded and stops this scorer only."""
 
-    def __init__(self, name: str, scorer: ImageScorer, model: LoadedModel) -> None:
+    def __init__(self, name: str, scorer: ImageScorer, model: LoadedModel, batch_size: int) -> None:
         self._name, self._scorer, self._model = name, scorer, model
+        self._pieces = model.pace.pieces(batch_size, scorer=name)
         self._scores: list[Tensor] = []
         self._result = ImageScores()
 
@@ -42,17 +43,22 @@ class ImageTask:
         if self._result.error is not None:
             return
         try:
-            with _counted_passes(self._model, self._result):
-                scores = self._scorer.score_images(images, self._model.model.classifier).detach()
-            if scores.shape != (len(images),):
-                raise InputError(
-                    f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image"
-                )
-            if scores.is_complex():
-                raise InputError("scores are complex, which have no order. Return real scores")
-            self._scores.append(scores.double().cpu())
+            self._scores += self._pieces.over(images, self._score)
         except Exception as error:  # a third-party scorer may raise any exception
             self._result.error = describe(error)
+
+    def _score(self, images: Tensor) -> Tensor:
+        passes = ImageScores()  # of this piece: an attempt that memory did not suffice for does not count
+        with _counted_passes(self._model, passes):
+            scores = self._scorer.score_images(images, self._model.model.classifier).detach()
+        if scores.shape != (len(images),):
+            raise InputError(f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image")
+        if scores.is_complex():
+            raise InputError("scores are complex, which have no order. Return real scores")
+        found = scores.double().cpu()
+        self._result.forwards += passes.forwards
+        self._result.backwards += passes.backwards
+        return found
 
     def result(self) -> ImageScores:
         """Return the scores of the whole pass, or the first error."""

@@ -10,6 +10,7 @@ from harness.base.digests import features_key, model_digest
 from harness.base.errors import InputError
 from harness.contract.features import LinearHead
 from harness.contract.specs import STREAM
+from harness.models.batching import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +68,11 @@ class LoadedModel:
         if self.head is None:
             return frozenset(offers)
         return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How many images the model forwards at once, and on how many CPU threads."""
+        return Pace(self.model, self.device)
 
     @property
     def _normalisations(self) -> set[str]:
