@@ -11,6 +11,7 @@ goes on. They take turns, and sums are compared, as the speed of a shared machin
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.base.seeding import one_thread, repeatable_kernels
+from harness.base.seeding import repeatable_kernels
 from harness.contract.registry import Registry
 from harness.contract.specs import TrainingData
 from harness.data.opening import open_id, training_data
@@ -55,7 +56,8 @@ def main() -> int:
           f"{training.recipe.batch_size}")  # fmt: skip
     print(f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
-    run_bare(training, device), run_ours(training, device)  # warm
+    threads = warm_up(training, device)
+    print(f"both on {threads} threads, which the harness chose")
     bare, ours = 0.0, 0.0
     for number in range(REPEATS):
         for is_ours in (number % 2 == 0, number % 2 == 1):
@@ -91,6 +93,15 @@ def prepared(recipe: str, suite: str, device: str) -> Training:
     return Training(settings, TrainingData(fewer, None, data.num_classes), 0, registry, device)
 
 
+def warm_up(training: Training, device: str) -> int:
+    """Run both once, and fix the number of threads for the measurement: both must compute the same sums."""
+    threads = training.run().threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    run_bare(training, device), run_ours(training, device)
+    return threads
+
+
 def run_ours(training: Training, device: str) -> tuple[float, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -114,9 +125,8 @@ def run_bare(training: Training, device: str) -> tuple[float, dict[str, Any]]:
     classifier: Any = model.classifier
     network = classifier.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, recipe)
-    small = recipe.batch_size * images[0].numel() < loop.SMALL_BATCH
     network.train()
-    with repeatable_kernels(), one_thread(wanted=small):
+    with repeatable_kernels():
         for chosen in shuffled(len(images), recipe.batch_size, 0, "order", 0):
             batch = images[chosen].to(device).contiguous(memory_format=torch.channels_last)
             loss = objective.loss(network(preprocessing.normalise(batch)), labels[chosen].to(device))

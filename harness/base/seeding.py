@@ -1,4 +1,4 @@
-"""Reproducible random numbers, kernels and threads. The process's global state is restored afterwards."""
+"""Reproducible random numbers and kernels. The process's global state is restored afterwards."""
 
 from __future__ import annotations
 
@@ -67,24 +67,6 @@ def repeatable_kernels() -> Iterator[None]:
 
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
-
-
-@contextmanager
-def one_thread(*, wanted: bool) -> Iterator[None]:
-    """Compute on one CPU thread if `wanted`; restore the number of threads afterwards.
-
-    With tiny tensors on a busy machine, threads wait for one another: ten times slower, or worse.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if wanted:
-            torch.set_num_threads(before)
 
 
 def _gpus(device: str) -> list[int]:

@@ -50,7 +50,9 @@ class ThreadChoice:
     """Tries one thread and all threads on the first pieces of a work, and keeps the faster number."""
 
     candidates: tuple[int, ...]
-    _seconds: dict[int, list[float]] = field(default_factory=dict)  # per unit of work, without the first trial
+    _seconds: dict[int, list[float]] = field(
+        default_factory=dict
+    )  # per unit of work, without the first trial
     _tried: int = 0
 
     @classmethod

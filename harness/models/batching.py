@@ -26,7 +26,9 @@ logger = logging.getLogger("ood_harness")
 T = TypeVar("T")
 
 BUDGET = 2**28  # bytes of activations on the CPU
-SMALL_BATCH = 2**14  # values in a batch of images; below, its activations are small and a second thread costs more
+SMALL_BATCH = (
+    2**14
+)  # values in a batch of images; below, its activations are small and a second thread costs more
 DECODED_AT_ONCE = 2**22  # values of resized images; originals may be a hundred times as large
 _WORKSPACE = 3  # the peak of a pass is about so many times the largest input and output of a layer
 _EXHAUSTED = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")

@@ -52,7 +52,9 @@ class ImageTask:
         with _counted_passes(self._model, passes):
             scores = self._scorer.score_images(images, self._model.model.classifier).detach()
         if scores.shape != (len(images),):
-            raise InputError(f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image")
+            raise InputError(
+                f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image"
+            )
         if scores.is_complex():
             raise InputError("scores are complex, which have no order. Return real scores")
         found = scores.double().cpu()

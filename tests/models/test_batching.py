@@ -62,7 +62,9 @@ def out_of_memory(error: Exception, at_most: int, seen: list[int]) -> Any:
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:115] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:115] data. DefaultCPUAllocator: not enough memory: you tried"
+    ),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
 ]
 
@@ -101,7 +103,9 @@ def test_what_does_not_fit_is_halved_with_one_warning(
 
 
 def test_one_image_that_does_not_fit_is_an_error_in_one_line() -> None:
-    with pytest.raises(harness.InputError, match=r"one image of \(3, 8, 8\) does not fit into the memory of cpu"):
+    with pytest.raises(
+        harness.InputError, match=r"one image of \(3, 8, 8\) does not fit into the memory of cpu"
+    ):
         Pieces("net", 2).over(torch.zeros(2, 3, 8, 8), out_of_memory(ERRORS[1], 0, []))
 
 

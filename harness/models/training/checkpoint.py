@@ -32,7 +32,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 FACTS = (
-    "objective", "recipe", "recipe_digest", "data_digest", "outliers", "seed", "epoch", "validation_accuracy",
+    "objective", "recipe", "recipe_digest", "data_digest", "outliers", "threads", "seed", "epoch",
+    "validation_accuracy",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The training loop. A step depends only on its number, the seed and the weights before it.
 
 Every random draw is seeded by (seed, purpose, number). So the weights, the optimiser's state and the step's number are
-enough to resume, and a resumed training ends with the same bits as one that was not interrupted.
+enough to resume, and a resumed training ends with the same bits as one that was not interrupted. The number of CPU
+threads changes the last bits of gradients. It is chosen before the first step, and kept with the state.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from harness.base.progress import progress_bar
 from harness.base.seeding import (
     derived_seed,
     library_seeds_restored,
-    one_thread,
     repeatable_kernels,
     reseed,
     reseed_libraries,
     seeded,
 )
+from harness.base.threads import ThreadChoice, on_threads
 from harness.contract.protocols import ViewObjective
+from harness.models.batching import SMALL_BATCH, decoded_at_once
+from harness.models.training.network import time_steps, trained_network
 from harness.models.training.samples import shuffled
 from harness.models.training.sets import Sets
 from harness.models.training.settings import (
@@ -34,10 +37,10 @@ from harness.models.training.settings import (
     make_scheduler,
     require_known_optimizer,
 )
-from harness.models.training.state import Progress, StateFile, optimizer_state, restore_optimizer
+from harness.models.training.state import Progress, StateFile, optimizer_state, restore_optimizer, with_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -47,8 +50,7 @@ if TYPE_CHECKING:
     from harness.models.training.recipe import Recipe
     from harness.models.training.samples import Samples
 
-EVALUATED_AT_ONCE = 1024
-SMALL_BATCH = 2**14  # pixels in a batch; below, a second thread costs more than it saves
+EVALUATED_AT_ONCE = 1024  # images, at most
 SECONDS_BETWEEN_SAVES = 30.0
 STEPS_BETWEEN_CHECKS = 16  # of the loss: reading it makes a GPU wait
 
@@ -71,6 +73,7 @@ class Trained:
     epoch: int  # the epoch whose weights these are, from 1
     validation_accuracy: float | None  # of these weights; None without validation data or logits
     history: list[dict[str, float | int | None]]  # loss, learning rate and validation accuracy of each epoch
+    threads: int | None = None  # on which the CPU computed; None for a GPU
 
 
 def train(
@@ -86,7 +89,10 @@ def train(
     progress: bool = False,
     on_epoch: Callable[[int, Model], None] | None = None,
 ) -> Trained:
-    """Train a freshly built model on `data.train`; the same seed gives the same bits on the same machine.
+    """Train a freshly built model on `data.train`.
+
+    The same seed and the same number of CPU threads give the same bits on the same machine. One thread or all are
+    used, whichever is faster on the first batch, unless the user has set a number (`OMP_NUM_THREADS`).
 
     The state file is saved at intervals, and a later call resumes from it. Images are held in memory if they fit
     (samples.py), else decoded when needed.
@@ -105,10 +111,11 @@ def train(
         seeded(seed, device),
         library_seeds_restored(),
         repeatable_kernels(),
-        one_thread(wanted=is_small),
     ):
         run = _Run(model, objective, recipe, sets, seed=seed, device=device)
-        return run.fit(state, progress=progress, on_epoch=on_epoch)
+        return run.fit(
+            state, ThreadChoice.on(device, is_small=is_small), progress=progress, on_epoch=on_epoch
+        )
 
 
 class _Run:
@@ -145,6 +152,7 @@ class _Run:
     def fit(
         self,
         state: StateFile | None,
+        choice: ThreadChoice,
         *,
         progress: bool = False,
         on_epoch: Callable[[int, Model], None] | None = None,
@@ -153,6 +161,21 @@ class _Run:
         self._on_epoch = on_epoch
         if state is not None:
             self._resume(state)
+        self._progress.threads = self._threads(choice)
+        with on_threads(self._progress.threads):
+            self._run(state, progress=progress)
+        return self._finished()
+
+    def _threads(self, choice: ThreadChoice) -> int:
+        """Return the number of threads: the user's, that of the resumed training, or the faster on the first batch."""
+        if choice.chosen is None and not self._progress.threads:
+            first = shuffled(len(self._samples), self._recipe.batch_size, self._seed, "order", 0)[:1]
+            images = next(iter(self._samples.batches(first, views=self._sets.views)))
+            batch = self._inputs(images), self._samples.labels[first[0]]
+            time_steps(choice, self._network, self._objective, batch, self._autocast)
+        return choice.chosen or self._progress.threads
+
+    def _run(self, state: StateFile | None, *, progress: bool) -> None:
         if not self._progress.step:
             self._report(0)
         saved_at = time.monotonic()
@@ -175,7 +198,6 @@ class _Run:
                 if accuracy is not None:
                     shown["val_accuracy"] = f"{accuracy:.4f}"
                     bar.set_postfix(shown, refresh=False)
-        return self._finished()
 
     def _epoch(self) -> Iterator[float | None]:
         """Take the remaining steps of the current epoch. Yields the last loss after a check, else None."""
@@ -264,7 +286,13 @@ class _Run:
             self._classifier.load_state_dict(self._kept)
         self._classifier.to(memory_format=torch.contiguous_format).eval()
         chosen = self._chosen()
-        return Trained(self._model, chosen["epoch"], chosen["validation_accuracy"], self._progress.history)
+        return Trained(
+            self._model,
+            chosen["epoch"],
+            chosen["validation_accuracy"],
+            self._progress.history,
+            self._progress.threads if self._device == "cpu" else None,
+        )
 
     def _save(self, state: StateFile) -> None:
         self._check()
@@ -279,11 +307,11 @@ class _Run:
         if found is None:
             return
         tensors, content = found
-        self._network.load_state_dict(_with_prefix(tensors, _NETWORK))
-        self._kept = {k: v.to(self._device) for k, v in _with_prefix(tensors, _KEPT).items()} or None
+        self._network.load_state_dict(with_prefix(tensors, _NETWORK))
+        self._kept = {k: v.to(self._device) for k, v in with_prefix(tensors, _KEPT).items()} or None
         restore_optimizer(self._optimizer, tensors, content["optimizer"])
         self._progress = Progress(**content["progress"])
-        self._good = _with_prefix(tensors, _GOOD) or None
+        self._good = with_prefix(tensors, _GOOD) or None
         if self._scheduler is not None:
             self._scheduler.step_update(self._progress.step)
         if self._progress.step and self._progress.step % self._steps == 0 and not self._ended_last_epoch():
@@ -295,7 +323,8 @@ class _Run:
     def _accuracy(self, samples: Samples) -> float:
         """Compute the accuracy: the share of samples whose largest logit is their label's."""
         self._classifier.eval()
-        order = torch.split(torch.arange(len(samples)), EVALUATED_AT_ONCE)
+        at_once = min(EVALUATED_AT_ONCE, decoded_at_once(self._model.preprocessing))
+        order = torch.split(torch.arange(len(samples)), at_once)
         hits = 0
         with torch.inference_mode(), self._autocast():
             for chosen, images in zip(order, samples.batches(order), strict=True):
@@ -320,19 +349,3 @@ class _Run:
             self._good,
             self._progress.good_epoch,
         )
-
-
-def trained_network(model: Model, objective: Objective, seed: int) -> nn.Module:
-    """Return the module to optimise: the classifier, or what an objective on views builds around it."""
-    classifier: Any = model.classifier
-    if not isinstance(objective, ViewObjective):
-        return classifier  # type: ignore[no-any-return]
-    with torch.inference_mode():
-        image = torch.zeros(1, *model.preprocessing.input_size)
-        features = classifier.eval().forward_head(classifier.forward_features(image), pre_logits=True)
-    reseed(derived_seed(seed, "around"))  # else its weights repeat the random numbers of the encoder
-    return objective.around(classifier, features.shape[1])
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness.base.errors import HarnessError, InputError
 from harness.base.seeding import derived_seed
+from harness.models.batching import decoded_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from harness.models.training.augmentation import Augmentation
 
 HELD_BYTES = 2**31  # of decoded images; above, images are decoded again in every epoch
-DECODED_AT_ONCE = 4096
 MOST_WORKERS = 8
 
 
@@ -138,8 +138,9 @@ def shuffled(size: int, batch_size: int, *what: object) -> Sequence[Tensor]:
 
 def _decoded(selection: Selection, preprocessing: Preprocessing) -> Tensor:
     images = torch.empty((len(selection), *preprocessing.input_size), dtype=torch.uint8)
-    for start in range(0, len(selection), DECODED_AT_ONCE):
-        stop = min(start + DECODED_AT_ONCE, len(selection))
+    at_once = decoded_at_once(preprocessing)
+    for start in range(0, len(selection), at_once):
+        stop = min(start + at_once, len(selection))
         images[start:stop] = preprocessing.batch(selection.images(range(start, stop)))
     return images
 

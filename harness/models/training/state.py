@@ -36,6 +36,7 @@ class Progress:
     loss_sum: float = 0.0  # over the steps of this epoch
     history: list[dict[str, float | int | None]] = field(default_factory=list)  # one entry per epoch
     good_epoch: int = 0  # the last epoch that ended with finite weights
+    threads: int = 0  # of the CPU; 0 before they are chosen
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,11 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors, values: Mapping[st
         for number, group in enumerate(optimizer.state_dict()["param_groups"])
     ]
     optimizer.load_state_dict({"state": found[_ENTRY], "param_groups": groups})
+
+
+def with_prefix(tensors: Tensors, prefix: str) -> Tensors:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _laid_out(value: Any, parameter: torch.Tensor) -> Any:

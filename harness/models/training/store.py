@@ -44,7 +44,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ood_harness")
 
 TRAINING_VERSION = 1  # raise it if a module that is not in _DECISIVE changes trained weights
-_DECISIVE = ("augmentation", "loop", "samples", "sets", "settings")  # modules that determine trained weights
+_DECISIVE = (
+    "augmentation",
+    "loop",
+    "network",
+    "samples",
+    "sets",
+    "settings",
+)  # modules that determine trained weights
 _STATE = "state.safetensors"
 
 
@@ -179,6 +186,7 @@ class Training:
             "outliers": list(self.outliers),
             "device": self.device,
             "precision": str(autocast_dtype(self.recipe.precision, self.device) or "float32"),
+            "threads": trained.threads,
             "seed": self.seed,
             "epoch": trained.epoch,
             "validation_accuracy": trained.validation_accuracy,
