@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.base.errors import unknown_name
+from harness.base.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +36,7 @@ NEEDS = FEATURE_FIELDS | {
     "normalisation",
     STREAM,
 }
+Cost = Literal["pass", "passes", "gradients", "adapts"]
 AUXILIARY = "auxiliary"  # the only need of an objective
 PROBE_NEEDS = FEATURE_FIELDS | {"train"}
 PEER = "peer"  # another training of the same model
@@ -59,15 +60,39 @@ class ScorerSpec:
     Valid needs: logits, penultimate, layers (fields of Features), labels, train, validation, head, linear (for `fit`),
     images, gradients (for `score_images`), stream (for `score_stream`) and normalisation (the network has
     normalisation layers with weights). The scorer is not applicable to a model that does not offer all its needs.
+
+    `passes` are the forward passes of its own per image, with default hyperparameters. Default: none for a scorer that
+    reads features, one for any other.
     """
 
     name: str
     build: Callable[..., AnyScorer]
     needs: Iterable[str] = frozenset({"logits"})
     cite: str = ""
+    passes: int | None = None
 
     def __post_init__(self) -> None:
         _freeze_needs(self, NEEDS)
+        if self.passes is None:
+            object.__setattr__(self, "passes", 0 if self.cost == "pass" else 1)
+        elif (self.passes > 0) != (self.cost != "pass"):
+            raise InputError(
+                f"the scorer {self.name!r} needs {', '.join(sorted(self.needs))} and declares {self.passes} passes of "
+                "its own. Give 1 or more if it needs images or stream, else leave passes out"
+            )
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs beside the pass that all scorers share, from its needs.
+
+        pass: nothing. passes: forward passes of its own. gradients: backward passes as well. adapts: it adapts a copy of
+        the model to a stream; a suite's `*` leaves such a scorer out.
+        """
+        if STREAM in self.needs:
+            return "adapts"
+        if "gradients" in self.needs:
+            return "gradients"
+        return "passes" if "images" in self.needs else "pass"
 
 
 @dataclass(frozen=True)

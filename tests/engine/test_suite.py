@@ -137,9 +137,15 @@ def test_a_scorer_with_two_settings_has_two_rows(toy_suite: dict[str, Any], regi
         planned(toy_suite, registry)
 
 
-def test_a_star_means_every_installed_scorer(toy_suite: dict[str, Any], registry: Registry) -> None:
+def test_a_star_means_every_scorer_that_reads_features_or_images(
+    toy_suite: dict[str, Any], registry: Registry
+) -> None:
     toy_suite["scorers"] = ["*"]
-    assert [s.label for s in planned(toy_suite, registry).named("scorers")] == registry.names("scorer")
+    found = [s.label for s in planned(toy_suite, registry).named("scorers")]
+    assert found == sorted({*registry.names("scorer")} - {"flips", "whole"})
+    assert "gradient" in found
+    toy_suite["scorers"] = ["*", "whole"]
+    assert [s.label for s in planned(toy_suite, registry).named("scorers")] == [*found, "whole"]
 
 
 def test_a_shift_is_one_set_a_corruption_and_severity(toy_suite: dict[str, Any]) -> None:

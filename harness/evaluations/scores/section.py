@@ -24,16 +24,21 @@ class ScoreSection(Section):
 
 
 def planned_scorers(suite: Suite, registry: Registry) -> Iterator[Planned]:
-    """Resolve the scorers of a suite; `*` stands for all that are installed."""
+    """Resolve the scorers of a suite; `*` stands for all that are installed and read features or images.
+
+    Those that adapt the model cost many passes, so a suite names them on purpose.
+    """
     for entry in suite.section(ScoreSection).scorers:
         if entry.name != ALL_SCORERS:
             yield Planned(*taken("scorer", entry, registry))
             continue
         for installed in registry.names("scorer"):
             try:
-                yield Planned(installed, registry.get("scorer", installed), {})
+                offered = registry.get("scorer", installed)
             except PluginError:
                 continue  # two plugins offer it: the registry has reported it among its problems
+            if offered.spec.cost != "adapts":
+                yield Planned(installed, offered, {})
 
 
 def check(plan: Plan) -> None:

@@ -285,14 +285,9 @@ class _Run:
         if self._kept is not None:
             self._classifier.load_state_dict(self._kept)
         self._classifier.to(memory_format=torch.contiguous_format).eval()
-        chosen = self._chosen()
-        return Trained(
-            self._model,
-            chosen["epoch"],
-            chosen["validation_accuracy"],
-            self._progress.history,
-            self._progress.threads if self._device == "cpu" else None,
-        )
+        chosen, progress = self._chosen(), self._progress
+        threads = progress.threads if self._device == "cpu" else None
+        return Trained(self._model, chosen["epoch"], chosen["validation_accuracy"], progress.history, threads)
 
     def _save(self, state: StateFile) -> None:
         self._check()

@@ -91,4 +91,5 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
         FlipsScorer,
         needs={"stream", "images", "normalisation"},
         cite="after Press et al., ICML 2024",
+        passes=15,  # the first, one per check, and one per epoch
     )
