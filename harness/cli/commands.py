@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.contract.registry import Registry
-    from harness.engine.plan import Plan
     from harness.engine.runner import RunResult
 
 FAILED, USAGE = 1, 2
@@ -54,7 +53,9 @@ def run(
         int | None, typer.Option(help="Samples of every dataset, at most: for a quick look.")
     ] = None,
     plugin: Plugins = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the planned work, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the planned work and its cost, and stop.")
+    ] = False,
 ) -> None:
     """Run every scorer on every set of a suite, in one pass over the images, and print the leaderboard."""
     from harness.engine.runner import RunOptions
@@ -62,7 +63,10 @@ def run(
 
     plan = prepare(suite, limit=limit, plugins=plugin or [])
     if dry_run:
-        typer.echo(_described(plan))
+        from harness.cli.dry_run import described
+
+        for line in described(plan, device):
+            typer.echo(line)
         return
     if not plan.suite.verified:
         _say(f"suite {plan.suite.name} is unverified: it was never run on the data that it names")
@@ -283,23 +287,6 @@ def _print_plugins(rows: list[dict[str, Any]]) -> None:
         cells = (", ".join(value) if isinstance(value, list) else value for value in row.values())
         table.add_row(*map(Text, cells))
     draw(table)
-
-
-def _described(plan: Plan) -> str:
-    counts = " + ".join(f"{len(workers)} {key}" for key, workers in plan.workers.items() if workers)
-    lines = [
-        f"suite {plan.suite.name}: {len(plan.models)} models × {counts} × {len(plan.sets)} sets",
-        "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models),
-        *(
-            f"{key}: {', '.join(w.title for w in workers)}"
-            for key, workers in plan.workers.items()
-            if workers
-        ),
-        "sets: " + ", ".join(f"{entry.name} ({entry.group})" for entry in plan.sets),
-        "each set is decoded and forwarded once per model, unless its features are in the cache",
-        "this list was made without opening any data",
-    ]
-    return "\n".join([*lines, *(str(problem) for problem in plan.registry.problems)])
 
 
 def _size(count: int) -> str:

@@ -85,8 +85,8 @@ class ScorerSpec:
     def cost(self) -> Cost:
         """What it costs beside the pass that all scorers share, from its needs.
 
-        pass: nothing. passes: forward passes of its own. gradients: backward passes as well. adapts: it adapts a copy of
-        the model to a stream; a suite's `*` leaves such a scorer out.
+        pass: nothing. passes: forward passes of its own. gradients: backward passes as well. adapts: it adapts a copy
+        of the model to a stream; a suite's `*` leaves such a scorer out.
         """
         if STREAM in self.needs:
             return "adapts"

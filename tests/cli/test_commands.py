@@ -99,6 +99,82 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     assert not Path("results").exists()
 
 
+def dry_run(
+    suite: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    path.write_text(as_toml(suite))
+    status = call(
+        "run", path, "--plugin", TOY_PLUGIN, "--dry-run", "--device", "cpu", monkeypatch=monkeypatch
+    )
+    output = capfd.readouterr()
+    return status, output.out, output.err
+
+
+def test_a_dry_run_counts_images_passes_and_the_memory_of_features(
+    toy_suite: dict[str, Any],
+    suite_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    toy_suite["id"] = {
+        "dataset": "digits",
+        "classes": [0, 1, 2, 3, 4],
+        "test": {"split": "test", "limit": 50},
+    }
+    toy_suite["id"] |= {"train": {"split": "train", "limit": 100}}
+    toy_suite["ood"] = [{"name": "noise", "dataset": "uniform", "group": "far", "limit": 40}]
+    toy_suite["models"] = [{"recipe": "digits-mlp"}]
+    toy_suite["scorers"] = ["msp", "knn", "gradient", "whole"]
+    status, out, _ = dry_run(toy_suite, suite_file, monkeypatch, capfd)
+    assert status == 0
+    assert "ID images: test 50, train 100" in out
+    assert "noise (far, 40 images)" in out
+    # knn reads train: 50 + 40 + 100. One stream per seed of five, half and half: 40 + 40 images.
+    assert "digits-mlp (seed 0): 190 images, 1 pass over all images" in out
+    assert "gradient (gradients) forwards 90 more, forwards and backwards" in out
+    assert "whole (adapts) forwards 400 more, forwards and backwards" in out
+    columns = 5 + 64  # classes and the penultimate layer's width
+    assert f"190 rows × {columns} columns × 4 bytes = {190 * columns * 4 / 1000:.3g} kB" in out
+    assert "ms per image" in out
+    assert "without training" in out
+    assert not Path("results").exists()
+    assert not list((Path.cwd() / "cache").glob("models/*")), "something was trained"
+
+
+def test_a_dry_run_measures_a_checkpoint_and_says_what_it_cannot_measure(
+    toy_suite: dict[str, Any],
+    suite_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    status, out, _ = dry_run(toy_suite, suite_file, monkeypatch, capfd)
+    assert status == 0
+    assert "features and time: not measured, since the model may be trained when it is built" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": [{"checkpoint": "absent"}]}, "absent"),
+        ({"ood": [{"name": "gone", "dataset": "hf:no-such-folder", "group": "far"}]}, "no-such-folder"),
+    ],
+)
+def test_a_dry_run_of_what_is_not_there_is_one_line_and_exits_2(
+    change: dict[str, Any],
+    message: str,
+    toy_suite: dict[str, Any],
+    suite_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    status, _, err = dry_run(toy_suite | change, suite_file, monkeypatch, capfd)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
 def test_a_limited_run_has_a_folder_of_its_own(
     suite_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -213,7 +213,7 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
 
     Raises HarnessError for an unknown or invalid recipe, and for data that do not fit it.
     """
-    training = _requested(name_or_path, request)
+    training = _training(name_or_path, request)
     if request.store is None:
         return unkept_model(training, progress=request.progress)
     return kept_model(training, request.store / training.folder_name, progress=request.progress)
@@ -221,11 +221,17 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
 
 def check_recipe(name_or_path: str, request: ModelRequest) -> None:
     """Raise HarnessError if `build_recipe` would refuse the recipe, its outliers or its data."""
-    training = _requested(name_or_path, request)
+    training = _training(name_or_path, request)
     _ = training.auxiliary
 
 
-def _requested(name_or_path: str, request: ModelRequest) -> Training:
+def untrained_model(name_or_path: str, request: ModelRequest) -> Model:
+    """Build the recipe's network with random weights: it costs what the trained one costs. Raises as build_recipe."""
+    training = _training(name_or_path, request)
+    return training.of_its_classes(training.blueprint.build(seed=request.seed))
+
+
+def _training(name_or_path: str, request: ModelRequest) -> Training:
     catalogue = request.catalogue or Registry.load()
     recipe = load_recipe(name_or_path, catalogue)
     if request.data is None:  # the recipe's own [data] may be this suite's test data
