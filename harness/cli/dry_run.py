@@ -116,10 +116,8 @@ class Cost:
             if spec.cost == "pass" or not self.applies(scorer):
                 continue
             own = spec.passes * (self.streamed if STREAM in scorer.needs else sum(self.sizes.values()))
-            has_gradients = spec.cost in ("gradients", "adapts")
-            images += own * (_FORWARD_AND_BACKWARD if has_gradients else 1)
-            backwards = ", forwards and backwards" if has_gradients else ""
-            passes.append(f"{scorer.label} ({spec.cost}) forwards {own:,} more{backwards}")
+            images += own * (_FORWARD_AND_BACKWARD if spec.cost == "gradients" else 1)
+            passes.append(f"{scorer.label} ({spec.cost}) forwards {own:,} more")
         yield f"{self.model.title}: {self.rows:,} images, {'; '.join(passes)}"
         if probe is None:
             yield "  features and time: not measured, since the model may be trained when it is built"
@@ -153,15 +151,21 @@ def probed(plan: Plan, model: PlannedModel, sets: OpenSets, device: str) -> Prob
         loaded = _untrained(plan, model, sets, Loader(plan.registry, Cache(Path(folder)), device))
         if loaded is None:
             return None
-        count, seconds = min(_FIRST, len(test)), 0.0
-        for number in range(3):  # the first pass pays for the start, the second says how many fit
+
+        def timed(count: int, name: str) -> tuple[float, Features]:
             few = Stream.of(test.take(np.arange(count)), batch_size=plan.suite.batch_size)
             start = time.perf_counter()
-            features = extract(loaded, few, Cache(Path(folder, str(number))), layers=layers).features
-            seconds = (time.perf_counter() - start) / count
-            if number == 1:
-                count = max(count, min(len(test), int(SECONDS / seconds)))
-        return Probe(_columns(features.take(np.arange(1))), seconds, loaded.offers)
+            features = extract(loaded, few, Cache(Path(folder, name)), layers=layers).features
+            return time.perf_counter() - start, features.take(np.arange(1))
+
+        first = min(_FIRST, len(test))
+        timed(first, "warm")
+        short, row = timed(first, "short")
+        count = min(len(test), int(first * SECONDS / short))
+        if count <= first:
+            return Probe(_columns(row), short / first, loaded.offers)
+        long, row = timed(count, "long")  # without what a pass costs whatever the number of images
+        return Probe(_columns(row), max(long - short, 0) / (count - first), loaded.offers)
 
 
 def _columns(row: Features) -> int:
