@@ -168,9 +168,16 @@ class EntryWriter:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content: a reader sees the old or the new content, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file, which replaces the file when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield temporary
         sync(temporary)
         temporary.replace(path)
     finally:

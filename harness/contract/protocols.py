@@ -127,6 +127,14 @@ class Described(Protocol):
 
 
 @runtime_checkable
+class LocatedImages(Protocol):
+    """An optional part of ImageDataset: the files of its images, by which people find them."""
+
+    def path(self, index: int) -> str | None:
+        """Return the path of an image's file; None if it has none of its own."""
+
+
+@runtime_checkable
 class BatchedImages(Protocol):
     """An optional part of ImageDataset: several images are decoded together at lower cost."""
 

@@ -39,7 +39,7 @@ def test_a_run_prints_the_board_and_exits_0(
     assert "toy: group means" in output.out
     assert "from_train" in output.out
     assert "9 cells, 9 measured now, 0 failed; 200 images decoded, 200 forwarded" in output.err
-    expected = {"run.json", "records.jsonl", "timings.jsonl", "scores", "paired.json"}
+    expected = {"run.json", "records.jsonl", "timings.jsonl", "scores", "scores.parquet", "paired.json"}
     expected |= {f"leaderboard.{ending}" for ending in ("csv", "md", "parquet")}
     assert {path.name for path in Path("results/toy").iterdir()} == expected
 

@@ -9,6 +9,7 @@ from harness.reports.board_text import as_csv, as_markdown, as_terminal, joined
 from harness.reports.leaderboard import leaderboards
 from harness.reports.record import SCORE
 from harness.reports.records import holds, read_records
+from harness.reports.samples import write_samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +22,13 @@ class Boards:
     """One leaderboard per protocol."""
 
     def write(self, folder: Path) -> None:
-        """Write leaderboard.csv, .md and .parquet beside the records; nothing if no scorer applied."""
+        """Write leaderboard.csv, .md and .parquet, and scores.parquet; nothing if no scorer applied."""
         if holds(folder, SCORE):
             boards = leaderboards([folder])
             write_atomically(folder / "leaderboard.csv", as_csv(*boards))
             write_atomically(folder / "leaderboard.md", as_markdown(*boards))
             joined(boards).to_parquet(folder / "leaderboard.parquet", index=False)
+            write_samples(folder)
 
     def draw(self, folder: Path, *, width: int) -> list[RenderableType]:
         """Draw the leaderboards; none if every score failed."""

@@ -17,6 +17,7 @@ from harness.evaluations import measures
 from harness.evaluations.scores import section
 from harness.evaluations.scores.features import checked_scores, score_features
 from harness.evaluations.scores.report import Boards
+from harness.evaluations.scores.samples import write_rows
 from harness.evaluations.scores.section import ScoreSection, planned_scorers
 from harness.reports.record import ID, SCORE, SEPARATE, SOURCE, TRAINED_ON
 from harness.reports.records import read_paired, read_scores
@@ -94,7 +95,11 @@ class Scoring(Sitting[ScoreCell]):
             yield from self._visit_all({(cell.on, cell.worker.label) for cell in cells})
 
     def finish(self, cells: Sequence[ScoreCell]) -> None:
-        """Write the covariances between scorers, from which ranks are computed."""
+        """Write the covariances between scorers, from which ranks are computed, and the scores of every image."""
+        self._write_covariances(cells)
+        write_rows(self.job)
+
+    def _write_covariances(self, cells: Sequence[ScoreCell]) -> None:
         kept = [b for b in read_paired(self.job.folder.path) if b["cells"] == self._cells_digest]
         if not self._has_visited and (kept or not cells):
             return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +14,7 @@ import harness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path, PurePath
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -34,6 +36,15 @@ class Source(Protocol):
 
     def content(self) -> str:
         """Identify the images: equal content gives equal strings."""
+        ...
+
+
+@runtime_checkable
+class Files(Protocol):
+    """A source with one file per image."""
+
+    def file(self, index: int) -> Path:
+        """Return an image's file."""
         ...
 
 
@@ -77,9 +88,19 @@ class EncodedDataset:
                 'unreadable = "skip"'
             ) from error
 
+    def path(self, index: int) -> str | None:
+        """Return the path of an image's file; None if the source holds no files."""
+        files = self._source
+        return printable(files.file(index)) if isinstance(files, Files) else None
+
     def identity(self, index: int) -> bytes:
         """Return the encoded bytes."""
         return self._source.encoded(index)
+
+
+def printable(path: PurePath) -> str:
+    """Write a path for a message; bytes of a name that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def decode(encoded: bytes) -> NDArray[np.uint8]:

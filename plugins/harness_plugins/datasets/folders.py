@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import harness
-from harness_plugins.datasets.decoding import EncodedDataset
+from harness_plugins.datasets.decoding import EncodedDataset, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,11 +93,6 @@ def content_of(folder: Path, files: Sequence[PurePosixPath]) -> str:
     return digest.hexdigest()
 
 
-def printable(path: Path | PurePosixPath) -> str:
-    """Write a path for a message; bytes of a name that are no UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
@@ -130,13 +125,17 @@ class ImageFiles:
     def encoded(self, index: int) -> bytes:
         """Read one file."""
         try:
-            return (self._folder / self._files[index]).read_bytes()
+            return self.file(index).read_bytes()
         except OSError as error:
-            raise harness.DatasetError(_unreadable(self._folder / self._files[index], error)) from error
+            raise harness.DatasetError(_unreadable(self.file(index), error)) from error
 
     def place(self, index: int) -> str:
         """Name the file."""
-        return f"the file {printable(self._folder / self._files[index])}"
+        return f"the file {printable(self.file(index))}"
+
+    def file(self, index: int) -> Path:
+        """Return an image's file."""
+        return self._folder / self._files[index]
 
     def content(self) -> str:
         """Hash the files."""
