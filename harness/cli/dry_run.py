@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.base.cache import Cache
+from harness.base.cache import Cache, default_root
 from harness.contract.specs import STREAM, ModelRequest
 from harness.data.mixtures import Mixer, Mixture
-from harness.data.opening import open_set
 from harness.data.sets import CSID
 from harness.data.streams import Stream
+from harness.engine.beforehand import ready
 from harness.engine.loading import Loader
 from harness.engine.sets import OpenSets
 from harness.evaluations.adaptation.section import settings
@@ -57,8 +57,8 @@ class Probe:
 def described(plan: Plan, device: str) -> Iterator[str]:
     """Yield the lines. Raises HarnessError for a set or a checkpoint that cannot be opened."""
     sets = OpenSets(plan)
-    sizes = {ID: len(sets.id_data.test)}
-    sizes |= {entry.name: len(open_set(entry, sets.id_data, plan.registry)) for entry in plan.sets}
+    ready(sets, Loader(plan.registry, Cache(default_root()), resolve_device(device)))
+    sizes = {name: len(sets.selection(name)) for name in (ID, *(entry.name for entry in plan.sets))}
     counts = " + ".join(f"{len(workers)} {key}" for key, workers in plan.workers.items() if workers)
     yield f"suite {plan.suite.name}: {len(plan.models)} models × {counts} × {len(plan.sets)} sets"
     yield "models: " + ", ".join(f"{m.label} (seed {m.seed}, {m.offered.plugin})" for m in plan.models)

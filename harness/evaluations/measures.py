@@ -107,6 +107,18 @@ def flags(found: Mapping[str, MetricValue]) -> list[str]:
     return [SATURATED] if max(auroc, 1 - auroc) >= SATURATED_FROM else []
 
 
+def likeliest(logits: Tensor, among: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
+    """Return the softmax of the likeliest class and the class, (N,) each, of all (N, C) or among the given ones."""
+    import torch
+
+    if among is None:
+        confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+        return confidence, predicted
+    classes = torch.as_tensor(among, device=logits.device)
+    confidence, place = logits[:, classes].double().softmax(dim=1).max(dim=1)
+    return confidence, classes[place]
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a model predicts for a labelled set."""
@@ -120,16 +132,9 @@ class Predictions:
         """Predict from logits in one pass. `among` are the classes that compete; None: all outputs."""
         import torch
 
-        confidences, predictions, labels = [], [], []
-        for chunk in features.chunks():
-            logits = chunk.logits if among is None else chunk.logits[:, torch.as_tensor(among)]
-            confidence, predicted = logits.double().softmax(dim=1).max(dim=1)  # (N,)
-            confidences.append(confidence)
-            predictions.append(predicted)
-            labels.append(chunk.labels)
-        found = torch.cat(predictions).cpu().numpy()
-        classes = found if among is None else among[found]
-        return cls(torch.cat(confidences), classes, torch.cat(labels).cpu().numpy())
+        found = [(*likeliest(chunk.logits, among), chunk.labels) for chunk in features.chunks()]
+        confidence, predicted, labels = (torch.cat(column) for column in zip(*found, strict=True))
+        return cls(confidence, predicted.cpu().numpy(), labels.cpu().numpy())
 
     def metrics(self) -> dict[str, MetricValue]:
         """Compute accuracy, with its Wilson interval, and calibration error."""

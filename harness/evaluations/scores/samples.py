@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.base.digests import digest
 from harness.contract.protocols import LocatedImages
-from harness.data.streams import Stream
 from harness.engine.guard import Failure, attempt
+from harness.evaluations import measures
 from harness.reports.record import ID, SCORE, SEPARATE, SOURCE
 from harness.reports.records import read_scores
 from harness.reports.samples import CHUNK, PartPlace, column
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from harness.contract.features import Features
     from harness.contract.selection import Selection
+    from harness.data.streams import Stream
     from harness.engine.evaluation import Job
 
     Kept = Mapping[str, Mapping[str, str]]  # digests of scores, by set and scorer
@@ -31,8 +32,8 @@ _VERSION = 1  # raise it if the rows of equal scores change
 def write_rows(job: Job) -> None:
     """Write the rows of a job's model, unless the folder holds them. Sets without a score have none."""
     kept = _kept_scores(job)
-    streams = {name: job.sets.found(name) for name in (ID, *(entry.name for entry in job.plan.sets))}
-    opened = {name: s for name, s in streams.items() if isinstance(s, Stream) and kept.get(name)}
+    streams = {name: job.sets.stream(name) for name in (ID, *(entry.name for entry in job.plan.sets))}
+    opened = {name: stream for name, stream in streams.items() if kept.get(name)}
     data = {name: stream.parts[0].digest for name, stream in opened.items()}
     model = job.model
     key = digest(_VERSION, model.label, model.seed, job.bench.loaded.digest, data, kept)
@@ -71,16 +72,16 @@ def _rows(job: Job, streams: Mapping[str, Stream], kept: Kept) -> Iterator[dict[
                 "path": _paths(stream.parts[0], positions),
                 "position": positions,
                 "label": [int(label) if label >= 0 else None for label in labels],
-                **_said(chunk),
+                **_said(chunk, stream.parts[0].competing),
                 **{scorer: array[positions] for scorer, array in known.items()},
             }
 
 
-def _said(chunk: Features) -> dict[str, NDArray[Any]]:
-    """Return the predictions and confidences of a classifier; {} for an encoder."""
+def _said(chunk: Features, among: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+    """Return the predictions and confidences of a classifier, among the classes that compete; {} for an encoder."""
     if "logits" not in chunk.fields:
         return {}
-    confidence, predicted = chunk.logits.double().softmax(dim=1).max(dim=1)
+    confidence, predicted = measures.likeliest(chunk.logits, among)
     return {"prediction": predicted.cpu().numpy(), "confidence": confidence.cpu().numpy()}
 
 
