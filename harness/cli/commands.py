@@ -18,7 +18,8 @@ from harness.cli.plot import plot
 from harness.evaluations import KINDS
 from harness.evaluations.table_report import TableReport
 from harness.reports.board_text import BoardFormat
-from harness.reports.text import Format, draw, show
+from harness.reports.terminal import draw, show, terminal_width
+from harness.reports.text import Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from harness.engine.runner import RunResult
 
 FAILED, USAGE = 1, 2
-_LOG_WIDTH = 200
 
 app = typer.Typer(
     name="ood-harness",
@@ -77,6 +77,7 @@ def run(
 @app.command()
 def leaderboard(
     folders: Folders,
+    *,
     format: Annotated[BoardFormat, typer.Option("--format", help="The output format.")] = BoardFormat.table,
     metric: Annotated[
         str,
@@ -88,9 +89,13 @@ def leaderboard(
         str, typer.Option(help="Order by near, far, csid or all. csid is never ranked.")
     ] = "all",
     protocol: ProtocolName = None,
+    sets: Annotated[
+        bool, typer.Option("--sets", help="Show every set in the table, too. Other formats always do.")
+    ] = False,
 ) -> None:
     """Print the leaderboard of one or several runs, one board per protocol."""
-    from harness.reports.board_text import WRITERS, as_terminal
+    from harness.reports.board_terminal import as_terminal
+    from harness.reports.board_text import WRITERS
     from harness.reports.leaderboard import leaderboard as build
     from harness.reports.leaderboard import leaderboards as build_all
 
@@ -99,8 +104,7 @@ def leaderboard(
     else:
         boards = [build(folders, metric=metric, group=group, protocol=protocol)]
     if format is BoardFormat.table:
-        for board in boards:
-            draw(as_terminal(board, width=_width()))
+        draw(as_terminal(boards, width=terminal_width(), with_sets=sets))
         return
     typer.echo(WRITERS[format](*boards), nl=False)
 
@@ -256,7 +260,7 @@ def _finish(result: RunResult, registry: Registry) -> None:
 
     measured = result.measured - result.failed
     for report in reports(registry):
-        for drawing in report.draw(result.folder, width=_width()):
+        for drawing in report.draw(result.folder, width=terminal_width()):
             draw(drawing)
     _say(
         f"{result.folder}: {result.cells} cells, {measured} measured now, {result.failed} failed; "
@@ -266,14 +270,6 @@ def _finish(result: RunResult, registry: Registry) -> None:
         _say(problem)
     if not result.succeeded:
         raise typer.Exit(FAILED)
-
-
-def _width() -> int:
-    """Return the terminal's width, or the width of a log."""
-    from rich.console import Console
-
-    console = Console()
-    return console.width if console.is_terminal else _LOG_WIDTH
 
 
 def _print_plugins(rows: list[dict[str, Any]]) -> None:

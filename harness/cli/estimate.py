@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import CacheFolder, Device, Plugins, TextFormat
-from harness.reports.text import Format, show
+from harness.reports.terminal import show
+from harness.reports.text import Format
 
 
 class Unreadable(StrEnum):

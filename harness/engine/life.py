@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import describe
 from harness.engine.guard import Failure, attempt
+from harness.reports.record import NOT_LOADED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ def evaluate(
     cells = list(kind.cells(plan, model))
     if isinstance(job, Failure):
         for cell in cells if kind.is_counted else ():
-            recorder.write(cell, "", Failure(f"model: {job.message}"))
+            recorder.write(cell, "", Failure(f"{NOT_LOADED}{job.message}"))
         return
     sitting = kind.sitting(job)
     applicable: list[C] = []

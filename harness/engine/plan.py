@@ -12,7 +12,7 @@ from harness.contract.parameters import offer_taking
 from harness.data.classes import read_class_map
 from harness.data.naming import full_name
 from harness.data.sets import set_entries
-from harness.reports.record import SEPARATE, SOURCE
+from harness.reports.record import SEPARATE, SOURCE, title_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ class PlannedModel:
     @property
     def title(self) -> str:
         """Its unique name among the models."""
-        return f"{self.label} (seed {self.seed})"
+        return title_of_model(self.label, self.seed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from harness.base.cache import write_atomically
 from harness.reports.records import holds
-from harness.reports.text import Text, as_csv, as_markdown, as_terminal
+from harness.reports.terminal import as_terminal
+from harness.reports.text import Text, as_csv, as_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ class TableReport(Generic[T]):
 
     def draw(self, folder: Path, *, width: int) -> list[RenderableType]:
         """Draw the table."""
-        return [as_terminal(self.show([folder]))] if holds(folder, self.kind) else []
+        return [as_terminal(self.show([folder]), width)] if holds(folder, self.kind) else []
 
     def frame(self, folder: Path) -> pd.DataFrame | None:
         """Return the table's numbers."""

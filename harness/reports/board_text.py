@@ -1,4 +1,4 @@
-"""Leaderboards as text: Markdown, CSV, JSON, LaTeX, and tables for the terminal. Shares are in per cent."""
+"""Leaderboards as text: Markdown, CSV, JSON and LaTeX, with everything. Shares are in per cent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.reports.record import SEPARATE, SOURCE
 from harness.reports.runs import GROUPS
-from harness.reports.text import Sheet, terminal_table
 from harness.reports.wording import (
     ABSENT,
     FPR_HEADERS,
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
-    from rich.console import RenderableType
-    from rich.table import Table
 
     from harness.reports.leaderboard import Board
 
@@ -40,11 +37,6 @@ class BoardFormat(StrEnum):
     csv = "csv"
     json = "json"
     latex = "latex"
-
-
-_MEANS = "group means"
-_WIDTH_OF_NAMES = 48  # characters of the columns that name a row
-_WIDTH_OF_SET = 33  # characters of a set's two columns
 
 
 def joined(boards: Sequence[Board]) -> pd.DataFrame:
@@ -112,22 +104,6 @@ def _latex_table(board: Board) -> str:
     )
 
 
-def as_terminal(board: Board, *, width: int) -> RenderableType:
-    """Draw the group means with ranks, then all sets, in tables that fit the width and in the board's order."""
-    from rich.console import Group
-    from rich.text import Text
-
-    groups = [name for name in GROUPS if name in board.sets.values()]
-    of_group = {group: [name for name, of in board.sets.items() if of == group] for group in groups}
-    per_table = max(1, (width - _WIDTH_OF_NAMES) // _WIDTH_OF_SET)
-    tables = [
-        _terminal_table(board, title, names[start : start + per_table], with_rank=title == _MEANS)
-        for title, names in ({_MEANS: groups} | of_group).items()
-        for start in range(0, len(names), per_table)
-    ]
-    return Group(*tables, Text("\n".join(legend(board))))
-
-
 def legend(board: Board) -> list[str]:
     """Explain how to read the board."""
     title = title_of(board.metric)
@@ -138,17 +114,18 @@ def legend(board: Board) -> list[str]:
         f"{shown} in per cent{interval}. {FPR_HEADERS[board.fpr]}.",
         f"Order: {by}. csid, shifted ID, is shown and never ranked.",
         "Rank: the range by paired tests of AUROC within a model, Holm-adjusted over all pairs.",
-        *_legend_of_mixtures(board),
+        *legend_of_mixtures(board),
         f"{ABSENT}: not applicable, not measured, or not ranked because a cell is missing.",
     ]
-    accuracies = {_model(row): _with_interval(row, "id_accuracy") for row in board.rows}
+    accuracies = {model_name(row): value_with_interval(row, "id_accuracy") for row in board.rows}
     members = {group: [name for name, of in board.sets.items() if of == group] for group in GROUPS}
     groups = [f"{group}: {', '.join(names)}." for group, names in members.items() if names]
     models = [f"{model}: ID accuracy {accuracy}." for model, accuracy in accuracies.items()]
     return lines + groups + models + board.notes
 
 
-def _legend_of_mixtures(board: Board) -> list[str]:
+def legend_of_mixtures(board: Board) -> list[str]:
+    """Explain the streams of a mixture; [] for a board without mixtures."""
     kind, _, shares = board.protocol.partition(" ")
     if not shares:
         return []
@@ -166,19 +143,19 @@ def _legend_of_mixtures(board: Board) -> list[str]:
 def _whole_table(board: Board) -> tuple[list[str], list[list[str]]]:
     groups = [name for name in GROUPS if name in board.sets.values()]
     columns = _leading_columns(board)
-    columns.insert(3, ("ID accuracy", lambda row: _with_interval(row, "id_accuracy")))
+    columns.insert(3, ("ID accuracy", lambda row: value_with_interval(row, "id_accuracy")))
     for name in (*groups, *board.sets):
-        columns += _value_columns(board, name)
+        columns += value_columns(board, name)
     rows = [[cell(row) for _, cell in columns] for row in board.rows]
     return [header for header, _ in columns], rows
 
 
 def _leading_columns(board: Board) -> list[Column]:
     """Return the columns before those of the groups and sets, in every format for people."""
-    return [("model", _model), ("scorer", _scorer), ("rank", _rank), *_gain_columns(board)]
+    return [("model", model_name), ("scorer", scorer_name), ("rank", rank_range), *gain_columns(board)]
 
 
-def _gain_columns(board: Board) -> list[Column]:
+def gain_columns(board: Board) -> list[Column]:
     """Return the column of gains over the unadapted model; [] for a board without adapters."""
     name = f"{board.group}_{board.metric}_gain"
     if name not in board.frame or board.frame[name].isna().all():
@@ -187,47 +164,40 @@ def _gain_columns(board: Board) -> list[Column]:
     return [("gain", lambda row: difference(row[name], row[low], row[high], digits=1))]
 
 
-def _value_columns(board: Board, name: str, *, separator: str = " ") -> list[Column]:
+def value_columns(board: Board, name: str) -> list[Column]:
+    """Return the columns of a group or a set: the board's metric, and FPR95."""
     metric, fpr = f"{name}_{board.metric}", f"{name}_{board.fpr}"
     columns: list[Column] = [
-        (f"{name}{separator}{title_of(board.metric)}", lambda row: _with_interval(row, metric))
+        (f"{name} {title_of(board.metric)}", lambda row: value_with_interval(row, metric))
     ]
     if board.metric != board.fpr:
-        columns.append((f"{name}{separator}{title_of(board.fpr)}", lambda row: percent(row[fpr])))
+        columns.append((f"{name} {title_of(board.fpr)}", lambda row: percent(row[fpr])))
     return columns
 
 
-def _terminal_table(board: Board, what: str, names: list[str], *, with_rank: bool) -> Table:
-    columns = _leading_columns(board) if with_rank else _leading_columns(board)[:2]
-    for name in names:
-        columns += _value_columns(board, name, separator="\n")
-    rows = board.rows
-    starts = [n for n in range(1, len(rows)) if rows[n]["model"] != rows[n - 1]["model"]]
-    cells = [[cell(row) for _, cell in columns] for row in rows]
-    headers = [header for header, _ in columns]
-    heading = board.suite if board.protocol == SEPARATE else f"{board.suite}, {board.protocol}"
-    return terminal_table(Sheet(f"{heading}: {what}", headers, cells, headers[:2], starts))
-
-
-def _model(row: dict[str, Any]) -> str:
+def model_name(row: dict[str, Any]) -> str:
+    """Name the model of a row, with its adapter and the number of seeds."""
     seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
     adapter = "" if row["adapter"] == SOURCE else f" + {row['adapter']}"
     return f"{row['model']}{adapter}{seeds}"
 
 
-def _scorer(row: dict[str, Any]) -> str:
+def scorer_name(row: dict[str, Any]) -> str:
+    """Name the scorer of a row, with the scorer whose scores it repeats."""
     alias = row["same_as"]
     return row["scorer"] if is_missing(alias) else f"{row['scorer']} (= {alias})"
 
 
-def _rank(row: dict[str, Any]) -> str:
+def rank_range(row: dict[str, Any]) -> str:
+    """Write the range of a row's rank."""
     best, worst = row["rank_best"], row["rank_worst"]
     if is_missing(best) or is_missing(worst):
         return ABSENT
     return f"{best}" if best == worst else f"{best}–{worst}"
 
 
-def _with_interval(row: dict[str, Any], column: str) -> str:
+def value_with_interval(row: dict[str, Any], column: str) -> str:
+    """Write the value of a column in per cent, with its interval if there is one."""
     return with_interval(row[column], row.get(f"{column}_lo"), row.get(f"{column}_hi"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.reports.record import ID, MODEL, SEEN, Record
+from harness.reports.remarks import Remark
 from harness.reports.wording import percent
 
 if TYPE_CHECKING:
@@ -13,26 +14,28 @@ if TYPE_CHECKING:
 NEAR_CHANCE = 0.1  # of the way from chance to 1: an accuracy below it counts as near chance
 LOOKS_RENAMED = 0.1  # the gain in accuracy from which the outputs count as being in another order
 _BY_NUMBER = "number"
+_DATA = "data"  # the subject of a caution of the data
 
 
-def cautions(records: Sequence[Record], manifests: Iterable[Mapping[str, Any]]) -> list[str]:
+def cautions(records: Sequence[Record], manifests: Iterable[Mapping[str, Any]]) -> list[Remark]:
     """List cautions of the data and of the models of several runs, each once."""
-    found: list[str] = []
+    found: list[Remark] = []
     for manifest in manifests:
         found += [*_of_data(manifest), *_of_models(records, manifest.get("models", {}))]
     return list(dict.fromkeys([*found, *_of_seen(records)]))
 
 
-def _of_data(manifest: Mapping[str, Any]) -> Iterator[str]:
+def _of_data(manifest: Mapping[str, Any]) -> Iterator[Remark]:
     for pair, count in manifest.get("overlaps", {}).items():
         if count:
-            yield f"{pair} share {count} images, by content"
+            yield Remark(_DATA, f"{pair} share {count} images, by content")
     for name, facts in manifest.get("data_facts", {}).items():
         if unreadable := facts.get("unreadable"):
-            yield f"{name}: {len(unreadable)} images cannot be read and are left out, first: {unreadable[0]}"
+            text = f"{name}: {len(unreadable)} images cannot be read and are left out, first: {unreadable[0]}"
+            yield Remark(_DATA, text)
 
 
-def _of_models(records: Iterable[Record], models: Mapping[str, Any]) -> Iterator[str]:
+def _of_models(records: Iterable[Record], models: Mapping[str, Any]) -> Iterator[Remark]:
     for record in records:
         if record.kind == MODEL and not record.error:
             classes = models.get(f"{record.model} (seed {record.seed})", {}).get("classes", {})
@@ -40,32 +43,34 @@ def _of_models(records: Iterable[Record], models: Mapping[str, Any]) -> Iterator
             yield from _of_outputs(record, classes)
 
 
-def _of_outputs(record: Record, classes: Mapping[str, Any]) -> Iterator[str]:
+def _of_outputs(record: Record, classes: Mapping[str, Any]) -> Iterator[Remark]:
     """Say over how many outputs the accuracy is, if the model has more than the data have classes."""
     outputs, all_outputs = record.extra.get("outputs", 0), classes.get("model", 0)
     if outputs < all_outputs:
-        yield f"{record.model}: accuracy on {record.on} is over the {outputs} classes that occur there"
+        yield Remark(record.model, f"accuracy on {record.on} is over the {outputs} classes that occur there")
     elif all_outputs > classes.get("data", 0):
-        yield f"{record.model}: accuracy on {record.on} is over all {all_outputs} outputs"
+        yield Remark(record.model, f"accuracy on {record.on} is over all {all_outputs} outputs")
 
 
-def _of_classes(record: Record, *, is_by_number: bool) -> Iterator[str]:
+def _of_classes(record: Record, *, is_by_number: bool) -> Iterator[Remark]:
     """Yield a caution if the labels are likely not the classes of the outputs."""
     accuracy, outputs = record.metrics["accuracy"], record.extra.get("outputs", 0)
     value, low = accuracy["value"], accuracy["lo"]
     if value is None or low is None or outputs < 2:
         return
-    where = f"{record.model}, accuracy on {record.on} {percent(value)} %"
+    where = f"accuracy on {record.on} {percent(value)} %"
     renamed = record.extra.get("renamed_accuracy", 0.0)
     if renamed > value + LOOKS_RENAMED:
-        yield (
+        yield Remark(
+            record.model,
             f"{where}: with its outputs in another order it would be {percent(renamed)} %, so the order of the "
-            "classes is likely wrong. Name the classes in data and model, or give class_map"
+            "classes is likely wrong. Name the classes in data and model, or give class_map",
         )
     elif record.on == ID and is_by_number and _is_near_chance(value, low, 1 / outputs):
-        yield (
+        yield Remark(
+            record.model,
             f"{where}: near chance, which is {percent(1 / outputs)} % for {outputs} classes, and classes are matched "
-            "by number. Check their order, and the preprocessing"
+            "by number. Check their order, and the preprocessing",
         )
 
 
@@ -73,14 +78,15 @@ def _is_near_chance(value: float, low: float, chance: float) -> bool:
     return low <= chance or (value - chance) / (1 - chance) < NEAR_CHANCE
 
 
-def _of_seen(records: Iterable[Record]) -> Iterator[str]:
+def _of_seen(records: Iterable[Record]) -> Iterator[Remark]:
     by_model: dict[str, dict[str, None]] = {}
     for record in records:
         if SEEN in record.flags:
             method = record.scorer or record.estimator or record.kind
             by_model.setdefault(record.model, {})[method] = None
     for model, methods in by_model.items():
-        yield (
-            f"{model}: {', '.join(methods)}: calibrated on images held out of train, which this model was trained on "
-            'for all that is known, so flattered. Hold validation out of test: validation = { of = "test", ... }'
+        yield Remark(
+            model,
+            f"{', '.join(methods)}: calibrated on images held out of train, which this model was trained on "
+            'for all that is known, so flattered. Hold validation out of test: validation = { of = "test", ... }',
         )

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import unknown_name
-from harness.reports.record import SEPARATE, SOURCE, TRAINED_ON, TRANSDUCTIVE, Place, place_of
+from harness.reports.record import (
+    SOURCE,
+    Place,
+    place_of,
+    title_of_model,
+)
 from harness.reports.records import read_paired
+from harness.reports.remarks import Remark, remarks_of
 from harness.reports.runs import GROUPS, Row, Runs, mean_of_group, mean_over_sets, protocols_of, read_runs
-from harness.reports.wording import rows_of
+from harness.reports.wording import preprocessing_text, rows_of
 from harness.statistics import inference, intervals
 from harness.statistics.metrics import METRICS
 
@@ -38,7 +44,14 @@ class Board:
     group: str  # of the order: near, far, csid, or all, the mean of near and far
     fpr: str  # "fpr95_id" or "fpr95_ood"
     sets: dict[str, str]  # set: group, in the suite's order
-    notes: list[str]
+    remarks: list[Remark]
+    preprocessing: dict[str, str]  # by model, if run.json states it
+    not_applicable: list[tuple[str, str, str]]  # the rows without cells: model, adapter and scorer
+
+    @property
+    def notes(self) -> list[str]:
+        """The remarks, each with its subject."""
+        return [str(remark) for remark in self.remarks]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -72,9 +85,22 @@ def leaderboard(
         blocks.setdefault(_block_key(block), []).append(block)
     tables = [_Table(runs, place, blocks) for place in runs.rows]
     rows = [row for table in tables for row in table.rows(metric, group)]
-    notes = [*runs.cautions, *(note for table in tables for note in table.notes())]
     return Board(
-        _ordered(rows, metric, group), runs.suite, runs.protocol, metric, group, runs.fpr, runs.sets, notes
+        frame=_ordered(rows, metric, group),
+        suite=runs.suite,
+        protocol=runs.protocol,
+        metric=metric,
+        group=group,
+        fpr=runs.fpr,
+        sets=runs.sets,
+        remarks=[*runs.cautions, *(remark for table in tables for remark in table.remarks())],
+        preprocessing={table.place[0]: stated for table in tables if (stated := table.preprocessing())},
+        not_applicable=[
+            (*table.place[:2], label)
+            for table in tables
+            for label, row in table.scorers.items()
+            if not row.by_set
+        ],
     )
 
 
@@ -121,43 +147,18 @@ class _Table:
                     values |= _columns(f"{name}_{shown}", self._set_value(row, name, shown))
             yield values
 
-    def notes(self) -> list[str]:
-        """List caveats that rows cannot show: aliases, failures, too few seeds."""
-        model = self.place[0]
-        found = [f"{model}: {alias} gives the scores of {first}" for alias, first in self.aliases.items()]
-        for label, row in self.scorers.items():
-            failed = [r for r in row.records() if r.error]
-            if failed:
-                found.append(f"{model}: {label} failed on {len(failed)} cells, first: {failed[0].error}")
-        known = {r.on for row in self.scorers.values() for r in row.records() if TRAINED_ON in r.flags}
-        if known:
-            names = ", ".join(name for name in self.runs.sets if name in known)
-            found.append(f"{model}: trained to reject the datasets of {names}, so these are not unseen OOD")
-        whole = [
-            label
-            for label, row in self.scorers.items()
-            if any(TRANSDUCTIVE in record.flags for record in row.records())
-        ]
-        if whole:
-            found.append(
-                f"{model}: {', '.join(whole)}: transductive, on ID and OOD mixed half and half, interval over streams; "
-                "not ranked with scorers of single images"
-            )
-        if any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place):
-            found.append(
-                f"{model}: its scorers are in several folders; run them into one folder to rank them"
-            )
-        _, adapter, protocol = self.place
-        if self.mixes and protocol.startswith(SEPARATE) and adapter != SOURCE:
-            found.append(
-                f"{model} + {adapter}: ID and OOD came in separate streams, so the statistics of a batch give "
-                "the answer away: do not use these numbers as a result"
-            )
-        if 1 < len(self.seeds) < inference.FEWEST_SEEDS:
-            found.append(
-                f"{model}: {len(self.seeds)} seeds are too few for ranks; give {inference.FEWEST_SEEDS} or more"
-            )
-        return found
+    def preprocessing(self) -> str:
+        """Describe the preprocessing that run.json states; that of every seed, if they differ."""
+        stated = (self.runs.models.get(title_of_model(self.place[0], seed), {}) for seed in self.seeds)
+        found = [preprocessing_text(of["preprocessing"]) for of in stated if "preprocessing" in of]
+        return " or ".join(dict.fromkeys(found))
+
+    def remarks(self) -> Iterator[Remark]:
+        """Yield caveats that rows cannot show."""
+        is_split = any(len(of_place) > 1 for key, of_place in self.blocks.items() if key[:3] == self.place)
+        return remarks_of(
+            self.place, self.scorers, self.aliases, self.runs.sets, is_split=is_split, mixes=self.mixes
+        )
 
     def _set_value(self, row: Row, name: str, metric: str) -> Triple:
         measured = [r.metrics.get(metric) for r in row.by_set.get(name, {}).values()]

@@ -22,6 +22,7 @@ ESTIMATE = "estimate"
 ID = "id"  # the name of ID test among the sets
 SOURCE = "source"  # the name of no adaptation among the adapters
 SEPARATE = "separate"  # the protocol in which every dataset is a stream of its own
+NOT_LOADED = "model: "  # the start of the error of a cell whose model could not be loaded
 
 # Flags of a record.
 SATURATED = "saturated"  # so near 0 or 1 that the interval is of little use
@@ -97,9 +98,10 @@ class Record:
 
     @property
     def title(self) -> str:
-        """Its name in messages: model, seed, method and set."""
+        """Its name in messages: method, set, model, seed and adapter."""
         method = self.scorer or self.probe or self.estimator or self.kind
-        return f"{method} on {self.on} with {self.model} (seed {self.seed})"
+        adapter = "" if self.adapter == SOURCE else f" + {self.adapter}"
+        return f"{method} on {self.on} with {title_of_model(self.model, self.seed)}{adapter}"
 
     @property
     def seed(self) -> int:
@@ -128,6 +130,11 @@ _OPTIONAL: Mapping[str, object] = {  # the keys of some kinds only, with the def
     "needs": (),
     "by_stream": {},
 }
+
+
+def title_of_model(label: str, seed: int) -> str:
+    """Return the name of one trained model, by which run.json lists it."""
+    return f"{label} (seed {seed})"
 
 
 def place_of(entry: Mapping[str, Any]) -> Place:

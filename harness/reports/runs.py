@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from harness.reports.remarks import Remark
+
 GROUPS = ("near", "far", "csid")
 
 
@@ -65,7 +67,8 @@ class Runs:
     sets: dict[str, str]  # set: group, in the suite's order
     rows: dict[Place, dict[str, Row]]  # by scorer; a scorer that does not apply has a row without records
     accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
-    cautions: list[str]  # of the data and the models
+    cautions: list[Remark]  # of the data and the models
+    models: dict[str, Mapping[str, Any]]  # by title: what run.json says of each
 
 
 def protocols_of(folders: Sequence[Path]) -> list[str]:
@@ -99,6 +102,7 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
         rows=_by_place(scores, manifests, protocol),
         accuracies=_accuracies(records, protocol),
         cautions=cautions(records, manifests),
+        models={title: of for manifest in manifests for title, of in manifest.get("models", {}).items()},
     )
 
 

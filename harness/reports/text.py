@@ -1,4 +1,4 @@
-"""Writes a report in every format: for the terminal, as Markdown, CSV or JSON. The one writer of all reports.
+"""The text of a report, and its writers for files: Markdown, CSV and JSON. harness.reports.terminal draws it.
 
 A `Text` is the content of a report: tables of cells for people, with a legend, and numbers at full precision for
 programs.
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
-    from rich.console import RenderableType
-    from rich.table import Table
-
-_UNBOUNDED = 10_000  # characters of a line that goes into a file
 
 
 class Format(StrEnum):
@@ -39,7 +35,8 @@ class Sheet:
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     names: Sequence[str]  # the headers of columns of names, which are left-aligned
-    sections: Sequence[int] = ()  # numbers of the rows with a line above
+    sections: Sequence[int] = ()  # numbers of the rows with a blank line above, in the terminal
+    has_headings: bool = False  # whether the terminal shows the first column as headings between the rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,56 +64,3 @@ def as_markdown(text: Text) -> str:
     """Write the tables that have rows, and the legend below them."""
     tables = [markdown_table(sheet.headers, sheet.rows) for sheet in text.wide or text.sheets if sheet.rows]
     return "\n\n".join([*tables, "\n".join(f"- {line}" for line in text.legend)]) + "\n"
-
-
-def as_terminal(text: Text) -> RenderableType:
-    """Draw the tables that have rows, and the legend below them."""
-    from rich.console import Group
-    from rich.text import Text as Lines
-
-    drawn = [terminal_table(sheet) for sheet in text.sheets if sheet.rows]
-    return Group(*drawn, Lines("\n".join(text.legend)))
-
-
-def terminal_table(sheet: Sheet) -> Table:
-    """Draw a table: columns of names left-aligned, the others right-aligned."""
-    from rich.table import Table
-    from rich.text import Text as Lines
-
-    table = Table(
-        title=Lines(sheet.title, style="table.title"),
-        title_justify="left",
-        header_style="bold",
-        padding=(0, 1),
-    )
-    for header in sheet.headers:
-        is_name = header in sheet.names
-        table.add_column(Lines(header), justify="left" if is_name else "right", no_wrap=not is_name)
-    for number, row in enumerate(sheet.rows):
-        if number in sheet.sections:
-            table.add_section()
-        table.add_row(*map(Lines, row))  # not as markup: a name may contain brackets
-    return table
-
-
-def show(text: Text, format: Format) -> None:
-    """Print a report."""
-    import typer
-
-    if format is Format.table:
-        draw(as_terminal(text))
-        return
-    writers = {Format.md: as_markdown, Format.csv: as_csv, Format.json: as_json}
-    typer.echo(writers[format](text), nl=False)
-
-
-def draw(drawing: RenderableType) -> None:
-    """Print at the terminal's width; into a file or a pipe, at the drawing's full width."""
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console = Console()
-    if not console.is_terminal:
-        unbounded = console.options.update(max_width=_UNBOUNDED)
-        console = Console(width=Measurement.get(console, unbounded, drawing).maximum)
-    console.print(drawing)

@@ -55,6 +55,16 @@ def difference(value: Any, low: Any, high: Any, digits: int = 2) -> str:
     return signed if is_missing(low) else f"{signed} [{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
 
 
+def preprocessing_text(stated: Mapping[str, Any]) -> str:
+    """Describe a model's preprocessing, as run.json states it."""
+    channels, height, width = stated["input_size"]
+    mean, std = (" ".join(f"{value:.3g}" for value in stated[name]) for name in ("mean", "std"))
+    colours = "grey" if channels == 1 else "RGB"
+    mode = "" if stated["crop_mode"] == "center" else f"{stated['crop_mode']} "
+    crop = f"{mode}crop {stated['crop_pct']:g}"
+    return f"{height}×{width} {colours}, mean {mean}, std {std}, {stated['interpolation']}, {crop}"
+
+
 def listed(items: Iterable[object]) -> str:
     """Write items with commas between."""
     return ", ".join(map(str, items))

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from harness.reports.board_text import _latex_escaped
-from harness.reports.text import Sheet, Text, as_markdown, as_terminal
+from harness.reports.terminal import as_terminal
+from harness.reports.text import Sheet, Text, as_markdown
 
 NAMES = ["net [ours]", "[/x]", "a|b", r"C:\net", "[bold]net", "Å"]
 
@@ -21,7 +22,7 @@ NAMES = ["net [ours]", "[/x]", "a|b", r"C:\net", "[bold]net", "Å"]
 def test_a_name_is_drawn_as_it_is(name: str) -> None:
     text = Text([Sheet(f"suite {name}", ["model", name], [[name, "1"]], ["model"])], [], pd.DataFrame(), {})
     shown = io.StringIO()
-    Console(file=shown, width=200).print(as_terminal(text))
+    Console(file=shown, width=200).print(as_terminal(text, 200))
     assert shown.getvalue().count(name) == 3  # in the title, the header and the cell
 
 

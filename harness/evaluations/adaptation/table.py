@@ -94,7 +94,7 @@ _LEFT = 3  # columns that are names
 
 def adaptation_text(table: AdaptationTable) -> Text:
     """Show the means."""
-    sheet = Sheet(f"{table.suite}: adaptation", HEADERS, _rows(table), HEADERS[:_LEFT])
+    sheet = Sheet(f"{table.suite}: adaptation", HEADERS, _rows(table), HEADERS[:_LEFT], has_headings=True)
     content = {"suite": table.suite, "sets": table.frame, "means": table.means, "notes": table.notes}
     return Text([sheet], legend(table), table.frame, content)
 

@@ -228,7 +228,7 @@ _NAMES = HEADERS[:3]
 
 def estimate_text(table: EstimateTable) -> Text:
     """Show the means."""
-    sheet = Sheet(f"{table.suite}: estimates of accuracy", HEADERS, _rows(table), _NAMES)
+    sheet = Sheet(f"{table.suite}: estimates of accuracy", HEADERS, _rows(table), _NAMES, has_headings=True)
     content = {"suite": table.suite, "sets": table.frame, "means": table.means, "notes": table.notes}
     return Text([sheet], legend(table), table.frame, content)
 

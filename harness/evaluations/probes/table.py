@@ -96,8 +96,8 @@ _NAMES = ("model", "on", "probe")  # columns that are names
 def probe_text(table: ProbeTable) -> Text:
     """Show the numbers, models by row and probes by column, and below their correlations with accuracy."""
     sheets = [
-        Sheet(f"{table.suite}: probes", *_numbers(table), _NAMES),
-        Sheet("correlation with accuracy", *_correlated(table), _NAMES),
+        Sheet(f"{table.suite}: probes", *_numbers(table), _NAMES, has_headings=True),
+        Sheet("correlation with accuracy", *_correlated(table), _NAMES, has_headings=True),
     ]
     tables = {"probes": table.frame, "correlations": table.correlations}
     content = {"suite": table.suite, **tables, "notes": table.notes}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.base.cache import write_atomically
-from harness.reports.board_text import as_csv, as_markdown, as_terminal, joined
+from harness.reports.board_terminal import as_terminal
+from harness.reports.board_text import as_csv, as_markdown, joined
 from harness.reports.leaderboard import leaderboards
 from harness.reports.record import SCORE
 from harness.reports.records import holds, read_records
@@ -34,7 +35,7 @@ class Boards:
         """Draw the leaderboards; none if every score failed."""
         if not any(r.kind == SCORE and not r.error for r in read_records(folder)):
             return []
-        return [as_terminal(board, width=width) for board in leaderboards([folder])]
+        return [as_terminal(leaderboards([folder]), width=width)]
 
     def frame(self, folder: Path) -> pd.DataFrame | None:
         """Return the leaderboards' rows."""
