@@ -155,7 +155,7 @@ class Run:
             self.recorder.seen.add(model.title)
         self.models[model.title] = {
             "digest": bench.loaded.digest,
-            "preprocessing": asdict(bench.loaded.model.preprocessing),
+            "preprocessing": bench.loaded.model.preprocessing.facts,
             "offers": sorted(bench.loaded.offers),
             **({"classes": bench.loaded.classes} if bench.loaded.classes else {}),
             **bench.loaded.model.facts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ class LoadedModel:
         """Return the cache key of this model's features of a stream under an adapter."""
         return features_key(
             model=self.digest,
-            preprocessing=asdict(self.model.preprocessing),
+            preprocessing=self.model.preprocessing.values,
             stream=stream.digest,
             adapter=adapter,
             dtype=self.dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -292,7 +292,7 @@ class _Session:
         model = self._bench.loaded.model
         return {
             "model": self._bench.loaded.digest,
-            "preprocessing": json.loads(json.dumps(asdict(model.preprocessing))),
+            "preprocessing": json.loads(json.dumps(model.preprocessing.values)),
             "estimator": planned.offered.spec.name,
             "code": planned.offered.source,
             "classes": model.num_classes,

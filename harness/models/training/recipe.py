@@ -47,8 +47,6 @@ class PreprocessingTable(_StrictTable):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if min(self.std, default=1.0) <= 0:
-            raise ValueError(f"std {list(self.std)} must be above 0")
         try:
             self.opened()
         except InputError as error:
@@ -57,7 +55,7 @@ class PreprocessingTable(_StrictTable):
 
     def opened(self) -> Preprocessing:
         """Return the preprocessing that the table describes."""
-        return Preprocessing(**self.model_dump())
+        return Preprocessing(**self.model_dump(), source="the recipe")
 
 
 class AugmentationTable(_StrictTable):

@@ -403,7 +403,7 @@ def numbers(model: harness.Model) -> list[Any]:
             "at preprocessing: input_size (2, 8, 8) has 2 channels. Valid: 1 (grey) or 3 (RGB)",
         ),
         ("[1, 8, 8]", "[3, 8, 8]", "at preprocessing: mean has 1 values for 3 channels. Give 3"),
-        ("[1, 8, 8]", "[1, 8, 8]\nstd = [0.0]", "std [0.0] must be above 0"),
+        ("[1, 8, 8]", "[1, 8, 8]\nstd = [0.0]", "at preprocessing: std (0.0,) must be above 0"),
         ('"tiny"', '"../tiny"', "at name: String should match pattern"),
         ("schema = 1", "schema = ", "is not valid TOML"),
     ],
