@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from harness.models.training.checkpoint import opened as opened
     from harness.models.training.store import build_recipe as build_recipe
     from harness.models.training.store import check_recipe as check_recipe
+    from harness.models.training.weights import load_weights as load_weights
     from harness.statistics import metrics as metrics
 
 _LAZY = {
@@ -92,6 +93,7 @@ _LAZY = {
         "harness.engine.suite": "Section",
         "harness.models.training.checkpoint": "load_checkpoint opened",
         "harness.models.training.store": "build_recipe check_recipe",
+        "harness.models.training.weights": "load_weights",
     }.items()
     for name in names.split()
 }

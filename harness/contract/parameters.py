@@ -10,7 +10,7 @@ from operator import eq
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from harness.base.errors import InputError, unknown_name
+from harness.base.errors import HarnessError, InputError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +37,17 @@ def offer_taking(catalogue: Catalogue, kind: str, name: str, params: Mapping[str
         elif not takes_any:
             raise unknown_name(f"parameter of {kind} {name}", param, known, valid_label="Valid")
     return offered
+
+
+def parameters_of(catalogue: Catalogue, kind: str, name: str) -> set[str]:
+    """Return the names of the parameters that an offer's builder takes; none for a name that is not offered."""
+    try:
+        build = catalogue.get(kind, name).spec.build
+    except HarnessError:
+        return set()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own = _parameters(build)[1 if kind in _TAKES_A_REQUEST else 0 :]
+    return {parameter.name for parameter in own if parameter.kind in named}
 
 
 def _parameters(build: Callable[..., Any]) -> list[inspect.Parameter]:

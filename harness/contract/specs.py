@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from harness.contract.preprocessing import Preprocessing
     from harness.contract.protocols import (
@@ -149,7 +149,7 @@ class TrainingData:
     train: Selection
     validation: Selection | None
     num_classes: int
-    class_names: tuple[str, ...] | None = None  # by label, if they are known
+    class_names: tuple[str, ...] | None = None  # by label, if they are known; no weight depends on them
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,16 @@ class ModelRequest:
     num_outputs: int | None = None  # for an architecture: the number of logits, C
     input_size: tuple[int, int, int] | None = None  # for an architecture: channels, height, width
     pretrained: bool = True  # for an architecture: whether it may start from pretrained weights
+    preprocessing: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the suite states: size, mean, std, ...
+    folder: Path | None = None  # of the suite's file
+
+    def found(self, path: str) -> Path:
+        """Find a relative path beside the suite's file, else in the working folder; the latter if it is in neither."""
+        given = Path(path).expanduser()
+        beside = self.folder / given if self.folder is not None else given
+        return beside if beside.exists() else given
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness.base.errors import HarnessError
@@ -16,9 +17,12 @@ from harness.models.loaded import LoadedModel
 if TYPE_CHECKING:
     from harness.base.cache import Cache
     from harness.contract.registry import Registry
+    from harness.contract.specs import Model
     from harness.data.id_data import IdData
     from harness.engine.plan import Plan, PlannedModel
     from harness.engine.sets import OpenSets
+
+logger = logging.getLogger("ood_harness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +41,9 @@ class Loader:
         Its outputs are put in the order of the data's classes. Raises InputError for a model that lacks a class of the
         ID data, or whose classes cannot be matched to them. A stranger's model may raise anything else.
         """
-        built = model.offered.spec.build(self._request(model, id_data), **model.params)
+        built = _with_preprocessing(
+            model, model.offered.spec.build(self._request(model, id_data), **model.params)
+        )
         is_classifier = built.num_classes > 0  # an encoder fits any data
         classes: dict[str, object] = {}
         if id_data is not None and id_data.is_labelled and is_classifier:
@@ -63,6 +69,8 @@ class Loader:
             store=self.cache.models,
             progress=self.progress,
             catalogue=self.registry,
+            preprocessing=model.preprocessing.values if model.preprocessing else {},
+            folder=model.folder,
         )
 
     def bench(self, plan: Plan, model: PlannedModel, sets: OpenSets) -> Workbench:
@@ -83,3 +91,19 @@ class Loader:
             extracts_layers=any("layers" in worker.needs for worker in applicable),
             progress=self.progress,
         )
+
+
+def _with_preprocessing(model: PlannedModel, built: Model) -> Model:
+    """Apply what the suite states, and warn of what nobody states."""
+    if model.preprocessing is not None:
+        built = replace(built, preprocessing=model.preprocessing.over(built.preprocessing))
+    own = built.preprocessing
+    if own.assumed:
+        logger.warning(
+            "%s: nothing states %s of its preprocessing, so defaults are used: %s. If it was trained otherwise, its "
+            "numbers are wrong: state it with preprocessing = { ... } in [[models]]",
+            model.title,
+            ", ".join(own.assumed),
+            own.text,
+        )
+    return built

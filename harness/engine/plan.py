@@ -16,10 +16,12 @@ from harness.reports.record import SEPARATE, SOURCE, title_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from harness.contract.registry import Offered, Registry
     from harness.data.sets import SetEntry
     from harness.engine.suite import ModelEntry, PluginEntry, Suite
+    from harness.models.stated import StatedPreprocessing
 
 
 SEED = "{seed}"  # in a model's name: its seed
@@ -54,6 +56,8 @@ class PlannedModel:
     seed: int
     params: Mapping[str, object]
     class_map: Mapping[str, str] | None = None  # its class for each class of the data
+    preprocessing: StatedPreprocessing | None = None  # what the suite states
+    folder: Path | None = None  # of the suite's file
 
     @property
     def title(self) -> str:
@@ -106,7 +110,7 @@ def make_plan(
     limit: int | None = None,
     folder: Path | None = None,
 ) -> Plan:
-    """Resolve every name and parameter of a suite before anything runs.
+    """Resolve every name and parameter of a suite before anything runs; `folder` is that of its file.
 
     Raises UnknownNameError for an unknown model, dataset or parameter, InputError for two entries of one name.
     """
@@ -150,7 +154,8 @@ def _model(entry: ModelEntry, seed: int, registry: Registry, folder: Path | None
     label = entry.label or PurePath(argument).name or family
     name = entry.name.replace(SEED, str(seed))
     class_map = read_class_map(entry.class_map, folder) if entry.class_map is not None else None
-    return PlannedModel(_with_params(label, entry.params), offered, name, seed, entry.params, class_map)
+    label = _with_params(label, entry.params)
+    return PlannedModel(label, offered, name, seed, entry.params, class_map, entry.preprocessing, folder)
 
 
 def _with_params(label: str, params: Mapping[str, object]) -> str:

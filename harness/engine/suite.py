@@ -14,8 +14,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_val
 from harness.base.digests import digest
 from harness.base.errors import InputError
 from harness.base.toml import Table, parse, read_toml
+from harness.contract.parameters import parameters_of
 from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
+from harness.models.stated import StatedPreprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +35,7 @@ class ModelEntry(Table):
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     class_map: str | None = None  # a file: the model's class for each class of the data
     params: dict[str, Any] = {}
+    preprocessing: StatedPreprocessing | None = None  # in place of the model's own
 
 
 class PluginEntry(Table):
@@ -151,7 +154,9 @@ def parse_suite(
     parts["models"] += families
     spelt = dict(content)
     if isinstance(models := spelt.get("models"), list):
-        spelt["models"] = [_without_family_key(entry, families, source) for entry in models]
+        spelt["models"] = [
+            _with_parameters(_without_family_key(entry, families, source), catalogue) for entry in models
+        ]
     return parse(_with(tuple(sections)), spelt, source=source, parts=parts)
 
 
@@ -177,10 +182,22 @@ def _without_family_key(entry: Any, families: Sequence[str], source: str) -> Any
     return {"name": f"{given[0]}:{entry[given[0]]}", **rest}
 
 
+def _with_parameters(entry: Any, catalogue: Catalogue) -> Any:
+    """Move a model's own parameters among its params: `head = "fc"` for `params = { head = "fc" }`."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("params", {}), dict):
+        return entry
+    unknown = entry.keys() - ModelEntry.keys()
+    taken = unknown and parameters_of(catalogue, "model", str(entry.get("name")))
+    own = {key: entry[key] for key in entry if key in unknown and key in taken}
+    rest = {key: item for key, item in entry.items() if key not in own}
+    return rest | {"params": own | entry.get("params", {})} if own else entry
+
+
 _PARTS = ("train", "validation", "test")
 _TABLES: dict[str, type[Table]] = {
     "id": IdEntry,
     "models": ModelEntry,
+    "preprocessing": StatedPreprocessing,
     "ood": OodEntry,
     "shift": ShiftEntry,
     **dict.fromkeys(_PARTS, Part),

@@ -1,7 +1,7 @@
 """A model as a folder: config.json describes it, model.safetensors holds its weights.
 
 The configuration has timm's keys, so a folder downloaded from the hub can be read. A config with `builder` is rebuilt
-from the installed plugins, with any head. Pickles are refused, because opening a pickle can run code.
+from the installed plugins, with any head. Pickles of more than tensors are refused: opening them can run code.
 """
 
 from __future__ import annotations
@@ -13,11 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import errors
 from harness.base.cache import sync
-from harness.base.errors import InputError
+from harness.base.errors import HarnessError, InputError
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.protocols import Classifier
 from harness.models.training.assembly import BUILDING_ERRORS, Blueprint, Part
 from harness.models.training.state import storable
+from harness.models.training.weights import (
+    PICKLES,
+    SAFE,
+    UnreadableError,
+    load_weights,
+    parsed,
+    read_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
     from harness.contract.specs import Model
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+PICKLED = "pytorch_model.bin"  # of tensors alone: timm's save_for_hf writes it by default
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 FACTS = (
     "objective", "recipe", "recipe_digest", "data_digest", "outliers", "threads", "seed", "epoch",
@@ -37,34 +45,42 @@ FACTS = (
 )  # fmt: skip
 
 
-class UnreadableError(InputError):
-    """A file exists but could not be read. The cause may be temporary."""
-
-
 def load_checkpoint(
     folder: Path,
     *,
     catalogue: Catalogue,
     device: str = "cpu",
-    unmarked: Callable[[Mapping[str, Any]], Model] | None = None,
+    unmarked: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Model] | None = None,
 ) -> Model:
     """Load the folder's model in eval mode onto `device`, with the preprocessing that its config states.
 
-    Reads only config.json and model.safetensors. `unmarked` builds a network from a config without `builder`.
+    Reads only config.json and model.safetensors, or pytorch_model.bin with tensors alone. `unmarked` builds a network
+    from a config without `builder`, and loads the weights into it.
     Raises HarnessError, one line, for a folder with pickles only, damaged files, a builder that is not installed,
     and weights that do not fit (with the first keys).
     """
     _refuse_unreadable(folder)
     config = _read_config(folder / CONFIG)
+    weights = _read_weights(folder, config.get("weights_digest"))
     try:
-        model = _rebuilt(config, catalogue) if "builder" in config or unmarked is None else unmarked(config)
+        if "builder" in config or unmarked is None:
+            model = _rebuilt(config, catalogue)
+            network: Any = model.classifier
+            load_weights(network, weights, name=folder)
+        else:
+            model = unmarked(config, weights)
+    except HarnessError as error:
+        raise type(error)(f"the checkpoint {folder}: {error}") from None
     except BUILDING_ERRORS as error:
         raise InputError(f"{folder / CONFIG} does not describe a model: {errors.describe(error)}") from None
-    weights = _read_weights(folder / WEIGHTS, config.get("weights_digest"))
-    _fill(model.classifier, weights, folder / WEIGHTS)
     facts = {key: config[key] for key in FACTS if key in config}
-    classifier = opened(model.classifier, device, name=str(folder))
-    return replace(model, classifier=classifier, facts=facts, outliers=tuple(config.get("outliers", ())))
+    return replace(
+        model,
+        classifier=opened(model.classifier, device, name=str(folder)),
+        facts=facts,
+        outliers=tuple(config.get("outliers", ())),
+        class_names=_class_names(config, model, folder / CONFIG),
+    )
 
 
 def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> None:
@@ -112,7 +128,11 @@ def _rebuilt(config: Mapping[str, Any], catalogue: Catalogue) -> Model:
     size = tuple(int(length) for length in stated["input_size"])
     rest = {key: stated[key] for key in ("interpolation", "crop_pct", "crop_mode") if key in stated}
     preprocessing = Preprocessing(
-        (size[0], size[1], size[2]), mean=tuple(stated["mean"]), std=tuple(stated["std"]), **rest
+        (size[0], size[1], size[2]),
+        mean=tuple(stated["mean"]),
+        std=tuple(stated["std"]),
+        source=CONFIG,
+        **rest,
     )
     objective = config["objective"]
     blueprint = Blueprint(
@@ -128,16 +148,16 @@ def _rebuilt(config: Mapping[str, Any], catalogue: Catalogue) -> Model:
 def _refuse_unreadable(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"the checkpoint {folder} is not a folder. Give one with {CONFIG} and {WEIGHTS}")
-    if not (folder / WEIGHTS).is_file():
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        if pickles:
+    has_weights = any((folder / name).is_file() for name in (WEIGHTS, PICKLED))
+    if not has_weights:
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in (SAFE, *PICKLES))
+        if others:
             raise InputError(
-                f"the checkpoint {folder} has only pickled weights ({', '.join(pickles)}), which are "
-                "refused because opening a pickle can run code. Convert: safetensors.torch.save_file("
-                f"torch.load({pickles[0]!r}, weights_only=True), {WEIGHTS!r})"
+                f"the checkpoint {folder} has its weights in {', '.join(others)}, not in {WEIGHTS}. Convert them: "
+                f"ood-harness import {folder / others[0]} --arch NAME -o FOLDER"
             )
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+    for name, is_there in ((CONFIG, (folder / CONFIG).is_file()), (WEIGHTS, has_weights)):
+        if not is_there:
             raise InputError(f"the checkpoint {folder} has no {name}. It needs {CONFIG} and {WEIGHTS}")
 
 
@@ -153,43 +173,37 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(path: Path, expected: str | None) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+def _read_weights(folder: Path, expected: str | None) -> dict[str, Tensor]:
+    """Read the folder's weights: safetensors, or what timm's save_for_hf writes by default."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return read_weights(folder / PICKLED)
     try:
         content = path.read_bytes()
-        if expected is not None and _digest(content) != expected:
-            raise InputError(f"{path} is damaged: its digest is not the one in {CONFIG}. Fetch it again")
-        return load(content)
     except OSError as error:
         raise UnreadableError(f"cannot read {path}: {errors.one_line(error)}") from None
-    except SafetensorError as error:
-        raise InputError(f"cannot read {path}: {errors.one_line(error)}. Fetch it again") from None
+    if expected is not None and _digest(content) != expected:
+        raise InputError(f"{path} is damaged: its digest is not the one in {CONFIG}. Fetch it again")
+    return parsed(content, path)
 
 
-def _fill(classifier: Any, weights: Mapping[str, Tensor], path: Path) -> None:
-    own = classifier.state_dict()
-    faults = {
-        "missing": sorted(own.keys() - weights.keys()),
-        "unexpected": sorted(weights.keys() - own.keys()),
-        "of another shape": [
-            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
-            for key in own
-            if key in weights and weights[key].shape != own[key].shape
-        ],
-    }
-    found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in faults.items() if keys]
-    if found:
+def _class_names(config: Mapping[str, Any], model: Model, path: Path) -> tuple[str, ...] | None:
+    """Return the names of the classes, by output, if the config states them. timm keeps them in several places."""
+    inner = config.get("pretrained_cfg") or {}
+    places = (config.get("label_names"), inner.get("label_names"), config.get("labels"))
+    given = next((names for names in places if names), None)
+    if given is None or not model.num_classes:  # an encoder has no classes
+        return None
+    if isinstance(given, dict):
+        given = [given.get(str(number)) for number in range(len(given))]
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise InputError(f"label_names in {path} must be a list of names, one per class")
+    if len(given) != model.num_classes:
         raise InputError(
-            f"{path} does not fit the architecture in {CONFIG}: keys {'; '.join(found)}. Name the "
-            "architecture and num_classes that the weights were trained with"
+            f"{path} has {len(given)} label_names for {model.num_classes} classes. Give one per class, in the order "
+            "of the outputs"
         )
-    classifier.load_state_dict(weights)
-
-
-def _first(keys: list[str], count: int = 3) -> str:
-    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+    return tuple(given)
 
 
 def _digest(content: bytes) -> str:

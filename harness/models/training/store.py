@@ -22,7 +22,6 @@ from harness.data.opening import open_dataset, open_id, training_data
 from harness.models.training.assembly import Blueprint, Part, require_usable
 from harness.models.training.checkpoint import (
     FACTS,
-    UnreadableError,
     describe,
     load_checkpoint,
     opened,
@@ -32,6 +31,7 @@ from harness.models.training.loop import DivergedError, Trained, train
 from harness.models.training.recipe import load_recipe
 from harness.models.training.settings import autocast_dtype
 from harness.models.training.state import StateFile
+from harness.models.training.weights import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,8 +173,10 @@ class Training:
         )
 
     def of_its_classes(self, model: Model) -> Model:
-        """Set a model's number of classes to that of the data; it may have more outputs. An encoder keeps 0."""
-        return replace(model, num_classes=self.data.num_classes) if model.num_classes else model
+        """Set a model's classes to those of the data; it may have more outputs. An encoder keeps 0."""
+        if not model.num_classes:
+            return model
+        return replace(model, num_classes=self.data.num_classes, class_names=self.data.class_names)
 
     def config(self, trained: Trained) -> dict[str, object]:
         """Describe the trained model for its config.json."""
@@ -192,6 +194,8 @@ class Training:
             "validation_accuracy": trained.validation_accuracy,
             "history": trained.history,
         }
+        if trained.model.class_names is not None:
+            facts["label_names"] = list(trained.model.class_names)
         return {**describe(self.blueprint, trained.model), **facts}
 
 
@@ -250,7 +254,7 @@ def kept_model(training: Training, folder: Path, *, progress: bool = False) -> M
         try:
             model = load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
             _state_of(folder).remove()  # left by a process that was killed after it stored the model
-            return model
+            return training.of_its_classes(model)  # the names may have been unknown when it was stored
         except UnreadableError:  # maybe a temporary fault of the disk: do not delete the model
             raise
         except HarnessError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,8 @@ import harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
 
 REACHABLE_SECONDS = 5.0
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -43,7 +47,7 @@ def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
     """Load the folder with config.json and model.safetensors that the request's argument names."""
     if not request.argument:
         raise harness.InputError("checkpoint names no folder. Write checkpoint:PATH")
-    return _load(Path(request.argument).expanduser(), request)
+    return _load(request.found(request.argument), request)
 
 
 def build_timm(
@@ -74,13 +78,9 @@ def build_timm(
         arguments["in_chans"] = in_chans
     if wants_weights:
         arguments["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
-    model, preprocessing, num_classes = create(
-        name,
-        arguments | _asked(request, name),
-        stated={},
-        seed=request.seed if request.num_outputs is None else None,
-    )
-    return harness.Model(harness.opened(model, request.device, name=name), preprocessing, num_classes)
+    seed = request.seed if request.num_outputs is None else None
+    model = create(name, arguments | _asked(request, name), seed=seed)
+    return replace(model, classifier=harness.opened(model.classifier, request.device, name=name))
 
 
 def _asked(request: harness.ModelRequest, name: str) -> dict[str, Any]:
@@ -92,8 +92,9 @@ def _asked(request: harness.ModelRequest, name: str) -> dict[str, Any]:
         asked["num_classes"] = request.num_outputs
     if request.input_size is not None:
         asked["in_chans"] = request.input_size[0]
-        if has_fixed_size(name):
-            asked["img_size"] = request.input_size[1:]
+    size = request.input_size[1:] if request.input_size is not None else request.preprocessing.get("size")
+    if size is not None and has_fixed_size(name):
+        asked["img_size"] = size
     return asked
 
 
@@ -102,27 +103,26 @@ def _load(folder: Path, request: harness.ModelRequest) -> harness.Model:
         folder,
         catalogue=request.catalogue or harness.Registry.load(),
         device=request.device,
-        unmarked=_from_timm,
+        unmarked=partial(_from_timm, size=request.preprocessing.get("size")),
     )
 
 
-def _from_timm(config: Mapping[str, Any]) -> harness.Model:
-    """Build the model that a config of timm's own form describes."""
-    from harness_plugins.models.timm_factory import create
+def _from_timm(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], *, size: tuple[int, int] | None = None
+) -> harness.Model:
+    """Build the model that a config of timm's own form describes: the flat one of timm before 2023, too."""
+    from harness_plugins.models.timm_factory import rebuild
 
     arguments = dict(config.get("model_args") or {})
     for key in sorted(FORBIDDEN_ARGUMENTS & arguments.keys()):
         raise harness.InputError(f"model_args has {key!r}, which a checkpoint may not set. Remove it")
-    stated = config.get("pretrained_cfg") or {}
-    channels = stated.get("input_size", (3,))[0]
+    stated = dict(config.get("pretrained_cfg") or config)
+    if "num_classes" in config:
+        stated["num_classes"] = config["num_classes"]
+    channels = (stated.get("input_size") or (3,))[0]
     if channels != 3:
         arguments.setdefault("in_chans", channels)
-    if "num_classes" in config:
-        arguments.setdefault("num_classes", config["num_classes"])
-    model, preprocessing, num_classes = create(config["architecture"], arguments, stated=stated)
-    return harness.Model(
-        harness.opened(model, "cpu", name=str(config["architecture"])), preprocessing, num_classes
-    )
+    return rebuild(config["architecture"], arguments, stated, weights, size=size)
 
 
 def _weights(name: str) -> Path:

@@ -115,11 +115,15 @@ def test_loading_leaves_the_global_random_state_as_it_was(
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "best.pth", "last.pt", "epoch.ckpt"])
-def test_a_folder_with_pickles_only_is_refused_with_the_conversion(own: tuple[Path, Any], name: str) -> None:
+@pytest.mark.parametrize("name", ["best.pth", "last.pt", "epoch.ckpt", "weights.safetensors"])
+def test_a_folder_with_weights_of_another_name_is_refused_with_the_command_that_converts(
+    own: tuple[Path, Any], name: str
+) -> None:
     folder, _ = own
     (folder / "model.safetensors").rename(folder / name)
-    with pytest.raises(harness.InputError, match=rf"only pickled weights \({name}\).*save_file\(torch\.load"):
+    with pytest.raises(
+        harness.InputError, match=rf"has its weights in {name}.*ood-harness import .*{name} --arch"
+    ):
         load_checkpoint(folder)
 
 
@@ -174,7 +178,7 @@ def test_a_config_that_does_not_fit_our_weights_is_one_line(
     ("changes", "message"),
     [
         ({"architecture": "test_resnt"}, "no timm architecture named 'test_resnt'. Nearest: test_resnet"),
-        ({"architecture": "test_vit"}, "does not fit the architecture in config.json: keys"),
+        ({"architecture": "test_vit"}, "does not fit the architecture: keys"),
         ({"architecture": "local-dir:/tmp"}, "no timm architecture named 'local-dir:/tmp'"),
         ({"num_classes": 7}, "2 of another shape (fc.weight (6, 96) for (7, 96), fc.bias (6,) for (7,))"),
         ({"model_args": {"checkpoint_path": "/x.pth"}}, "model_args has 'checkpoint_path'"),
