@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from harness.base.code import script_digest as script_digest
+from harness.base.code import source_digest as source_digest
 from harness.base.deferred import Deferred as Deferred
 from harness.base.errors import DatasetError as DatasetError
 from harness.base.errors import HarnessError as HarnessError

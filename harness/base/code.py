@@ -15,7 +15,8 @@ from harness.base.deferred import Deferred
 from harness.base.digests import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import ModuleType
 
 
 def file_digest(path: Path) -> str:
@@ -36,7 +37,20 @@ def code_digest(path: Path) -> str:
     return _python_digest(path.read_bytes()) or file_digest(path)
 
 
-def source_digest(builder: Callable[..., Any]) -> str:
+def script_digest(path: Path) -> str:
+    """Hash a script and the modules beside it that it imports, also indirectly. Nothing is executed."""
+    found, waiting = {path.stem: path}, [path.stem]
+    while waiting:
+        current = waiting.pop()
+        for name in _imported_names(current, found[current]):
+            file = _file_in([path.parent], name.split("."))
+            if file is not None and name not in found:
+                found[name] = file
+                waiting.append(name)
+    return digest({name: code_digest(file) for name, file in found.items()})
+
+
+def source_digest(builder: Callable[..., Any] | ModuleType) -> str:
     """Hash the code behind a builder: its module and all modules of the same package that it imports, also indirectly.
 
     Imports are parsed, not executed, so an edited file counts even before it is loaded. The code of other
@@ -224,8 +238,12 @@ def _module_file(name: str) -> Path | None:
         return None
     if not rest:
         return Path(spec.origin) if spec.has_location and spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        path = Path(folder, *rest)
+    return _file_in(spec.submodule_search_locations or (), rest)
+
+
+def _file_in(folders: Iterable[str | Path], parts: Sequence[str]) -> Path | None:
+    for folder in folders:
+        path = Path(folder, *parts)
         for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
             if file.is_file():
                 return file

@@ -13,6 +13,7 @@ import typer
 
 from harness.base.errors import HarnessError, unknown_name
 from harness.cli.estimate import estimate
+from harness.cli.importing import import_
 from harness.cli.options import CacheFolder, Device, Folders, Plugins, ProtocolName, TextFormat
 from harness.cli.plot import plot
 from harness.evaluations import KINDS
@@ -163,6 +164,7 @@ def train(
 
 app.command()(plot)
 app.command()(estimate)
+app.command(name="import")(import_)
 
 
 def _command_of(report: TableReport[Any]) -> Callable[..., None]:

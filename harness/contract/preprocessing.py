@@ -78,9 +78,13 @@ class Preprocessing:
         if not values:
             return self
         changed = ", ".join(key for key in self.values if key in values)
-        is_whole = values.keys() == self.values.keys()
-        source = by if is_whole else f"{self.source or 'the model'}, changed by {by}: {changed}"
         assumed = tuple(key for key in self.assumed if key not in values)
+        is_whole = values.keys() == self.values.keys() or (self.assumed and not assumed)
+        source = (
+            by
+            if is_whole or self.source == by
+            else f"{self.source or 'the model'}, changed by {by}: {changed}"
+        )
         return replace(self, **values, source=source, assumed=assumed)
 
     def batch(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:

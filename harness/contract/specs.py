@@ -184,8 +184,11 @@ class ModelSpec:
     """A model, or a family of them (`timm:NAME`): `build(request, **params)` loads or trains it.
 
     An architecture can be built for any number of outputs and any image size, so that a recipe can train it.
+
     `check(request, **params)` raises HarnessError for a request that `build` would refuse, as far as that can be told
-    without building: a run calls it for all models before it trains or loads the first.
+    without building: a run calls it for all models before it trains or loads the first. A family of folders may give
+    `rebuild(config, weights, *, size)`: it builds the network that a foreign config.json describes and loads the
+    weights, by name, into it; `size`, (height, width) or None, is another size of images. The command `import` uses it.
     """
 
     name: str
@@ -195,6 +198,7 @@ class ModelSpec:
     architecture: bool = False
     takes: Literal["name", "folder", "recipe"] = "name"  # meaning of the part after the colon
     check: Callable[..., None] | None = None
+    rebuild: Callable[..., Model] | None = None
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,8 @@ def test_a_part_can_be_replaced_and_the_source_says_so() -> None:
     assert changed == Preprocessing(**RGB, crop_pct=0.9)
     assert changed.source == "config.json, changed by the suite: crop_pct"
     assert changed.assumed == ("interpolation",)
+    stated = own.overridden({"crop_pct": 0.9, "interpolation": "bicubic"}, by="the suite")
+    assert (stated.source, stated.assumed) == ("the suite", ())  # nothing that was stated before is replaced
     whole = own.overridden(own.values, by="the suite")
     assert (whole.source, whole.assumed) == ("the suite", ())
     assert own.overridden({}, by="the suite") is own

@@ -154,7 +154,7 @@ def test_weights_outside_the_network_are_left_out_with_a_warning(
 def test_a_network_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     own = network().state_dict()
     weights = {f"{prefix}.{key}": value for prefix in ("model", "ema") for key, value in own.items()}
-    with pytest.raises(harness.InputError, match=r"holds the network 2 times, under 'ema\.' and 'model\.'"):
+    with pytest.raises(harness.InputError, match=r"hold the network 2 times, under 'ema\.' and 'model\.'"):
         load(written(tmp_path / "twice", FLAT, weights))
 
 

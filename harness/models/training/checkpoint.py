@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from harness.contract.specs import Model
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ASSUMED = "assumed"  # in a config: the values of the preprocessing that nobody stated when it was written
 PICKLED = "pytorch_model.bin"  # of tensors alone: timm's save_for_hf writes it by default
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 FACTS = (
@@ -66,7 +67,7 @@ def load_checkpoint(
         if "builder" in config or unmarked is None:
             model = _rebuilt(config, catalogue)
             network: Any = model.classifier
-            load_weights(network, weights, name=folder)
+            load_weights(network, weights, name="the weights")
         else:
             model = unmarked(config, weights)
     except HarnessError as error:
@@ -74,6 +75,8 @@ def load_checkpoint(
     except BUILDING_ERRORS as error:
         raise InputError(f"{folder / CONFIG} does not describe a model: {errors.describe(error)}") from None
     facts = {key: config[key] for key in FACTS if key in config}
+    if config.get(ASSUMED):
+        model = replace(model, preprocessing=replace(model.preprocessing, assumed=tuple(config[ASSUMED])))
     return replace(
         model,
         classifier=opened(model.classifier, device, name=str(folder)),

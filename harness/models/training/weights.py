@@ -91,7 +91,7 @@ def load_weights(
             found, faults = converted, []
     if faults:
         raise InputError(
-            f"{name} does not fit the architecture: keys {'; '.join(faults)}. Name the architecture and "
+            f"{name} do not fit the architecture: keys {'; '.join(faults)}. Name the architecture and "
             "num_classes that the weights were trained with"
         )
     network.load_state_dict({**own, **found})
@@ -103,8 +103,8 @@ def _unpickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path} holds Python objects beside tensors, and opening these can run code. Save the weights alone: "
-            "torch.save(model.state_dict(), ...)"
+            f"{path} holds Python objects beside tensors, whose opening can run code, or is no file of torch.save. Save "
+            "the weights alone: torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"cannot read {path}: {errors.one_line(error)[:200]}") from None
@@ -143,7 +143,7 @@ def _of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: 
     ]
     if len(whole) > 1:
         raise InputError(
-            f"{name} holds the network {len(whole)} times, under {' and '.join(map(repr, sorted(whole)))}. Keep one"
+            f"{name} hold the network {len(whole)} times, under {' and '.join(map(repr, sorted(whole)))}. Keep one"
         )
     prefix = whole[0] if whole else _common_prefix(weights, own)
     found = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}

@@ -40,7 +40,9 @@ def harness_models() -> Iterator[harness.ModelSpec]:
         argument="NAME",
         architecture=True,
     )
-    yield harness.ModelSpec("checkpoint", build_checkpoint, argument="PATH", takes="folder")
+    yield harness.ModelSpec(
+        "checkpoint", build_checkpoint, argument="PATH", takes="folder", rebuild=rebuild_from_timm
+    )
 
 
 def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
@@ -103,11 +105,11 @@ def _load(folder: Path, request: harness.ModelRequest) -> harness.Model:
         folder,
         catalogue=request.catalogue or harness.Registry.load(),
         device=request.device,
-        unmarked=partial(_from_timm, size=request.preprocessing.get("size")),
+        unmarked=partial(rebuild_from_timm, size=request.preprocessing.get("size")),
     )
 
 
-def _from_timm(
+def rebuild_from_timm(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], *, size: tuple[int, int] | None = None
 ) -> harness.Model:
     """Build the model that a config of timm's own form describes: the flat one of timm before 2023, too."""

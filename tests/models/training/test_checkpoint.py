@@ -178,7 +178,7 @@ def test_a_config_that_does_not_fit_our_weights_is_one_line(
     ("changes", "message"),
     [
         ({"architecture": "test_resnt"}, "no timm architecture named 'test_resnt'. Nearest: test_resnet"),
-        ({"architecture": "test_vit"}, "does not fit the architecture: keys"),
+        ({"architecture": "test_vit"}, "do not fit the architecture: keys"),
         ({"architecture": "local-dir:/tmp"}, "no timm architecture named 'local-dir:/tmp'"),
         ({"num_classes": 7}, "2 of another shape (fc.weight (6, 96) for (7, 96), fc.bias (6,) for (7,))"),
         ({"model_args": {"checkpoint_path": "/x.pth"}}, "model_args has 'checkpoint_path'"),
