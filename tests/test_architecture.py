@@ -116,8 +116,8 @@ def test_plugins_use_the_public_api_only(path: Path) -> None:
     assert not [name for name in modules_of(path) if name != "harness.statistics"]
 
 
-# Words of the core that are an installed plugin's name as well: a kind of spec, a library, a table's column, and the
-# adapter "source", by which records name the unadapted model.
+# Words of the core that are an installed plugin's name as well: a kind of spec, a library, a table's column, the adapter
+# "source", by which records name the unadapted model, who states a preprocessing, and a key of timm's feature_info.
 WORDS = {
     "recipe": {
         "cli/dry_run.py",
@@ -127,7 +127,13 @@ WORDS = {
     },
     "timm": {"engine/manifest.py", "models/loaded.py", "models/training/store.py"},
     "class_entropy": {f"evaluations/adaptation/{name}.py" for name in ("table", "tally", "text")},
-    "source": {"evaluations/mixtures/measure.py", "models/loaded.py", "reports/record.py"},
+    "source": {
+        "contract/preprocessing.py",
+        "evaluations/mixtures/measure.py",
+        "models/loaded.py",
+        "reports/record.py",
+    },
+    "module": {"models/loaded.py"},
 }
 KINDS_WITHOUT_NAMES = {"suite", "recipe"}  # files, which only users name
 

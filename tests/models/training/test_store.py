@@ -107,6 +107,24 @@ def test_each_packaged_recipe_bears_its_file_name_and_names_what_is_installed(ca
         assert catalogue.get("objective", recipe.objective)
 
 
+def test_a_trained_model_keeps_the_names_of_its_classes(
+    request_for: harness.ModelRequest, trainings: list[int]
+) -> None:
+    assert request_for.data is not None
+    assert built(request_for).class_names is None
+    named = replace(request_for, data=replace(request_for.data, class_names=("dark", "bright")))
+    assert built(named).class_names == ("dark", "bright")
+    assert trainings == [0]  # names do not change the weights
+    elsewhere = replace(named, store=named.store / "other" if named.store else None)
+    built(elsewhere)
+    (folder,) = stored(elsewhere)
+    assert json.loads((folder / "config.json").read_text())["label_names"] == ["dark", "bright"]
+    assert harness.load_checkpoint(folder, catalogue=Registry.load(blocked=())).class_names == (
+        "dark",
+        "bright",
+    )
+
+
 def test_a_stored_model_is_loaded_with_the_same_bits(
     request_for: harness.ModelRequest, trainings: list[int]
 ) -> None:
