@@ -116,8 +116,8 @@ def test_plugins_use_the_public_api_only(path: Path) -> None:
     assert not [name for name in modules_of(path) if name != "harness.statistics"]
 
 
-# Words of the core that are an installed plugin's name as well: a kind of spec, a library, a table's column, the adapter
-# "source", by which records name the unadapted model, who states a preprocessing, and a key of timm's feature_info.
+# Words of the core that are an installed plugin's name as well: a kind of spec, a library, a column of a table, the
+# adapter "source", by which records name the unadapted model, who states a preprocessing, and a key of feature_info.
 WORDS = {
     "recipe": {
         "cli/dry_run.py",

@@ -82,8 +82,15 @@ def load_checkpoint(
         classifier=opened(model.classifier, device, name=str(folder)),
         facts=facts,
         outliers=tuple(config.get("outliers", ())),
-        class_names=_class_names(config, model, folder / CONFIG),
+        trained_on=str(config.get("data_digest", "")),
+        **_class_names(config, model, folder / CONFIG),
     )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise InputError for a folder that is no checkpoint, without reading its weights."""
+    _refuse_unreadable(folder)
+    _read_config(folder / CONFIG)
 
 
 def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> None:
@@ -190,13 +197,16 @@ def _read_weights(folder: Path, expected: str | None) -> dict[str, Tensor]:
     return parsed(content, path)
 
 
-def _class_names(config: Mapping[str, Any], model: Model, path: Path) -> tuple[str, ...] | None:
-    """Return the names of the classes, by output, if the config states them. timm keeps them in several places."""
+def _class_names(config: Mapping[str, Any], model: Model, path: Path) -> dict[str, Any]:
+    """Return a model's names of its classes, by output, if the config states them. timm keeps them in several places.
+
+    timm's `label_descriptions` are other names of the same classes.
+    """
     inner = config.get("pretrained_cfg") or {}
     places = (config.get("label_names"), inner.get("label_names"), config.get("labels"))
     given = next((names for names in places if names), None)
     if given is None or not model.num_classes:  # an encoder has no classes
-        return None
+        return {}
     if isinstance(given, dict):
         given = [given.get(str(number)) for number in range(len(given))]
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
@@ -206,7 +216,9 @@ def _class_names(config: Mapping[str, Any], model: Model, path: Path) -> tuple[s
             f"{path} has {len(given)} label_names for {model.num_classes} classes. Give one per class, in the order "
             "of the outputs"
         )
-    return tuple(given)
+    described = config.get("label_descriptions") or inner.get("label_descriptions")
+    synonyms = [str(described.get(name, "")) for name in given] if isinstance(described, dict) else None
+    return {"class_names": tuple(given), "class_synonyms": tuple(synonyms) if synonyms else None}
 
 
 def _digest(content: bytes) -> str:

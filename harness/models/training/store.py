@@ -173,10 +173,11 @@ class Training:
         )
 
     def of_its_classes(self, model: Model) -> Model:
-        """Set a model's classes to those of the data; it may have more outputs. An encoder keeps 0."""
+        """Set a model's data and classes to those of the training; it may have more outputs. An encoder keeps 0."""
+        trained = replace(model, trained_on=self.data.train.digest)
         if not model.num_classes:
-            return model
-        return replace(model, num_classes=self.data.num_classes, class_names=self.data.class_names)
+            return trained
+        return replace(trained, num_classes=self.data.num_classes, class_names=self.data.class_names)
 
     def config(self, trained: Trained) -> dict[str, object]:
         """Describe the trained model for its config.json."""

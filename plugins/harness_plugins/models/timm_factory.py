@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 import timm.models
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.data.config import resolve_data_config
 
 import harness
@@ -43,7 +44,8 @@ def create(name: str, arguments: Mapping[str, Any], *, seed: int | None = 0) -> 
     preprocessing = preprocessing_from(
         _data_config(network), in_chans=arguments.get("in_chans"), source=source
     )
-    return harness.Model(network, preprocessing, int(network.num_classes))
+    names = _names_of(network) if arguments.get("pretrained") else {}
+    return harness.Model(network, preprocessing, int(network.num_classes), **names)
 
 
 def rebuild(
@@ -90,7 +92,18 @@ def rebuild(
         source=CONFIG if said else DEFAULTS,
         assumed=tuple(key for key in STATED if key not in said),
     )
-    return harness.Model(network, preprocessing, int(network.num_classes))
+    return harness.Model(network, preprocessing, int(network.num_classes), **_names_of(network))
+
+
+def _names_of(network: Any) -> dict[str, Any]:
+    """Return the names of ImageNet's classes for a network with as many outputs, as timm infers them."""
+    subset = infer_imagenet_subset(network)  # type: ignore[no-untyped-call]
+    if subset is None:
+        return {}
+    info = ImageNetInfo(subset)
+    names = tuple(info.label_names())
+    synonyms = tuple(info.index_to_description(number) for number in range(len(names)))
+    return {"class_names": names, "class_synonyms": synonyms}
 
 
 def _network(name: str, arguments: Mapping[str, Any], *, seed: int | None = 0) -> Any:

@@ -39,17 +39,48 @@ def harness_models() -> Iterator[harness.ModelSpec]:
         cite="Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861",
         argument="NAME",
         architecture=True,
+        check=check_name,
     )
     yield harness.ModelSpec(
-        "checkpoint", build_checkpoint, argument="PATH", takes="folder", rebuild=rebuild_from_timm
+        "checkpoint",
+        build_checkpoint,
+        argument="PATH",
+        takes="folder",
+        check=check_folder,
+        rebuild=rebuild_from_timm,
     )
 
 
 def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
     """Load the folder with config.json and model.safetensors that the request's argument names."""
+    return _load(_folder(request), request)
+
+
+def check_folder(request: harness.ModelRequest) -> None:
+    """Raise InputError if the request's argument names no folder of a checkpoint."""
+    harness.check_checkpoint(_folder(request))
+
+
+def check_name(
+    request: harness.ModelRequest, *, pretrained: bool = True, in_chans: int | None = None
+) -> None:
+    """Raise InputError for a name that timm does not know."""
+    from harness_plugins.models.timm_factory import refuse_unknown
+
+    if not _name(request).startswith(ON_THE_HUB):
+        refuse_unknown(request.argument)
+
+
+def _folder(request: harness.ModelRequest) -> Path:
     if not request.argument:
         raise harness.InputError("checkpoint names no folder. Write checkpoint:PATH")
-    return _load(request.found(request.argument), request)
+    return request.found(request.argument)
+
+
+def _name(request: harness.ModelRequest) -> str:
+    if not request.argument:
+        raise harness.InputError("timm names no model. Write timm:NAME, as in timm:resnet18.a1_in1k")
+    return request.argument
 
 
 def build_timm(
@@ -62,9 +93,7 @@ def build_timm(
     """
     from harness_plugins.models.timm_factory import create, refuse_unknown
 
-    name = request.argument
-    if not name:
-        raise harness.InputError("timm names no model. Write timm:NAME, as in timm:resnet18.a1_in1k")
+    name = _name(request)
     if name.startswith(ON_THE_HUB):
         if request.num_outputs is not None:
             raise harness.InputError(
