@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 import timm.models
-from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.data.config import resolve_data_config
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 import harness
 from harness_plugins.models.configuration import STATED, preprocessing_from, require_size
@@ -97,11 +97,11 @@ def rebuild(
 
 def _names_of(network: Any) -> dict[str, Any]:
     """Return the names of ImageNet's classes for a network with as many outputs, as timm infers them."""
-    subset = infer_imagenet_subset(network)  # type: ignore[no-untyped-call]
+    subset = infer_imagenet_subset(network)
     if subset is None:
         return {}
     info = ImageNetInfo(subset)
-    names = tuple(info.label_names())
+    names = tuple(info.label_names())  # type: ignore[no-untyped-call]
     synonyms = tuple(info.index_to_description(number) for number in range(len(names)))
     return {"class_names": names, "class_synonyms": synonyms}
 
