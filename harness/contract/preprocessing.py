@@ -145,7 +145,7 @@ def preprocessing_text(facts: Mapping[str, Any]) -> str:
     ]
     if source := facts.get("source"):
         assumed = facts.get("assumed")
-        parts.append(f"from {source}" + (f" (defaults: {', '.join(assumed)})" if assumed else ""))
+        parts.append(f"from {source}" + (f" (not stated: {', '.join(assumed)})" if assumed else ""))
     return ", ".join(parts)
 
 

@@ -108,7 +108,8 @@ def test_what_nobody_states_is_said_at_once_and_again_when_the_folder_is_used(
     )
     output = capfd.readouterr()
     assert (
-        "changed by the command line: input_size (defaults: mean, std, interpolation, crop_pct)" in output.out
+        "changed by the command line: input_size (not stated: mean, std, interpolation, crop_pct)"
+        in output.out
     )
     assert "nothing states mean, std, interpolation, crop_pct" in output.err
     assert load("net").preprocessing.assumed == ("mean", "std", "interpolation", "crop_pct")

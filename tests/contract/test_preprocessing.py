@@ -72,7 +72,7 @@ def test_the_text_names_size_interpolation_crop_normalisation_and_source() -> No
     )
     grey = Preprocessing((1, 28, 32), source="the suite", assumed=("crop_pct", "interpolation"))
     assert grey.text == (
-        "28×32 px grey, bilinear, crop 1 (center), mean 0, std 1, from the suite (defaults: crop_pct, interpolation)"
+        "28×32 px grey, bilinear, crop 1 (center), mean 0, std 1, from the suite (not stated: crop_pct, interpolation)"
     )
     assert Preprocessing(**RGB).text == "8 px, bilinear, crop 1 (center), mean .5, std .5"
 
