@@ -76,9 +76,9 @@ def noise(count: int, side: int) -> Selection:
 
 
 def train(steps: int) -> int | None:
-    """Train the small network of Fashion-MNIST for some steps. Returns the chosen number of threads."""
+    """Train the network of the recipe fashion-mnist-softmax for some steps. Returns the chosen number of threads."""
     registry = Registry.load()
-    recipe = load_recipe("fashion-mnist-small", registry)
+    recipe = load_recipe("fashion-mnist-softmax", registry)
     settings = recipe.model_copy(
         update={"epochs": 1, "batch_size": BATCH, "augmentation": None, "select": "last"}
     )
