@@ -64,6 +64,18 @@ def test_the_declared_needs_are_enough(spec):
 
 
 @every_scorer
+def test_outputs_whose_classes_the_data_never_show_leave_scores_finite(spec):
+    features, _ = make(0, 300)
+    shown = np.flatnonzero(features.labels.numpy() % 2 == 0)
+    few = harness.Features(**{field: getattr(features, field)[shown] for field in FIELDS})
+    scores = fitted(spec, train=few).score(queries(spec))
+    assert scores.isfinite().all()
+    scores_of_all = fitted(spec, train=features).score(queries(spec))
+    if "labels" in spec.needs:
+        assert not torch.equal(scores, scores_of_all)
+
+
+@every_scorer
 def test_each_declared_need_is_touched(spec):
     for need in spec.needs & {"labels", "linear", "train"}:
         with pytest.raises(harness.HarnessError, match=need):
