@@ -123,7 +123,12 @@ class Described(Protocol):
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """Facts for run.json, such as the protocol that the data follow, or files that were left out."""
+        """Facts for run.json, such as files that were left out.
+
+        Data of a published protocol state it as `protocol`: a mapping of its `name`, of the `part` that these data are
+        ("id.train", "id.validation", "id.test", or "near/NAME" and the like), of the names of all its `parts`, and of
+        whether these data are the `original` ones.
+        """
 
 
 @runtime_checkable

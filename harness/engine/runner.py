@@ -112,6 +112,7 @@ class Run:
             "models": self.models,
             "data": self.sets.digests(),
             "data_facts": self.sets.facts(),
+            "protocol": self.sets.protocol(),
             "not_applicable": self.recorder.not_applicable,
             "problems": [str(problem) for problem in self.registry.problems],
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import HarnessError, unknown_name
 from harness.contract.protocols import Described
 from harness.data.opening import open_id, open_set
+from harness.data.quotable import quotable_protocol
 from harness.data.streams import Stream
 from harness.reports.record import ID
 
@@ -56,6 +57,12 @@ class OpenSets:
     def facts(self) -> dict[str, Mapping[str, Any]]:
         """Gather what datasets tell about themselves and which images were left out, by part or set, for run.json."""
         return {name: facts for name, selection in self.all().items() if (facts := _facts_of(selection))}
+
+    def protocol(self) -> str | None:
+        """Name the published protocol that a reader may quote, for run.json; None if the data state none."""
+        places = {ID: "id.test"} | {entry.name: entry.group for entry in self.plan.sets}
+        found = self.all()
+        return quotable_protocol(found, {name: places.get(name, name) for name in found})
 
     def overlaps(self) -> dict[str, int]:
         """Count the images that two parts of ID share, and those that a set shares with ID, by content.

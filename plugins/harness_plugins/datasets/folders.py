@@ -75,7 +75,7 @@ def visible_files(folder: Path) -> list[PurePosixPath]:
     return sorted(found)
 
 
-def content_of(folder: Path, files: Sequence[PurePosixPath]) -> str:
+def content_of(folder: Path, files: Sequence[PurePosixPath | str]) -> str:
     """Hash files' names with their bytes, or above 1 GiB in total with their sizes and modification times.
 
     A file that is away, such as a link to nowhere, counts as such. Raises DatasetError for one that cannot be read.
@@ -118,7 +118,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 class ImageFiles:
     """Image files of one folder, in order."""
 
-    def __init__(self, folder: Path, files: Sequence[PurePosixPath]) -> None:
+    def __init__(self, folder: Path, files: Sequence[PurePosixPath | str]) -> None:
         self._folder = folder
         self._files = list(files)
 
