@@ -73,14 +73,18 @@ def open_image_list(request: harness.DatasetRequest, *, root: str | None = None)
 def _list_file(request: harness.DatasetRequest) -> tuple[Path, Path]:
     """Find the list; return the place from which its name starts, and its path."""
     if not request.argument:
-        raise harness.InputError(f"{request.name!r} names no list. Give the path of a text file: 'imglist:FILE'")
+        raise harness.InputError(
+            f"{request.name!r} names no list. Give the path of a text file: 'imglist:FILE'"
+        )
     name = Path(request.argument).expanduser()
     places = _places(request, name)
     for place in places:
         if (place / name).is_file():
             return place, place / name
     looked = ", ".join(printable(place / name) for place in places)
-    raise harness.DatasetError(f"no list {request.name!r}. Looked for {looked}{_unset(request)}. Check the path")
+    raise harness.DatasetError(
+        f"no list {request.name!r}. Looked for {looked}{_unset(request)}. Check the path"
+    )
 
 
 def _places(request: harness.DatasetRequest, name: Path) -> list[Path]:
@@ -156,7 +160,8 @@ def _root(
         raise harness.DatasetError(
             f"{len(missing)} of {len(paths)} images of the list {request.name!r} are not in {printable(chosen)}: "
             f"{harness.shortened(map(_printable_name, missing))}. Unpack them there, or name the folder at which its "
-            "paths start with the parameter root" + (f". Other folders that were looked in: {others}" if others else "")
+            "paths start with the parameter root"
+            + (f". Other folders that were looked in: {others}" if others else "")
         )
     return chosen
 
@@ -209,4 +214,6 @@ def _repeated(request: harness.DatasetRequest, listed: ImageList) -> int:
 @harness.hookimpl
 def harness_datasets() -> Iterator[harness.DatasetSpec]:
     """Offer image lists."""
-    yield harness.DatasetSpec("imglist", open_image_list, argument="a text file, a line `path label` per image")
+    yield harness.DatasetSpec(
+        "imglist", open_image_list, argument="a text file, a line `path label` per image"
+    )

@@ -97,7 +97,7 @@ def test_ends_of_lines_and_a_byte_order_mark_change_nothing(three: Path) -> None
 
 def test_a_name_that_is_no_utf8_is_read(tmp_path: Path, picture: Picture) -> None:
     name = b"caf\xe9.png"
-    os.rename(picture(tmp_path / "x.png", 5), os.fsencode(tmp_path) + b"/" + name)
+    picture(tmp_path / "x.png", 5).rename(tmp_path / os.fsdecode(name))
     (tmp_path / "list.txt").write_bytes(name + b" 2\n" + b"caf\xe8.png 2\n")
     assert "caf\ufffd.png" in refusal()
     (tmp_path / "list.txt").write_bytes(name + b" 2\n")

@@ -8,13 +8,15 @@ from harness.base.toml import read_toml
 from harness.contract.registry import Registry
 from harness.evaluations.run import plan_suite
 from harness.models.training.recipe import load_recipe
-from harness_plugins.datasets import digits, hub, synthetic
+from harness_plugins.datasets import digits, hub, imglists, synthetic
 from harness_plugins.datasets.corruptions import offered as corruptions
 from harness_plugins.shipped import harness_suites
 
 SUITES = {spec.name: tomllib.loads(spec.path.read_text()) for spec in harness_suites()}
 DATASETS = {
-    spec.name: spec for plugin in (digits, synthetic, corruptions, hub) for spec in plugin.harness_datasets()
+    spec.name: spec
+    for plugin in (digits, synthetic, corruptions, hub, imglists)
+    for spec in plugin.harness_datasets()
 }
 
 
