@@ -11,6 +11,7 @@ from harness.base.errors import unknown_name
 from harness.contract.registry import names_where
 
 if TYPE_CHECKING:
+    from harness.base.errors import HarnessError
     from harness.contract.protocols import Catalogue
 
 DATA_ROOT = "OOD_HARNESS_DATA"
@@ -49,3 +50,10 @@ def _places(name: str, folder: Path | None) -> list[Path]:
     )  # no name leads out of the root
     beside = [folder / own] if folder is not None else []
     return [*beside, own, *([root / name] if root is not None and is_inside else [])]
+
+
+def explained(error: HarnessError, dataset: str, name: str) -> HarnessError:
+    """Return an error of a dataset that was named in full; it says if neither a plugin nor a folder has its name."""
+    if name == dataset or Path(name.partition(":")[2]).is_dir():
+        return error
+    return type(error)(f"no plugin offers {dataset!r}, and {error}")

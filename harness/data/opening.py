@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import DatasetError, HarnessError, describe
@@ -12,11 +11,12 @@ from harness.contract.selection import Selection
 from harness.contract.specs import DatasetRequest, TrainingData
 from harness.data.classes import numbered_as
 from harness.data.id_data import IdData
-from harness.data.naming import data_root, full_name
+from harness.data.naming import data_root, explained, full_name
 from harness.data.sets import CLEAN, CSID, SetEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from harness.contract.protocols import Catalogue
     from harness.data.tables import IdEntry, Part
@@ -251,9 +251,7 @@ def _open(
         opened = offered.spec.build(request, **params)
         return Selection.all_of(name, opened)
     except HarnessError as error:
-        if request.name == dataset or Path(request.argument).is_dir():
-            raise
-        raise type(error)(f"no plugin offers {dataset!r}, and {error}") from error
+        raise explained(error, dataset, request.name) from error
     except Exception as error:  # third-party code may raise anything
         raise DatasetError(
             f"the dataset {request.name!r} of plugin {offered.plugin} raised {describe(error)}"

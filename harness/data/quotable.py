@@ -1,4 +1,4 @@
-"""Whether a run's numbers may be quoted as those of a published protocol, from what its datasets state about themselves."""
+"""Whether a run's numbers may be quoted as those of a published protocol, from what its datasets state."""
 
 from __future__ import annotations
 

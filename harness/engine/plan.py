@@ -7,10 +7,10 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from harness.base import digests
-from harness.base.errors import InputError
+from harness.base.errors import HarnessError, InputError
 from harness.contract.parameters import offer_taking
 from harness.data.classes import read_class_map
-from harness.data.naming import full_name
+from harness.data.naming import explained, full_name
 from harness.data.sets import set_entries
 from harness.reports.record import SEPARATE, SOURCE, title_of_model
 
@@ -117,7 +117,11 @@ def make_plan(
     suite = suite.limited(limit)
     sets = set_entries(suite.ood, suite.shift, registry)
     for dataset, params in [*suite.id.datasets, *((e.dataset, e.params) for e in sets)]:
-        offer_taking(registry, "dataset", full_name(dataset, registry, folder), params)
+        name = full_name(dataset, registry, folder)
+        try:
+            offer_taking(registry, "dataset", name, params)
+        except HarnessError as error:
+            raise explained(error, dataset, name) from None
     models = tuple(_model(entry, seed, registry, folder) for entry in suite.models for seed in entry.seeds)
     resolved = {key: tuple(of_key) for key, of_key in workers.items()}
     _require_distinct("models", models)

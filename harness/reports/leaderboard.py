@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import unknown_name
+from harness.reports.cautions import cautions
 from harness.reports.record import (
     SOURCE,
     Place,
     place_of,
     title_of_model,
 )
-from harness.reports.records import read_paired
+from harness.reports.records import gathered, read_manifest, read_paired
 from harness.reports.remarks import Remark, remarks_of
 from harness.reports.runs import GROUPS, Row, Runs, mean_of_group, mean_over_sets, protocols_of, read_runs
 from harness.reports.wording import preprocessing_text, rows_of
@@ -85,6 +86,7 @@ def leaderboard(
         blocks.setdefault(_block_key(block), []).append(block)
     tables = [_Table(runs, place, blocks) for place in runs.rows]
     rows = [row for table in tables for row in table.rows(metric, group)]
+    told = cautions(gathered(folders), [read_manifest(folder) for folder in folders])
     return Board(
         frame=_ordered(rows, metric, group),
         suite=runs.suite,
@@ -93,7 +95,7 @@ def leaderboard(
         group=group,
         fpr=runs.fpr,
         sets=runs.sets,
-        remarks=[*runs.cautions, *(remark for table in tables for remark in table.remarks())],
+        remarks=[*told, *(remark for table in tables for remark in table.remarks())],
         preprocessing={table.place[0]: stated for table in tables if (stated := table.preprocessing())},
         not_applicable=[
             (*table.place[:2], label)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import RecordsError, unknown_name
-from harness.reports.cautions import cautions
 from harness.reports.record import ADAPTATION, MODEL, SCORE, SEPARATE, Place, Record, place_of
 from harness.reports.records import gathered, read_manifest, read_records, require_one_suite
 from harness.statistics.intervals import seed_interval
@@ -16,8 +15,6 @@ from harness.statistics.intervals import seed_interval
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from harness.reports.remarks import Remark
 
 GROUPS = ("near", "far", "csid")
 
@@ -67,7 +64,6 @@ class Runs:
     sets: dict[str, str]  # set: group, in the suite's order
     rows: dict[Place, dict[str, Row]]  # by scorer; a scorer that does not apply has a row without records
     accuracies: dict[Place, dict[int, dict[str, float]]]  # on ID, with their intervals, by seed
-    cautions: list[Remark]  # of the data and the models
     models: dict[str, Mapping[str, Any]]  # by title: what run.json says of each
 
 
@@ -101,7 +97,6 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
         sets=_sets_in_order(scores, manifests[0]),
         rows=_by_place(scores, manifests, protocol),
         accuracies=_accuracies(records, protocol),
-        cautions=cautions(records, manifests),
         models={title: of for manifest in manifests for title, of in manifest.get("models", {}).items()},
     )
 

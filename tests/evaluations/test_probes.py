@@ -127,7 +127,7 @@ def as_toml_file(suite: dict[str, Any]) -> str:
 def test_correlation_is_over_all_trained_models_with_their_accuracies(
     toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
-    widths = (0.5, 0.8, 1.0, 1.3, 2.0)
+    widths = (0.3, 0.5, 0.65, 0.8, 1.0)
     toy_suite["models"] = [
         {"name": "network", "label": f"m{i}", "params": {"std": std}} for i, std in enumerate(widths)
     ]

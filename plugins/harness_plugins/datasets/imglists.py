@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import harness
-from harness_plugins.datasets.decoding import EncodedDataset
-from harness_plugins.datasets.folders import ImageFiles, printable
+from harness_plugins.datasets.decoding import EncodedDataset, printable
+from harness_plugins.datasets.folders import ImageFiles
 from harness_plugins.datasets.openood import protocol_of
 
 if TYPE_CHECKING:

@@ -1,10 +1,11 @@
 """The image lists of OpenOOD v1.5: which data a result must come from to be quoted as measured by its protocol.
 
-A list is known by the SHA-256 of its lines `path label`, each ended by a line feed: what `sha256sum` prints for the file as
-it is published. The project hosts its lists where they cannot be fetched without a browser. The digests are therefore those
-of copies in public repositories: all of CIFAR-10 but CIFAR-10-C from two that agree (glhr/ood-labelnoise, HengGao12/OTOD),
-the others from one (HengGao12/OTOD, facebookresearch/UnifiedUncertaintyCalibration). The training list of ImageNet was in
-none of them; it is known by its name and its number of lines.
+A list is known by the SHA-256 of its lines `path label`, each ended by a line feed: what `sha256sum` prints for the
+file as it is published. OpenOOD hosts its lists where they cannot be fetched without a browser. The digests are
+therefore those of copies in public repositories: of CIFAR-10, without CIFAR-10-C, two that agree
+(glhr/ood-labelnoise, HengGao12/OTOD); of CIFAR-10-C and ImageNet one each (HengGao12/OTOD,
+facebookresearch/UnifiedUncertaintyCalibration). ImageNet's training list was in none of them; it is known by its name
+and its number of lines.
 """
 
 from __future__ import annotations
