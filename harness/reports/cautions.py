@@ -26,6 +26,8 @@ def cautions(records: Sequence[Record], manifests: Iterable[Mapping[str, Any]]) 
 
 
 def _of_data(manifest: Mapping[str, Any]) -> Iterator[Remark]:
+    if protocol := manifest.get("protocol"):
+        yield Remark(_DATA, protocol)
     for pair, count in manifest.get("overlaps", {}).items():
         if count:
             yield Remark(_DATA, f"{pair} share {count} images, by content")

@@ -21,6 +21,7 @@ from PIL import Image
 from harness.contract.registry import Registry
 from harness.engine.runner import RunOptions
 from harness.evaluations.run import plan_suite, run_plan
+from harness.reports.leaderboard import leaderboard
 from harness_plugins.datasets import openood
 
 SUITES = Path(__file__).parents[2] / "benchmarks/suites"
@@ -140,6 +141,7 @@ def test_a_suite_of_image_lists_runs_on_openoods_layout(
     monkeypatch.setattr(openood, "PROTOCOLS", {PROTOCOLS[name]: known})
     manifest = run(content, tmp_path / "known", monkeypatch, classes=CLASSES[name])
     assert manifest["protocol"] == f"{PROTOCOLS[name]}, original lists"
+    assert f"data: {PROTOCOLS[name]}, original lists" in leaderboard([tmp_path / "known"]).notes
 
 
 @pytest.mark.parametrize("name", CLASSES)

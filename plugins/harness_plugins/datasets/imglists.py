@@ -92,7 +92,7 @@ def _places(request: harness.DatasetRequest, name: Path) -> list[Path]:
     if name.is_absolute():
         return [name.parent]
     beside = [request.folder] if request.folder is not None else []
-    below = [request.data_root] if request.data_root is not None and not _leaves(name.as_posix()) else []
+    below = [request.data_root] if request.data_root is not None and not _leaves(str(name)) else []
     return [*beside, Path(), *below]
 
 
@@ -141,8 +141,8 @@ def _shown(text: bytes) -> str:
 
 
 def _leaves(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return path.startswith("/") or Path(path).is_absolute() or ".." in parts or "\0" in path
+    own = Path(path)
+    return own.is_absolute() or ".." in own.parts or "\0" in path
 
 
 def _root(
