@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from toys import TOY_PLUGIN, as_toml
+from typer.testing import CliRunner
 
 from harness import cli
 
@@ -266,3 +268,8 @@ def test_help_shows_brackets_as_they_are_written(
     assert call("train", "--help", monkeypatch=monkeypatch) == 0
     shown = " ".join(capfd.readouterr().out.split())
     assert "Train on this suite's [id]. Default: the recipe's [data]." in shown
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    shown = CliRunner().invoke(cli.app, ["--version"])
+    assert (shown.exit_code, shown.stdout) == (0, f"ood-harness {metadata.version('ood-harness')}\n")

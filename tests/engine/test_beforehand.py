@@ -11,7 +11,7 @@ import pytest
 from journals import read_journal
 from toys import run_suite
 
-from harness.base.errors import DatasetError
+from harness.base.errors import DatasetError, HarnessError
 from harness.engine.loading import Loader
 from harness.reports.leaderboard import leaderboard
 
@@ -136,13 +136,22 @@ def test_a_model_that_was_trained_on_the_rest_has_not_seen_it(
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("recipe:gone", "the model 'gone': no recipe named 'gone'"),
+        ("checkpoint:gone", "the model 'gone': the checkpoint .*gone is not a folder"),
+        ("module:gone.py:build", "the model 'gone.py:build': there is no file 'gone.py'"),
+        ("timm:resnet1", "the model 'resnet1': no timm architecture named 'resnet1'. Nearest"),
+    ],
+)
 def test_a_model_that_its_plugin_refuses_ends_the_run_before_one_is_loaded(
-    toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, message: str, toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(Loader, "load", refuse)
-    toy_suite["models"].append({"name": "recipe:gone"})
-    with pytest.raises(Exception, match="the model 'gone': no recipe named 'gone'"):
+    toy_suite["models"].append({"name": name})
+    with pytest.raises(HarnessError, match=message):
         run_suite(toy_suite, tmp_path / "out")

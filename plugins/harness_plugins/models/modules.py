@@ -24,7 +24,9 @@ FORM = 'module = "my_models.py:build" or module = "package.module:build"'
 @harness.hookimpl
 def harness_models() -> Iterator[harness.ModelSpec]:
     """Offer `module:FILE.py:NAME`."""
-    yield harness.ModelSpec("module", build_module, argument="FILE.py:NAME or PACKAGE.MODULE:NAME")
+    yield harness.ModelSpec(
+        "module", build_module, argument="FILE.py:NAME or PACKAGE.MODULE:NAME", check=check_module
+    )
 
 
 def build_module(request: harness.ModelRequest, *, head: str | None = None, **params: Any) -> harness.Model:
@@ -39,13 +41,7 @@ def build_module(request: harness.ModelRequest, *, head: str | None = None, **pa
     """
     from harness_plugins.models.plain_module import PlainModule, code_of, head_of, logits_of
 
-    place, _, name = request.argument.rpartition(":")
-    if not place or not name:
-        raise harness.InputError(f"{request.name!r} names no function. Write {FORM}")
-    file = request.found(place).resolve() if place.endswith(".py") else None
-    if file is not None and not file.is_file():
-        beside = f"{request.folder} or " if request.folder is not None else ""
-        raise harness.InputError(f"there is no file {place!r} in {beside}{Path.cwd()}. Write {FORM}")
+    place, name, file = _place(request)
     folders = [file.parent] if file is not None else [request.folder or Path.cwd(), Path.cwd()]
     with _importable(folders):
         code = _imported(request, place, file)
@@ -62,6 +58,23 @@ def build_module(request: harness.ModelRequest, *, head: str | None = None, **pa
         source = f"{name} {sorted(params.items())} {code_of(network, code, file)}"
     opened = harness.opened(plain, request.device, name=request.name)
     return harness.Model(opened, preprocessing, num_classes=logits.shape[1], source=source)
+
+
+def check_module(request: harness.ModelRequest, *, head: str | None = None, **params: Any) -> None:
+    """Raise InputError for an argument of another form, and for a file that is not there. No code is run."""
+    _place(request)
+
+
+def _place(request: harness.ModelRequest) -> tuple[str, str, Path | None]:
+    """Read the argument: the place as it is written, the name, and the file if the place is one."""
+    place, _, name = request.argument.rpartition(":")
+    if not place or not name:
+        raise harness.InputError(f"{request.name!r} names no function. Write {FORM}")
+    file = request.found(place).resolve() if place.endswith(".py") else None
+    if file is not None and not file.is_file():
+        beside = f"{request.folder} or " if request.folder is not None else ""
+        raise harness.InputError(f"there is no file {place!r} in {beside}{Path.cwd()}. Write {FORM}")
+    return place, name, file
 
 
 @contextlib.contextmanager
