@@ -138,8 +138,8 @@ def test_a_file_of_weights_and_folders_give_a_right_board(
     ]
     assert len(commands) <= MOST_COMMANDS
     statuses = [call(*command, monkeypatch=monkeypatch) for command in commands]
-    assert statuses[0] == 0
-    assert failed(Path("results/mine")) <= {"flips"}  # it adapts the network, for which 40 images are few
+    assert statuses == [0, 0]
+    assert failed(Path("results/mine")) == set()
     right = plain_loop(network, photos / "test", side=28, resized=32)
     assert len(right) == 60
     assert 20 < sum(right) < 60  # neither chance nor all, so that equality says something

@@ -60,16 +60,27 @@ def levels(
     offset: int = 0,
     side: int = 4,
     names: list[str] | None = None,
+    factual: bool = False,
 ) -> Levels:
     seeds = {"train": 1, "validation": 2, "test": 3, None: 4}
     if request.split not in seeds:
         raise harness.DatasetError(f"levels has no split {request.split!r}. Valid: train, validation, test")
-    return Levels(count, classes, seeds[request.split] if seed is None else seed, offset, side, names)
+    dataset = Levels(count, classes, seeds[request.split] if seed is None else seed, offset, side, names)
+    if factual:
+        dataset.facts = {"a": {1}}  # which is no JSON
+    return dataset
 
 
 def unlabelled(request: harness.DatasetRequest) -> Levels:
     dataset = levels(request)
     dataset.labels = np.full(len(dataset), -1)
+    return dataset
+
+
+def partly(request: harness.DatasetRequest) -> Levels:
+    """Give the first two images no label."""
+    dataset = levels(request)
+    dataset.labels[:2] = -1
     return dataset
 
 
@@ -534,6 +545,7 @@ def harness_datasets() -> Iterator[harness.DatasetSpec]:
     yield harness.DatasetSpec("levels", levels)
     yield harness.DatasetSpec("unreadable", unreadable)
     yield harness.DatasetSpec("unlabelled", unlabelled)
+    yield harness.DatasetSpec("partly", partly)
     yield harness.DatasetSpec("gone", gone)
 
 

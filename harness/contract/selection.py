@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.base.errors import DatasetError, describe, shortened, unknown_name
+from harness.base.errors import DatasetError, HarnessError, describe, shortened, unknown_name
 from harness.contract.protocols import BatchedImages, NamedClasses
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ class Selection:
         """Select every sample with its own label."""
         if len(dataset) == 0:
             raise DatasetError(f"the dataset {name!r} is empty. Check its split, folder or limit")
-        labels = np.asarray(dataset.labels, dtype=np.int64)
-        names = dataset.class_names if isinstance(dataset, NamedClasses) else None
+        labels = _checked_labels(name, dataset)
+        given = dataset.class_names if isinstance(dataset, NamedClasses) else None
+        names = None if given is None else tuple(map(str, given))
         if names is not None and labels.max() >= len(names):
             raise DatasetError(
                 f"the dataset {name!r} has the label {labels.max()}, but names only {len(names)} classes. "
@@ -119,7 +120,8 @@ class Selection:
     @cached_property
     def competing(self) -> NDArray[np.int64] | None:
         """The classes from which one is predicted; None: all outputs of the model."""
-        return np.unique(self.labels) if self.restrict else None
+        occurring = np.unique(self.labels[self.labels >= 0])
+        return occurring if self.restrict and len(occurring) else None
 
     @cached_property
     def digest(self) -> str:
@@ -133,11 +135,18 @@ class Selection:
 
     @cached_property
     def identities(self) -> frozenset[bytes]:
-        """The content hashes of the selected samples."""
-        return frozenset(
-            hashlib.blake2b(self.dataset.identity(int(index)), digest_size=16).digest()
-            for index in self.indices
-        )
+        """The content hashes of the selected samples. Raises DatasetError if the dataset cannot tell one."""
+        return frozenset(self._identity(int(index)) for index in self.indices)
+
+    def _identity(self, index: int) -> bytes:
+        try:
+            return hashlib.blake2b(self.dataset.identity(index), digest_size=16).digest()
+        except HarnessError:
+            raise
+        except Exception as error:  # a stranger's dataset may raise anything
+            raise DatasetError(
+                f"the dataset {self.name!r} raised {describe(error)} for the identity of image {index}"
+            ) from error
 
     def _number(self, given: int | str) -> int:
         if isinstance(given, int):
@@ -155,3 +164,19 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def _checked_labels(name: str, dataset: ImageDataset) -> NDArray[np.int64]:
+    """Return a dataset's labels, (N,). Raises DatasetError for labels that are no classes, or not one per image."""
+    labels = np.asarray(dataset.labels)
+    if labels.dtype.kind not in "iub":
+        raise DatasetError(f"the dataset {name!r} has labels of type {labels.dtype}. Give integers")
+    if labels.shape != (len(dataset),):
+        raise DatasetError(
+            f"the dataset {name!r} has {labels.size} labels for {len(dataset)} images. Give one each"
+        )
+    if (least := int(labels.min())) < -1:
+        raise DatasetError(
+            f"the dataset {name!r} has the label {least}. Give classes from 0, and -1 for none"
+        )
+    return labels.astype(np.int64)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base.errors import InputError, unknown_name
+from harness.base.paths import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from harness.contract.preprocessing import Preprocessing
     from harness.contract.protocols import (
@@ -174,9 +175,7 @@ class ModelRequest:
 
     def found(self, path: str) -> Path:
         """Find a relative path beside the suite's file, else in the working folder; the latter if it is in neither."""
-        given = Path(path).expanduser()
-        beside = self.folder / given if self.folder is not None else given
-        return beside if beside.exists() else given
+        return beside(self.folder, path)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.base.errors import DatasetError, InputError, one_line, shortened
+from harness.base.paths import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -106,10 +107,8 @@ def read_class_map(name: str, folder: Path | None) -> dict[str, str]:
     Each line holds both, separated by a tab or, if there is none, by the last comma. The file is looked for beside the
     suite's file, then in the working folder. Raises InputError for a file that cannot be read or is not of this form.
     """
-    own = Path(name).expanduser()
-    places = [own] if folder is None or own.is_absolute() else [folder / own, own]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
+    path = beside(folder, name)
+    if not path.is_file():
         raise InputError(f"class_map: there is no file {name!r}. Give its path from the suite's folder")
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -70,11 +70,14 @@ class IdData:
             return None
         return self.holds_out_of_train and (self.train is None or trained_on != self.train.digest)
 
+    def is_comparable(self, selection: Selection) -> bool:
+        """Whether a set and all ID parts are together small enough to compare their images."""
+        parts = {**self.parts, "test": self.test}
+        return len(selection) + sum(len(part) for part in parts.values()) <= CHECKED_FOR_OVERLAP
+
     def shared_with(self, name: str, selection: Selection) -> dict[str, int]:
         """Count the images of a set that are also in an ID part, by content: {"near and train": n}, without zeros."""
         parts = {**self.parts, "test": self.test}
-        if len(selection) + sum(len(part) for part in parts.values()) > CHECKED_FOR_OVERLAP:
-            return {}
         counts = {part: len(selection.identities & of.identities) for part, of in parts.items()}
         return {f"{name} and {part}": count for part, count in counts.items() if count}
 

@@ -22,6 +22,7 @@ def ready(sets: OpenSets, loader: Loader) -> dict[str, int]:
     found = sets.all()
     for model in sets.plan.models:
         loader.check(model, sets.id_data)
+    sets.facts()  # which must be fit to be written when the run ends
     overlaps = sets.overlaps()
     for pair, count in overlaps.items():
         if count and pair.split(" and ")[0] in found.keys() - {ID}:

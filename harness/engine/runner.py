@@ -109,6 +109,7 @@ class Run:
             "failed": self.recorder.failed,
             "images": asdict(self.loader.counts),
             "overlaps": overlaps,
+            "overlaps_unchecked": self.sets.uncompared(),
             "models": self.models,
             "data": self.sets.digests(),
             "data_facts": self.sets.facts(),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import HarnessError, unknown_name
+from harness.base.errors import DatasetError, HarnessError, one_line, unknown_name
 from harness.contract.protocols import Described
 from harness.data.opening import open_id, open_set
 from harness.data.quotable import quotable_protocol
@@ -56,7 +57,9 @@ class OpenSets:
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
         """Gather what datasets tell about themselves and which images were left out, by part or set, for run.json."""
-        return {name: facts for name, selection in self.all().items() if (facts := _facts_of(selection))}
+        return {
+            name: facts for name, selection in self.all().items() if (facts := _facts_of(name, selection))
+        }
 
     def protocol(self) -> str | None:
         """Name the published protocol that a reader may quote, for run.json; None if the data state none."""
@@ -70,10 +73,18 @@ class OpenSets:
         Sets that are made from ID test are left out. Raises DatasetError if two ID parts share too many.
         """
         found = self.id_data.check_disjoint()
-        for entry in self.plan.sets:
-            if not entry.shifts_id:
-                found |= self.id_data.shared_with(entry.name, self.selection(entry.name))
+        for name, selection in self._own_sets().items():
+            if self.id_data.is_comparable(selection):
+                found |= self.id_data.shared_with(name, selection)
         return found
+
+    def uncompared(self) -> list[str]:
+        """Name the sets whose images are too many to compare with those of ID."""
+        return [name for name, of in self._own_sets().items() if not self.id_data.is_comparable(of)]
+
+    def _own_sets(self) -> dict[str, Selection]:
+        """Return the sets that are not made from ID test, by name."""
+        return {e.name: self.selection(e.name) for e in self.plan.sets if not e.shifts_id}
 
     def _open(self, name: str) -> Selection:
         if name == ID:
@@ -87,6 +98,10 @@ class OpenSets:
             raise type(error)(f"set {name}: {error}") from error
 
 
-def _facts_of(selection: Selection) -> dict[str, Any]:
+def _facts_of(name: str, selection: Selection) -> dict[str, Any]:
     facts = dict(selection.dataset.facts) if isinstance(selection.dataset, Described) else {}
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{name}: its facts cannot be written as JSON: {one_line(error)}") from None
     return facts | ({"unreadable": list(selection.skipped)} if selection.skipped else {})

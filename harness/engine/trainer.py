@@ -74,7 +74,7 @@ def train_recipe(
 
 def _suite_data(suite: str, registry: Registry) -> TrainingData:
     entry = load_id(suite, registry)
-    return training_data(open_id(entry, registry), entry.dataset)
+    return training_data(open_id(entry, registry, folder=registry.path("suite", suite).parent), entry.dataset)
 
 
 def _writable(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.data.sets import CSID
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
@@ -29,13 +29,19 @@ class Describing(Sitting[Cell]):
         among = self.job.sets.selection(cell.on).competing
         found = measures.Predictions.of(features, among=among)
         outputs = len(among) if among is not None else self.job.bench.loaded.model.num_classes
-        return Measured(
-            {
-                "metrics": found.metrics(),
-                "outputs": outputs,  # over which the accuracy is
-                "renamed_accuracy": renamed_accuracy(found.predicted, found.labels),
-            }
-        )
+        content: dict[str, Any] = {
+            "metrics": found.metrics(),
+            "outputs": outputs,
+        }  # over which the accuracy is
+        if cell.on not in self._made_of_id:
+            predicted, labels = found.predicted.cpu().numpy(), found.labels.cpu().numpy()
+            content["renamed_accuracy"] = renamed_accuracy(predicted, labels)
+        return Measured(content)
+
+    @property
+    def _made_of_id(self) -> set[str]:
+        """The sets that have ID's own labels, so that no order of classes can be wrong."""
+        return {entry.name for entry in self.job.plan.sets if entry.shifts_id}
 
 
 class Accuracy(Evaluation[Cell]):

@@ -124,8 +124,8 @@ class Predictions:
     """What a model predicts for a labelled set."""
 
     confidence: Tensor  # softmax of the predicted class, (N,)
-    predicted: NDArray[np.int64]  # (N,)
-    labels: NDArray[np.int64]  # (N,)
+    predicted: Tensor  # (N,)
+    labels: Tensor  # (N,)
 
     @classmethod
     def of(cls, features: FeatureSet, *, among: NDArray[np.int64] | None = None) -> Predictions:
@@ -133,14 +133,11 @@ class Predictions:
         import torch
 
         found = [(*likeliest(chunk.logits, among), chunk.labels) for chunk in features.chunks()]
-        confidence, predicted, labels = (torch.cat(column) for column in zip(*found, strict=True))
-        return cls(confidence, predicted.cpu().numpy(), labels.cpu().numpy())
+        return cls(*(torch.cat(column) for column in zip(*found, strict=True)))
 
     def metrics(self) -> dict[str, MetricValue]:
         """Compute accuracy, with its Wilson interval, and calibration error."""
-        import torch
-
-        correct = torch.as_tensor(self.predicted == self.labels, device=self.confidence.device)
+        correct = self.predicted == self.labels
         accuracy = float(correct.double().mean())
         low, high = intervals.wilson_interval(accuracy, len(correct))
         error = metrics.calibration_error(self.confidence, correct)

@@ -89,10 +89,12 @@ def matched(
     Raises InputError if the model lacks a class, with the names, or has fewer classes, with both numbers.
 
     """
+    _require_names(model, label)
     if model.num_classes < data.count:
+        hint = "" if data.names is not None else ", which also renumber labels that start at 1 or have gaps"
         raise InputError(
             f"the model {label!r} has {model.num_classes} classes, the suite's ID data have {data.count}. "
-            "Give a model of the suite's classes, or keep fewer with [id] classes"
+            f"Give a model of the suite's classes, or keep fewer with [id] classes{hint}"
         )
     if class_map is not None:
         by, numbers = MAP, _by_map(model, data, class_map, label)
@@ -107,6 +109,8 @@ def matched(
 
 def _by_name(names: Sequence[str], model: Model, label: str) -> NDArray[np.int64]:
     known = model.class_names or ()
+    if tuple(names) == known:  # which need not be distinct
+        return np.arange(len(known))
     numbers = numbers_of(names, known, model.class_synonyms)
     unknown = [name for name, number in zip(names, numbers, strict=True) if number < 0]
     if unknown:
@@ -150,6 +154,15 @@ def _output(given: str, model: Model, label: str) -> int:
         f"the class_map of {label!r} names the model's class {given!r}. Give a number from 0 to "
         f"{model.num_classes - 1}{known}"
     )
+
+
+def _require_names(model: Model, label: str) -> None:
+    for names in (model.class_names, model.class_synonyms):
+        if names is not None and len(names) != model.num_classes:
+            raise InputError(
+                f"the model {label!r} states names for {len(names)} of its {model.num_classes} classes. "
+                "Give one per class"
+            )
 
 
 def _require_distinct(numbers: NDArray[np.int64], model: Model, data: DataClasses, label: str) -> None:

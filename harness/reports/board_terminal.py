@@ -38,7 +38,7 @@ _CELLS_NAMED = 3  # of those that failed for one reason
 
 
 def as_terminal(boards: Sequence[Board], *, width: int, with_sets: bool = False) -> RenderableType:
-    """Draw one board per protocol, in tables that fit the width; what one legend says, the next does not repeat."""
+    """Draw one board per protocol, in tables that fit the width. A line of a legend is not repeated below the next."""
     from rich.console import Group
     from rich.text import Text
 

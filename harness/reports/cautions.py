@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import shortened
 from harness.reports.record import ID, MODEL, SEEN, Record
 from harness.reports.remarks import Remark
 from harness.reports.wording import percent
@@ -31,6 +32,8 @@ def _of_data(manifest: Mapping[str, Any]) -> Iterator[Remark]:
     for pair, count in manifest.get("overlaps", {}).items():
         if count:
             yield Remark(_DATA, f"{pair} share {count} images, by content")
+    if uncompared := manifest.get("overlaps_unchecked"):
+        yield Remark(_DATA, f"too many images to compare with ID's: {shortened(uncompared)}")
     for name, facts in manifest.get("data_facts", {}).items():
         if unreadable := facts.get("unreadable"):
             text = f"{name}: {len(unreadable)} images cannot be read and are left out, first: {unreadable[0]}"

@@ -43,7 +43,7 @@ def test_a_preprocessing_that_cannot_be_meant_is_refused_in_one_line(
 
 def test_every_preprocessing_that_timm_knows_is_valid() -> None:
     for config in known_to_timm.values():
-        Preprocessing(
+        found = Preprocessing(
             config.input_size,
             config.mean,
             config.std,
@@ -51,6 +51,7 @@ def test_every_preprocessing_that_timm_knows_is_valid() -> None:
             crop_pct=config.crop_pct,
             crop_mode=config.crop_mode,
         )
+        assert (found.mean, found.std, found.crop_pct) == (config.mean, config.std, config.crop_pct)
 
 
 def test_the_interpolations_are_those_of_timm() -> None:

@@ -120,3 +120,30 @@ def test_a_missing_class_map_is_told(tmp_path: Path) -> None:
 def test_a_long_list_is_cut() -> None:
     assert shortened(range(5)) == "0, 1, 2, 3, 4"
     assert shortened(range(925)) == "0, 1, 2, 3, 4 and 920 more"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0.0, 1.5]), "has labels of type float64. Give integers"),
+        (np.array([0, -2]), "has the label -2. Give classes from 0, and -1 for none"),
+        (np.array([0, 1, 1]), "has 3 labels for 2 images"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels: np.ndarray, message: str) -> None:
+    dataset = Named([0, 1], None)
+    dataset.labels = labels
+    dataset.__class__ = type("Two", (Named,), {"__len__": lambda _: 2})
+    with pytest.raises(DatasetError, match=message):
+        Selection.all_of("given", dataset)
+
+
+def test_an_image_without_an_identity_is_one_line() -> None:
+    class Faulty(Named):
+        def identity(self, index: int) -> bytes:
+            raise ZeroDivisionError("by design")
+
+    with pytest.raises(
+        DatasetError, match="'given' raised ZeroDivisionError: by design for the identity of image 0"
+    ):
+        _ = Selection.all_of("given", Faulty([0, 1], None)).identities

@@ -43,6 +43,26 @@ def test_ood_images_that_are_ids_are_counted_and_told(
     assert "seen and train share 7 images, by content" in notes(tmp_path / "out")
 
 
+def test_sets_that_are_too_large_to_compare_are_named(
+    toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "harness.data.id_data.CHECKED_FOR_OVERLAP", 130
+    )  # the three parts of ID have 120 images
+    run_suite(toy_suite, tmp_path / "out")
+    assert manifest(tmp_path / "out")["overlaps_unchecked"] == ["bright", "close", "closer"]
+    assert "data: too many images to compare with ID's: bright, close, closer" in notes(tmp_path / "out")
+
+
+def test_facts_that_are_no_json_are_told_before_a_model_is_loaded(
+    toy_suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_suite["ood"][0] |= {"dataset": "levels", "params": {"factual": True}}
+    monkeypatch.setattr(Loader, "load", None)
+    with pytest.raises(DatasetError, match="bright: its facts cannot be written as JSON"):
+        run_suite(toy_suite, tmp_path / "out")
+
+
 # Images that cannot be read -----------------------------------------------------------------------------------------
 
 

@@ -142,3 +142,29 @@ def test_parts_are_labelled_all_or_none(toy_suite: dict[str, Any], tmp_path: Pat
     toy_suite["id"]["test"] |= {"dataset": "unlabelled"}
     with pytest.raises(DatasetError, match="has no labels in test, but in the other parts"):
         run_suite(toy_suite, tmp_path / "out")
+
+
+def test_images_without_a_label_among_labelled_ones_are_refused_and_never_count_as_misses(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["id"]["test"] |= {"dataset": "partly"}
+    with pytest.raises(DatasetError, match="id.test .* has 2 of 40 samples without a label"):
+        run_suite(toy_suite, tmp_path / "out")
+    toy_suite["id"] |= {"classes": [0, 1, 2]}  # which leaves them out
+    run_suite(toy_suite, tmp_path / "out")
+    assert accuracies(tmp_path / "out")["id"] == 1.0
+
+
+def test_a_corruption_never_counts_as_another_order(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    toy_suite["id"]["params"] = {"side": 8}
+    toy_suite["models"][0]["params"] = {"size": 8}
+    for entry in toy_suite["ood"]:
+        entry["params"] |= {"side": 8}
+    toy_suite["shift"] = [
+        {"corrupt": ["fog"], "severity": [1]},
+        {"name": "own", "dataset": "levels", "split": "test"},
+    ]
+    toy_suite["shift"][1]["params"] = {"side": 8}
+    run_suite(toy_suite, tmp_path / "out")
+    known = {r["ood"] for r in read_journal(tmp_path / "out") if "renamed_accuracy" in r}
+    assert known == {None, "own"}

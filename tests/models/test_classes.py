@@ -69,6 +69,21 @@ def test_layers_keep_their_names_within_the_network() -> None:
     assert "network.conv" in dict(wide.named_modules())
 
 
+def test_equal_names_need_not_be_distinct() -> None:
+    twice = ("crane", "bee", "crane", "dog")  # as in the names of ImageNet's classes
+    found, _ = matched(model(twice), DataClasses(4, twice), label="m")
+    assert found.class_names == twice
+
+
+@pytest.mark.parametrize("synonyms", [None, ("a", "b")])
+def test_a_model_with_another_number_of_names_than_classes_is_refused(
+    synonyms: tuple[str, ...] | None,
+) -> None:
+    given = model(NAMES if synonyms else NAMES[:3], synonyms)
+    with pytest.raises(InputError, match="'m' states names for [23] of its 4 classes"):
+        matched(given, DataClasses(2, ("dog", "bee")), label="m")
+
+
 def test_synonyms_are_names_too() -> None:
     given = model(("n1", "n2", "n3", "n4"), ("ant, emmet", "bee", "cow, moo", "dog"))
     found, _ = matched(given, DataClasses(2, ("moo", "Emmet")), label="m")

@@ -129,12 +129,8 @@ def predicted(features: Features, among: NDArray[np.int64] | None = None) -> NDA
     logits: torch.Tensor = features.logits
     if not bool(logits.isfinite().all()):
         raise InputError("the logits are no longer finite: the model has diverged. Lower the adapter's lr")
-    return most_likely(logits.detach().cpu().numpy(), among)
-
-
-def most_likely(logits: NDArray[np.floating], among: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return the classes of the largest logits, (n,): of all (n, C), or of the given classes."""
-    found: NDArray[np.int64] = (
-        logits.argmax(axis=1) if among is None else among[logits[:, among].argmax(axis=1)]
-    )
-    return found
+    if among is None:
+        found: NDArray[np.int64] = logits.argmax(dim=1).cpu().numpy()
+        return found
+    chosen: NDArray[np.int64] = among[logits[:, among].argmax(dim=1).cpu().numpy()]
+    return chosen

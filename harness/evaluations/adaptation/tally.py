@@ -93,9 +93,13 @@ def tallied(steps: Iterable[Step], *, num_outputs: int) -> Iterator[tuple[Stream
     for step in steps:
         stream = step.met.stream
         origins = stream.origin[step.met.positions]
+        batches: dict[bytes | None, Batch] = {}  # by the classes that compete
         for part in np.unique(origins).tolist():
-            batch = Batch.of(step, stream.parts[part].competing)
-            tallies.setdefault(part, Tally(num_outputs)).add(batch, origins == part)
+            among = stream.parts[part].competing
+            key = None if among is None else among.tobytes()
+            if key not in batches:
+                batches[key] = Batch.of(step, among)
+            tallies.setdefault(part, Tally(num_outputs)).add(batches[key], origins == part)
         met += len(origins)
         if met == len(stream):
             yield stream, tallies

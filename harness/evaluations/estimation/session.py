@@ -115,7 +115,11 @@ class _Session:
     def _id_data(self) -> IdData | None:
         """The model's ID data, if they are known: from a suite, or from the recipe."""
         if self.options.suite is not None:
-            return open_id(load_id(self.options.suite, self.registry), self.registry)
+            entry, file = (
+                load_id(self.options.suite, self.registry),
+                self.registry.path("suite", self.options.suite),
+            )
+            return open_id(entry, self.registry, folder=file.parent)
         family, _, name = self._model_name.partition(":")
         if self.registry.get("model", family).spec.takes != "recipe":
             return None
@@ -159,7 +163,7 @@ class _Session:
         """Open labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
         known = self._id_data
         if self.options.calibration is None:
-            return (known.validation or known.test) if known is not None and known.is_labelled else None
+            return self._own_validation(model)
         found = self._open(self.options.calibration, self.options.calibration_split)
         what = "the calibration data"
         if found.labels.min() < 0:
@@ -179,6 +183,19 @@ class _Session:
                 "Give labelled data of all its classes"
             )
         return found
+
+    def _own_validation(self, model: Model) -> Selection | None:
+        """Return the validation or test part of the model's ID data; test if the model has seen validation."""
+        known = self._id_data
+        if known is None or not known.is_labelled:
+            return None
+        if not known.has_trained(model.trained_on):
+            return known.validation or known.test
+        logger.warning(
+            "%s was trained on the suite's validation part for all that is known, so ID test is used in its place",
+            self.model,
+        )
+        return known.test
 
     def _open(self, name: str, split: str | None) -> Selection:
         """Open a dataset by the name that a plugin gave it, or a folder."""

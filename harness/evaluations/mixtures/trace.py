@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.base.errors import InputError
 from harness.contract.features import FeatureSet
-from harness.evaluations.adaptation.passage import most_likely, predicted
+from harness.evaluations.adaptation.passage import predicted
 from harness.evaluations.adaptation.tally import Batch, Tally
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Trace:
             if not mine[positions].any():
                 continue
             classes = {
-                side: most_likely(self.arrays[f"{side}/logits"][positions], among)
+                side: _most_likely(self.arrays[f"{side}/logits"][positions], among)
                 for side in (BEFORE, AFTER)
                 if f"{side}/logits" in self.arrays
             }
@@ -150,3 +150,11 @@ class _Sink:
                 shape = (self.length, *value.shape[1:])
                 self._arrays[name] = self.writer.array(f"{self.side}/{name}", shape, "<f4")
             self._arrays[name][positions] = value.detach().float().cpu().numpy()
+
+
+def _most_likely(logits: NDArray[np.floating], among: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return the classes of the largest logits, (n,): of all (n, C), or of the given classes."""
+    found: NDArray[np.int64] = (
+        logits.argmax(axis=1) if among is None else among[logits[:, among].argmax(axis=1)]
+    )
+    return found

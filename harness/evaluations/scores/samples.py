@@ -1,4 +1,4 @@
-"""The rows of scores.parquet: what one model says of every image, and what every scorer says."""
+"""The rows of scores.parquet: for each image the prediction of a model, and the scores of all scorers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _rows(job: Job, streams: Mapping[str, Stream], kept: Kept) -> Iterator[dict[
                 "set": [name] * len(positions),
                 "path": _paths(stream.parts[0], positions),
                 "position": positions,
-                "label": [int(label) if label >= 0 else None for label in labels],
+                "label": np.ma.masked_less(labels, 0),
                 **_said(chunk, stream.parts[0].competing),
                 **{scorer: array[positions] for scorer, array in known.items()},
             }

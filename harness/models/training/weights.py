@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.base import errors
-from harness.base.errors import InputError
+from harness.base.errors import InputError, shortened
 from harness.models.training.assembly import BUILDING_ERRORS
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _within(content: Any, path: Path) -> Tensors:
     inner = [key for key, value in content.items() if isinstance(value, dict) and _has_tensors(value)]
     if len(inner) == 1:
         return _within(content[inner[0]], path)
-    shown = _first(sorted(map(str, content)))
+    shown = shortened(sorted(map(str, content)))
     raise InputError(f"{path} holds no single state dictionary, but {shown}. Save model.state_dict()")
 
 
@@ -150,7 +150,7 @@ def _of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: 
     outside = [key for key in weights if not key.startswith(prefix)]
     if outside:
         logger.warning(
-            "%s: %d keys outside the network are left out: %s", name, len(outside), _first(outside)
+            "%s: %d keys outside the network are left out: %s", name, len(outside), shortened(outside)
         )
     return found
 
@@ -183,9 +183,4 @@ def _faults(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
             if key in found and found[key].shape != own[key].shape
         ],
     }
-    return [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
-
-
-def _first(keys: Collection[str], count: int = 3) -> str:
-    """List the first few keys."""
-    return ", ".join(list(keys)[:count]) + (", ..." if len(keys) > count else "")
+    return [f"{len(keys)} {kind} ({shortened(keys, 3)})" for kind, keys in kinds.items() if keys]

@@ -110,7 +110,7 @@ def head_of(
     if len(found) != 1:
         count = "several linear layers may give" if found else "no single linear layer gives"
         listed = list(found or layers)
-        shown = ", ".join(listed[-5:]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+        shown = harness.shortened(listed)
         raise harness.InputError(
             f"{count} the {logits.shape[1]} logits of {request.name!r}: {shown or 'it has none'}. Name the layer whose "
             f'input are its features, as in head = "{listed[-1] if listed else "fc"}"'

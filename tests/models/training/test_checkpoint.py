@@ -144,7 +144,7 @@ def test_what_is_not_a_checkpoint_folder_is_refused(own: tuple[Path, Any], tmp_p
     [
         (
             {"builder": "mlp", "builder_params": {}},
-            "missing (stages.hidden1.0.bias, stages.hidden1.0.weight, stages.hidden2.0.bias, ...)",
+            "missing (stages.hidden1.0.bias, stages.hidden1.0.weight, stages.hidden2.0.bias and 1 more)",
         ),
         ({"num_outputs": 9}, "2 of another shape (fc.weight (5, 16) for (9, 16), fc.bias (5,) for (9,))"),
         ({"builder": "cnnn"}, "no model named 'cnnn'. Did you mean 'cnn'?"),
