@@ -303,7 +303,9 @@ def test_an_unreadable_training_image_fails_only_what_needs_training_data(
     reading = "        image = self._images[index]\n"
     raising = "        if len(self) == 41:\n            raise OSError('truncated')\n"
     text = TOY_PLUGIN.read_text().replace(reading, raising + reading)
-    text = text.replace("    dataset = Levels(", "    count += request.split == 'train'\n    dataset = Levels(")
+    text = text.replace(
+        "    dataset = Levels(", "    count += request.split == 'train'\n    dataset = Levels("
+    )
     plugin.write_text(text)
     result = run_suite(toy_suite, tmp_path / "out", plugins=(plugin,))
 
