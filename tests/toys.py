@@ -55,11 +55,12 @@ def run_suite(
     *,
     plugins: tuple[Path, ...] = (TOY_PLUGIN,),
     cache: Path | None = None,
+    progress: bool = False,
 ) -> RunResult:
     """Run a suite given as a dictionary, with the toy plugin installed."""
     registry = Registry.load(plugins)
     plan = plan_suite(content, registry, source="toy.toml")
-    return run_plan(plan, RunOptions(out=out, cache=cache, device="cpu"))
+    return run_plan(plan, RunOptions(out=out, cache=cache, device="cpu", progress=progress))
 
 
 def as_toml(suite: dict[str, Any]) -> str:

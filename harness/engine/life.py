@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.engine.evaluation import C, Evaluation, Job, Measured, Sitting
-    from harness.engine.plan import Plan, PlannedModel
+    from harness.engine.plan import PlannedModel
+    from harness.engine.progress import RunProgress
     from harness.engine.recorder import Recorder
 
 
 def evaluate(
-    kind: Evaluation[C], plan: Plan, model: PlannedModel, job: Job | Failure, recorder: Recorder
+    kind: Evaluation[C], model: PlannedModel, job: Job | Failure, recorder: Recorder, progress: RunProgress
 ) -> None:
     """Measure and record the cells of one kind and model that the run's folder lacks."""
-    cells = list(kind.cells(plan, model))
+    cells = list(kind.cells(recorder.plan, model))
     if isinstance(job, Failure):
+        progress.leave_out(cells)
         for cell in cells if kind.is_counted else ():
             recorder.write(cell, "", Failure(f"{NOT_LOADED}{job.message}"))
         return
@@ -37,9 +39,11 @@ def evaluate(
         if isinstance(key, Failure) or not key or not job.folder.is_done(cell.cell_id, key):
             todo[cell.cell_id] = cell, key
     recorder.count(len(applicable) - len(todo), is_counted=kind.is_counted)
+    progress.leave_out(cell for cell in cells if cell.cell_id not in todo)
     for cell, found in _answered(sitting, [cell for cell, _ in todo.values()]):
         _, key = todo[cell.cell_id]
         _record(kind, cell, key, found, recorder)
+        progress.step()
     sitting.finish(applicable)
 
 

@@ -21,6 +21,7 @@ from harness.engine.evaluation import Job
 from harness.engine.guard import Failure, attempt
 from harness.engine.life import evaluate
 from harness.engine.loading import Loader
+from harness.engine.progress import RunProgress
 from harness.engine.recorder import Recorder
 from harness.engine.sets import OpenSets
 from harness.models.extract import Counts
@@ -100,8 +101,9 @@ class Run:
         self.folder.write_manifest(head)  # a crash leaves a folder that can be read
         self.registry.notify("harness_run_start", manifest=head)
         self.folder.write_paired([])
-        for model in self.plan.models:
-            self._evaluate(model)
+        with RunProgress(self.plan, self.kinds, enabled=self.loader.progress) as progress:
+            for model in self.plan.models:
+                self._evaluate(model, progress)
         self.folder.finish()
         tail = {
             "ended": _now(),
@@ -143,10 +145,11 @@ class Run:
 
         return Job(self.plan, model, bench, self.sets, self.folder, peer)
 
-    def _evaluate(self, model: PlannedModel) -> None:
+    def _evaluate(self, model: PlannedModel, progress: RunProgress) -> None:
+        progress.enter(model)
         job = self.job(model)
         for kind in self.kinds:
-            evaluate(kind, self.plan, model, job, self.recorder)
+            evaluate(kind, model, job, self.recorder, progress)
         if isinstance(job, Job):
             self.folder.append_timings(job.bench.clock.lines(model=model.label, seed=model.seed))
 

@@ -115,10 +115,14 @@ class Scoring(Sitting[ScoreCell]):
         self._has_visited = True
         work = self._work(pending)
         self._id_scores |= self._visit(ID, work[ID])
-        for entry in self.job.plan.sets:
-            self._scores[entry.name] |= self._visit(entry.name, work[entry.name])
-            for label in sorted(label for of_set, label in pending if of_set == entry.name):
-                yield self.cells[entry.name, label], self._measured(entry, label)
+        sets = self.job.plan.sets
+        with self.job.progress("score", len(sets), "set") as bar:
+            for number, entry in enumerate(sets, start=1):
+                bar.set_description(f"set {number} of {len(sets)}, {entry.name}", refresh=False)
+                self._scores[entry.name] |= self._visit(entry.name, work[entry.name])
+                for label in sorted(label for of_set, label in pending if of_set == entry.name):
+                    yield self.cells[entry.name, label], self._measured(entry, label)
+                bar.update()
 
     def _work(self, pending: set[tuple[str, str]]) -> dict[str, list[str]]:
         """List the scorers to run on each set: those of pending cells, and those whose kept scores are gone."""
