@@ -85,6 +85,7 @@ def open_dataset(
     dataset: str,
     registry: Catalogue,
     *,
+    folder: Path | None = None,
     split: str | None = None,
     classes: Sequence[int | str] | None = None,
     limit: int | None = None,
@@ -93,9 +94,11 @@ def open_dataset(
 ) -> Selection:
     """Open a dataset by its name in a plugin, or a folder by its path; messages call it `name`.
 
+    Relative paths start in `folder`, else in the working folder.
+
     Raises DatasetError for data that is missing or empty.
     """
-    selection = _open(name, dataset, params or {}, registry, split=split, revision=revision)
+    selection = _open(name, dataset, params or {}, registry, folder=folder, split=split, revision=revision)
     selection = selection.with_classes(classes).limited(limit)
     _require_samples(name, dataset, selection)
     return selection

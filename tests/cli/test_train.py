@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from journals import read_journal
+from PIL import Image
 from typer.testing import CliRunner
 
 import harness
@@ -206,3 +209,28 @@ def test_a_suite_without_training_data_never_trains_on_the_recipes_own() -> None
     with pytest.raises(InputError, match=r"the suite's \[id\] has no train part"):
         invoke("run", "own.toml", "--out", "results", "--device", "cpu")
     assert read_journal(Path("results")) == []
+
+
+def test_paths_of_a_recipe_start_beside_its_file(tmp_path: Path) -> None:
+    """The suite, its recipe, the recipe's base and their data lie in one folder, and the command runs in another."""
+    home = tmp_path / "home"
+    for split, level in (("train", 0), ("test", 40)):
+        write_folders(home / "grey" / split, level)
+    write_folders(home / "noise", 80)
+    (home / "base.toml").write_text(RECIPE)
+    data = 'data = { dataset = "grey", train = { split = "train" }, test = { split = "test" } }'
+    outliers = 'objective = "outlier_exposure"\nauxiliary = { dataset = "noise" }'
+    (home / "child.toml").write_text(f'schema = 1\nname = "child"\nbase = "base.toml"\n{outliers}\n{data}')
+    assert invoke("train", str(home / "child.toml"), "--seed", "0", "--out", "out").exit_code == 0
+    suite = re.sub(r"(?s)\[id\].*", data.replace("data", "id", 1), SUITE.replace("small.toml", "child.toml"))
+    (home / "own.toml").write_text(suite.replace('["min_distance", "vim"]', '["msp"]'))
+    invoke("run", str(home / "own.toml"), "--out", "results", "--device", "cpu")
+    assert {r["model"] for r in read_journal(Path("results")) if r["error"] is None} == {"small"}
+
+
+def write_folders(folder: Path, level: int) -> None:
+    for number, name in enumerate(("bright", "dark")):
+        (folder / name).mkdir(parents=True)
+        for image in range(4):
+            grey = np.full((8, 8), level + 16 * number + image, np.uint8)
+            Image.fromarray(grey).save(folder / name / f"{image}.png")

@@ -128,7 +128,7 @@ class _Session:
             raise InputError(
                 f"the recipe {recipe.name!r} has no [data] of its own. Name a suite with --suite"
             )
-        return open_id(recipe.data, self.registry)
+        return open_id(recipe.data, self.registry, folder=recipe.folder)
 
     @cached_property
     def _model_name(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from harness.base.digests import digest
 from harness.base.errors import InputError
+from harness.base.paths import beside
 from harness.base.toml import Table, parse, read_toml
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.registry import names_where
@@ -120,12 +122,18 @@ class Recipe(_StrictTable):
     augmentation: AugmentationTable | None = None
     auxiliary: AuxiliaryTable | None = None
     data: IdEntry | None = None  # of `train`; a suite gives its [id]
+    _folder: Path | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} contain a seed twice. Give each once")
         return self
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the recipe's file, in which its relative paths start; None if it was not read from a file."""
+        return self._folder
 
     @property
     def digest(self) -> str:
@@ -145,23 +153,29 @@ _PARTS = {
 }
 
 
-def load_recipe(name_or_path: str, catalogue: Catalogue) -> Recipe:
-    """Load a recipe by the name that a plugin gave it, or from a TOML file.
+def load_recipe(name_or_path: str, catalogue: Catalogue, *, folder: Path | None = None) -> Recipe:
+    """Load a recipe by the name that a plugin gave it, or from a TOML file: in `folder`, else in the working folder.
 
     A recipe with a `base` gives only the keys that differ from the base; a table replaces the whole table of the base.
 
     Raises HarnessError, one line, for a missing recipe, a cycle of bases, and invalid keys or values, with the nearest
     valid key.
     """
-    path = catalogue.path("recipe", name_or_path)
+    path = _file(name_or_path, catalogue, folder)
     content, seen = read_toml(path, "recipe"), [name_or_path]
     while "base" in content:
         base = str(content.pop("base"))
         if base in seen:
             raise InputError(f"the recipe {path.name} is based on itself: {' → '.join([*seen, base])}")
         seen.append(base)
-        content = {**read_toml(catalogue.path("recipe", base), "recipe"), **content}
+        content = {**read_toml(_file(base, catalogue, path.parent), "recipe"), **content}
     defaults = names_where(catalogue, "objective", lambda spec: spec.is_default)
     if "objective" not in content and defaults:
         content["objective"] = defaults[0]
-    return parse(Recipe, content, source=path.name, parts=_PARTS)
+    recipe = parse(Recipe, content, source=path.name, parts=_PARTS)
+    recipe._folder = path.parent
+    return recipe
+
+
+def _file(name_or_path: str, catalogue: Catalogue, folder: Path | None) -> Path:
+    return beside(folder, str(catalogue.path("recipe", name_or_path)))

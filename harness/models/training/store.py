@@ -110,6 +110,7 @@ class Training:
             "auxiliary",
             table.dataset,
             self.catalogue,
+            folder=self.recipe.folder,
             split=table.split,
             classes=table.classes,
             limit=table.limit,
@@ -207,7 +208,7 @@ def recipe_data(recipe: Recipe, catalogue: Catalogue) -> TrainingData:
             f"the recipe {recipe.name!r} trains on ID data, but none were given. Use it in a suite whose [id] has "
             "train, name a suite (train --suite NAME), or give the recipe [data]"
         )
-    return training_data(open_id(recipe.data, catalogue), recipe.data.dataset)
+    return training_data(open_id(recipe.data, catalogue, folder=recipe.folder), recipe.data.dataset)
 
 
 def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
@@ -238,7 +239,7 @@ def untrained_model(name_or_path: str, request: ModelRequest) -> Model:
 
 def _training(name_or_path: str, request: ModelRequest) -> Training:
     catalogue = request.catalogue or Registry.load()
-    recipe = load_recipe(name_or_path, catalogue)
+    recipe = load_recipe(name_or_path, catalogue, folder=request.folder)
     if request.data is None:  # the recipe's own [data] may be this suite's test data
         raise InputError(
             f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train part with labels. "
