@@ -126,19 +126,16 @@ class Cost:
         yield f"  features: {self.rows:,} rows × {probe.columns:,} columns × {_BYTES} bytes = {size}"
         yield (
             f"  time: about {_duration(images * probe.seconds)} on {device}, from "
-            f"{1000 * probe.seconds:.2f} ms per image; {self._excluded()}"
+            f"{1000 * probe.seconds:.2g} ms per image; {self._excluded()}"
         )
 
     def _excluded(self) -> str:
         others = {
             kind.name: sum(1 for _ in kind.cells(self.plan, self.model))
             for kind in kinds_of(self.plan.registry)
-            if kind.is_counted
+            if kind.is_counted and not kind.cost_is_declared
         }
-        told = ("score", "score of a stream")
-        rest = [
-            f"{count} cells of kind {name}" for name, count in others.items() if count and name not in told
-        ]
+        rest = [f"{count} cells of kind {name}" for name, count in others.items() if count]
         training = ["training"] if self.model.offered.spec.takes == "recipe" else []
         return f"without {', '.join([*training, 'scoring', *rest])}, and less if features are in the cache"
 
@@ -164,8 +161,10 @@ def probed(plan: Plan, model: PlannedModel, sets: OpenSets, device: str) -> Prob
         count = min(len(test), int(first * SECONDS / short))
         if count <= first:
             return Probe(_columns(row), short / first, loaded.offers)
-        long, row = timed(count, "long")  # without what a pass costs whatever the number of images
-        return Probe(_columns(row), max(long - short, 0) / (count - first), loaded.offers)
+        long, row = timed(count, "long")
+        # The difference is without what a pass costs whatever the number of images; noise may swallow it.
+        seconds = (long - short) / (count - first) if long > short else long / count
+        return Probe(_columns(row), seconds, loaded.offers)
 
 
 def _columns(row: Features) -> int:

@@ -148,6 +148,9 @@ class Evaluation(Generic[C]):
     sitting: type[Sitting[C]]
     section: type[Section] = Section  # its own keys of a suite
     is_counted: bool = True  # whether a run counts its cells; if not, they describe the model
+    cost_is_declared: bool = (
+        False  # whether its methods' specs declare their passes, so that --dry-run knows its time
+    )
     report: Report | None = None  # None: its records stand in another kind's report
 
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:

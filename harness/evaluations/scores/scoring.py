@@ -243,6 +243,7 @@ class Scores(Evaluation[ScoreCell]):
     """Scorers that look at one sample at a time."""
 
     name = SCORE
+    cost_is_declared = True
     sitting = Scoring
     section = ScoreSection
     report = Boards()

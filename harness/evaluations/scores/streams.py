@@ -136,6 +136,7 @@ class Transductive(Evaluation[ScoreCell]):
     """Scorers that see a whole stream at once."""
 
     name = f"{SCORE} of a stream"
+    cost_is_declared = True
     sitting = Transducing
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ScoreCell]:
