@@ -34,6 +34,7 @@ NEEDS = FEATURE_FIELDS | {
     "validation",
     "images",
     "gradients",
+    "classifier",
     "normalisation",
     STREAM,
 }
@@ -59,8 +60,9 @@ class ScorerSpec:
     """A scorer: its name, its builder, which takes the hyperparameters, and the needs of its cells.
 
     Valid needs: logits, penultimate, layers (fields of Features), labels, train, validation, head, linear (for `fit`),
-    images, gradients (for `score_images`), stream (for `score_stream`) and normalisation (the network has
-    normalisation layers with weights). The scorer is not applicable to a model that does not offer all its needs.
+    images, gradients (for `score_images`), stream (for `score_stream`), classifier (the network has classes, so that
+    what it gives for images are logits; an encoder has none) and normalisation (it has normalisation layers with
+    weights). The scorer is not applicable to a model that does not offer all its needs.
 
     `passes` are the forward passes of its own per image, with default hyperparameters. Default: none for a scorer that
     reads features, one for any other.

@@ -60,7 +60,8 @@ def activations(model: Model, device: str) -> Activations:
     )
     try:
         with torch.inference_mode():
-            classifier.eval().forward_head(classifier.forward_features(images))
+            maps = classifier.eval().forward_features(images)
+            classifier.forward_head(maps, pre_logits=not model.num_classes)
     finally:
         for handle in handles:
             handle.remove()

@@ -65,6 +65,8 @@ class LoadedModel:
         offers = {*self._basic_fields, "images", "gradients", STREAM, *self._normalisations}
         if self.layer_names:
             offers.add("layers")
+        if self.model.num_classes:
+            offers.add("classifier")
         if self.head is None:
             return frozenset(offers)
         return frozenset(offers | ({"head", "linear"} if isinstance(self.head, LinearHead) else {"head"}))

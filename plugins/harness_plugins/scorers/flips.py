@@ -89,7 +89,7 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec(
         "flips",
         FlipsScorer,
-        needs={"stream", "images", "normalisation"},
+        needs={"stream", "images", "classifier", "normalisation"},
         cite="after Press et al., ICML 2024",
         passes=15,  # the first, one per check, and one per epoch
     )
