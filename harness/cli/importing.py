@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.base.errors import InputError
 from harness.cli.options import Plugins
 
 Three = tuple[float, float, float] | None
@@ -17,7 +18,18 @@ def import_(
         Path, typer.Argument(help="A .pth, .pt or .bin file of a state dictionary, or .safetensors.")
     ],
     *,
-    arch: Annotated[str, typer.Option(metavar="NAME", help="The architecture, as timm names it.")],
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The architecture, as timm names it.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME or FILE",
+            help="Instead of --arch: the recipe that the weights were trained by, here or elsewhere.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="The new checkpoint folder.")],
     num_classes: Annotated[int | None, typer.Option(min=1, help="Default: that of the weights.")] = None,
     size: Annotated[
@@ -43,11 +55,18 @@ def import_(
 ) -> None:
     """Convert a file of weights to a checkpoint folder, for `checkpoint = "FOLDER"` in a suite."""
     from harness.contract.registry import Registry
-    from harness.models.training.importing import ImportOptions, import_weights
+    from harness.models.training.importing import ImportOptions, import_trained, import_weights
+    from harness.models.training.recipe import load_recipe
 
     options = ImportOptions(num_classes, size, mean, std, interpolation, crop_pct, labels)
-    model = import_weights(weights, arch, out, options, Registry.load(plugin or []))
-    typer.echo(f"{out}: {arch}, {model.num_classes} classes, {model.preprocessing.text}")
+    registry = Registry.load(plugin or [])
+    if recipe is not None and arch is None:
+        model = import_trained(weights, load_recipe(recipe, registry), out, options, registry)
+    elif arch is not None and recipe is None:
+        model = import_weights(weights, arch, out, options, registry)
+    else:
+        raise InputError("Give either --arch or --recipe: what network the weights are of")
+    typer.echo(f"{out}: {arch or recipe}, {model.num_classes} classes, {model.preprocessing.text}")
     if model.preprocessing.assumed:
         typer.echo(
             f"ood-harness: nothing states {', '.join(model.preprocessing.assumed)}, so these are defaults of the "

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from torch import Tensor
+
     from harness.contract.preprocessing import Preprocessing
     from harness.contract.protocols import (
         Adapter,
@@ -190,6 +192,8 @@ class ModelSpec:
     without building: a run calls it for all models before it trains or loads the first. A family of folders may give
     `rebuild(config, weights, *, size)`: it builds the network that a foreign config.json describes and loads the
     weights, by name, into it; `size`, (height, width) or None, is another size of images. The command `import` uses it.
+    It uses `translate(weights)` of an architecture, too: this renames the weights of published code, and leaves names
+    that it does not know as they are.
     """
 
     name: str
@@ -200,6 +204,7 @@ class ModelSpec:
     takes: Literal["name", "folder", "recipe"] = "name"  # meaning of the part after the colon
     check: Callable[..., None] | None = None
     rebuild: Callable[..., Model] | None = None
+    translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError, InputError, describe, one_line
 from harness.contract.registry import names_where
-from harness.models.training.assembly import BUILDING_ERRORS
+from harness.models.training.assembly import BUILDING_ERRORS, Blueprint, Part
 from harness.models.training.checkpoint import ASSUMED, GEOMETRY, save_checkpoint
-from harness.models.training.weights import read_weights
+from harness.models.training.checkpoint import describe as describe_network
+from harness.models.training.weights import load_weights, of_network, read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from torch import Tensor
 
     from harness.contract.preprocessing import Preprocessing
     from harness.contract.protocols import Catalogue
     from harness.contract.specs import Model
+    from harness.models.training.recipe import Recipe
+
+    Tensors = dict[str, Tensor]
+    Translate = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 BY = "the command line"
 # What timm's configuration has beside the preprocessing, if the network states it.
@@ -42,24 +51,90 @@ def import_weights(
 ) -> Model:
     """Write the folder of a network with the file's weights, and return the network.
 
+    `architecture` is one that a family of folders rebuilds, such as timm's.
+
     Raises HarnessError, one line, for a file that cannot be read without running its code, for weights that do not fit
     the architecture (with the first keys), and for a folder that is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and is not empty. Give -o a new folder")
-    if not weights.is_file():
-        raise InputError(f"there is no file {str(weights)!r}. Give the file of the weights")
-    labels = _labels(options.labels) if options.labels is not None else None
+    _require_places(weights, folder)
     config: dict[str, Any] = {"architecture": architecture}
     if options.num_classes is not None:
         config["num_classes"] = options.num_classes
     size = (options.size, options.size) if options.size is not None else None
-    try:
+    _refuse_plugins_own(architecture, catalogue)
+    with _named(weights, architecture):
         model = _rebuild(catalogue)(config, read_weights(weights), size=size)
+    return _written(model, folder, options, partial(_described, architecture))
+
+
+def import_trained(
+    weights: Path, recipe: Recipe, folder: Path, options: ImportOptions, catalogue: Catalogue
+) -> Model:
+    """Write the folder of a recipe's network, with its objective's head and the file's weights; return the network.
+
+    The names of weights are the network's own, or those of the published code that its plugin translates. Raises
+    HarnessError as `import_weights` does.
+    """
+    _require_places(weights, folder)
+    with _named(weights, recipe.model):
+        found = read_weights(weights)
+        translate = catalogue.get("model", recipe.model).spec.translate
+        asked = options.num_classes or recipe.num_outputs
+        outputs = asked or _num_outputs(_blueprint(recipe, 2, catalogue), found, translate)
+        blueprint = _blueprint(recipe, outputs, catalogue)
+        model = blueprint.build(seed=0)
+        model = replace(model, num_classes=outputs if model.num_classes else 0)  # 0: an encoder
+        network: Any = model.classifier
+        load_weights(network, found, name="the weights", convert=translate)
+    return _written(model, folder, options, partial(describe_network, blueprint))
+
+
+def _blueprint(recipe: Recipe, outputs: int, catalogue: Catalogue) -> Blueprint:
+    return Blueprint(
+        Part(recipe.model, recipe.model_params),
+        Part(recipe.objective, recipe.objective_params),
+        outputs,
+        recipe.preprocessing.opened() if recipe.preprocessing else None,
+        catalogue,
+    )
+
+
+def _num_outputs(blueprint: Blueprint, weights: Tensors, translate: Translate | None) -> int:
+    """Return the number of outputs that the weights of the last layer have; the blueprint's own if it is not found."""
+    network: Any = blueprint.build(seed=0).classifier
+    found = of_network(weights, network.state_dict(), "the weights")
+    renamed = translate(found) if translate is not None else found
+    head = network.get_classifier()
+    (place,) = [name for name, module in network.named_modules() if module is head]
+    lengths = {
+        len(value) for key, value in renamed.items() if key.startswith(f"{place}.") and value.ndim == 2
+    }
+    return lengths.pop() if len(lengths) == 1 else blueprint.num_outputs
+
+
+def _require_places(weights: Path, folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and is not empty. Give -o a new folder")
+    if not weights.is_file():
+        raise InputError(f"there is no file {str(weights)!r}. Give the file of the weights")
+
+
+@contextmanager
+def _named(weights: Path, architecture: str) -> Iterator[None]:
+    """Name the file and the architecture in errors of reading and building."""
+    try:
+        yield
     except HarnessError as error:
         raise type(error)(str(error).replace("the weights", f"the weights of {weights}", 1)) from None
     except BUILDING_ERRORS as error:
         raise InputError(f"the architecture {architecture!r} cannot be built: {describe(error)}") from None
+
+
+def _written(
+    model: Model, folder: Path, options: ImportOptions, described: Callable[[Model], dict[str, Any]]
+) -> Model:
+    """Write the folder of a model, with what is known of it beside its weights."""
+    labels = _labels(options.labels) if options.labels is not None else None
     if labels is not None and len(labels) != model.num_classes:
         raise InputError(
             f"{options.labels} has {len(labels)} names for {model.num_classes} classes. Give one per line"
@@ -67,8 +142,26 @@ def import_weights(
     model = replace(model, preprocessing=_stated(model.preprocessing, options), class_names=labels)
     folder.mkdir(parents=True, exist_ok=True)
     network: Any = model.classifier
-    save_checkpoint(folder, network, _described(architecture, model))
+    save_checkpoint(folder, network, _with_extras(described(model), model))
     return model
+
+
+def _with_extras(config: dict[str, Any], model: Model) -> dict[str, Any]:
+    if model.class_names is not None:
+        config["label_names"] = list(model.class_names)
+    if model.preprocessing.assumed:
+        config[ASSUMED] = list(model.preprocessing.assumed)
+    return config
+
+
+def _refuse_plugins_own(architecture: str, catalogue: Catalogue) -> None:
+    """Raise InputError for an architecture of a plugin, whose parameters a recipe states."""
+    own = names_where(catalogue, "model", lambda spec: spec.architecture and not spec.argument)
+    if architecture in own:
+        raise InputError(
+            f"{architecture!r} is an architecture of a plugin. Name a recipe that states its parameters, its objective "
+            "and its preprocessing: --recipe NAME or FILE.toml"
+        )
 
 
 def _rebuild(catalogue: Catalogue) -> Callable[..., Model]:
@@ -105,10 +198,6 @@ def _described(architecture: str, model: Model) -> dict[str, Any]:
         "num_features": getattr(network, "num_features", None),
         "pretrained_cfg": stated,
     }
-    if model.class_names is not None:
-        config["label_names"] = list(model.class_names)
-    if model.preprocessing.assumed:
-        config[ASSUMED] = list(model.preprocessing.assumed)
     return config
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, Tensor]
 
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar")
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar", ".th")
 SAFE = ".safetensors"
 # The keys under which trainers keep a network's weights. As in timm, the average over training comes first.
 _WITHIN = (
@@ -80,21 +80,43 @@ def load_weights(
     InputError with the first keys that are missing, unexpected or of another shape; messages call the weights `name`.
     """
     own = network.state_dict()
-    found = _of_network(weights, own, name)
+    found = of_network(weights, own, name)
     faults = _faults(found, own)
     if faults and convert is not None:
         try:
             converted = dict(convert(dict(found)))
         except BUILDING_ERRORS:  # they are not of the code that `convert` knows
             converted = found
-        if not _faults(converted, own):
-            found, faults = converted, []
+        if not (remaining := _faults(converted, own)) or len(converted.keys() & own) > len(
+            found.keys() & own
+        ):
+            found, faults = converted, remaining  # the faults of the better match are the ones to read
     if faults:
         raise InputError(
             f"{name} do not fit the architecture: keys {'; '.join(faults)}. Name the architecture and "
             "num_classes that the weights were trained with"
         )
     network.load_state_dict({**own, **found})
+
+
+def of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: object) -> Tensors:
+    """Return the weights that belong to the network, without a prefix."""
+    needed = [key for key in own if not key.endswith(_COUNTER)]
+    whole = [
+        prefix for prefix in _prefixes(weights, needed) if all(prefix + key in weights for key in needed)
+    ]
+    if len(whole) > 1:
+        raise InputError(
+            f"{name} hold the network {len(whole)} times, under {' and '.join(map(repr, sorted(whole)))}. Keep one"
+        )
+    prefix = whole[0] if whole else _common_prefix(weights, own)
+    found = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    outside = [key for key in weights if not key.startswith(prefix)]
+    if outside:
+        logger.warning(
+            "%s: %d keys outside the network are left out: %s", name, len(outside), shortened(outside)
+        )
+    return found
 
 
 def _unpickled(path: Path) -> Any:
@@ -133,26 +155,6 @@ def _within(content: Any, path: Path) -> Tensors:
 
 def _has_tensors(content: dict[Any, Any]) -> bool:
     return any(isinstance(value, torch.Tensor) for value in content.values())
-
-
-def _of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: object) -> Tensors:
-    """Return the weights that belong to the network, without a prefix."""
-    needed = [key for key in own if not key.endswith(_COUNTER)]
-    whole = [
-        prefix for prefix in _prefixes(weights, needed) if all(prefix + key in weights for key in needed)
-    ]
-    if len(whole) > 1:
-        raise InputError(
-            f"{name} hold the network {len(whole)} times, under {' and '.join(map(repr, sorted(whole)))}. Keep one"
-        )
-    prefix = whole[0] if whole else _common_prefix(weights, own)
-    found = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    outside = [key for key in weights if not key.startswith(prefix)]
-    if outside:
-        logger.warning(
-            "%s: %d keys outside the network are left out: %s", name, len(outside), shortened(outside)
-        )
-    return found
 
 
 def _prefixes(weights: Mapping[str, Tensor], needed: Collection[str]) -> set[str]:

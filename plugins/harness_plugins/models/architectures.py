@@ -10,6 +10,8 @@ import harness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PACKAGE = "harness_plugins.models"
+
 
 class Architecture(harness.Deferred):
     """Wraps a network's builder, (input_size, num_outputs, *, ...), as a builder of models for requests."""
@@ -40,12 +42,13 @@ class Architecture(harness.Deferred):
 @harness.hookimpl
 def harness_models() -> Iterator[harness.ModelSpec]:
     """Offer the networks."""
-    for name, function, cite in (
-        ("mlp", "networks:mlp", ""),
-        ("cnn", "networks:cnn", ""),
-        ("toy-convnet", "networks:toy_convnet", "the GEN notebook of oodeel"),
-        ("resnet-cifar", "cifar_networks:resnet_cifar", "He et al., CVPR 2016"),
-        ("densenet-bc", "cifar_networks:densenet_bc", "Huang et al., CVPR 2017"),
+    for name, function, names, cite in (
+        ("mlp", "networks:mlp", "", ""),
+        ("cnn", "networks:cnn", "", ""),
+        ("toy-convnet", "networks:toy_convnet", "", "the GEN notebook of oodeel"),
+        ("resnet-cifar", "cifar_networks:resnet_cifar", "resnet_names", "He et al., CVPR 2016"),
+        ("densenet-bc", "cifar_networks:densenet_bc", "densenet_names", "Huang et al., CVPR 2017"),
     ):
-        build = Architecture(f"harness_plugins.models.{function}")
-        yield harness.ModelSpec(name, build, cite, architecture=True)
+        build = Architecture(f"{PACKAGE}.{function}")
+        translate = harness.Deferred(f"{PACKAGE}.published_names:{names}") if names else None
+        yield harness.ModelSpec(name, build, cite, architecture=True, translate=translate)

@@ -85,7 +85,10 @@ def densenet_bc(
 
 
 class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions, added to their strided and zero-padded input (option A), then ReLU."""
+    """Two 3x3 convolutions, added to their strided and zero-padded input (option A), then ReLU.
+
+    Half of the zero channels come before the input's and half behind, as in the code of the IsoMax papers.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         super().__init__()
@@ -104,7 +107,8 @@ class _BasicBlock(nn.Module):
         """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride), rounded up."""
         shortcut = maps[:, :, :: self.stride, :: self.stride]
         if self.new_channels:
-            shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
+            before = self.new_channels // 2
+            shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before))
         outputs: Tensor = self.activation(self.residual(maps) + shortcut)
         return outputs
 
