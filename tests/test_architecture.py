@@ -121,6 +121,7 @@ def test_plugins_use_the_public_api_only(path: Path) -> None:
 WORDS = {
     "recipe": {
         "cli/dry_run.py",
+        "cli/offers.py",
         "contract/registry.py",
         "contract/specs.py",
         "evaluations/estimation/session.py",

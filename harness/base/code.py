@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from harness.base.deferred import Deferred
+from harness.base.deferred import unwrapped
 from harness.base.digests import digest
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ def source_digest(builder: Callable[..., Any] | ModuleType) -> str:
     Imports are parsed, not executed, so an edited file counts even before it is loaded. The code of other
     distributions is not hashed: their versions count instead.
     """
-    target = builder
-    while isinstance(target, functools.partial | Deferred):
-        target = target.target if isinstance(target, Deferred) else target.func
+    target = unwrapped(builder)
     module = inspect.getmodule(target) or inspect.getmodule(type(target))
     origin = getattr(module, "__file__", None)
     if module is None or origin is None:

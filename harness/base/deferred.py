@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from dataclasses import dataclass
@@ -35,3 +36,10 @@ class Deferred:
     def __call__(self, *arguments: Any, **parameters: Any) -> Any:
         """Call the target."""
         return self.target(*arguments, **parameters)
+
+
+def unwrapped(builder: Any) -> Any:
+    """Return the class or function behind a builder, which is imported if it is deferred."""
+    while isinstance(builder, functools.partial | Deferred):
+        builder = builder.target if isinstance(builder, Deferred) else builder.func
+    return builder

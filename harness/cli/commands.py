@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.base.errors import HarnessError, unknown_name
+from harness.base.errors import HarnessError
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
 from harness.cli.options import CacheFolder, Device, Folders, Plugins, ProtocolName, TextFormat
 from harness.cli.plot import plot
+from harness.cli.plugins import plugins
 from harness.evaluations import KINDS
 from harness.evaluations.table_report import TableReport
 from harness.reports.board_text import BoardFormat
@@ -183,6 +183,7 @@ def train(
 app.command()(plot)
 app.command()(estimate)
 app.command(name="import")(import_)
+app.command()(plugins)
 
 
 def _command_of(report: TableReport[Any]) -> Callable[..., None]:
@@ -200,43 +201,6 @@ def _command_of(report: TableReport[Any]) -> Callable[..., None]:
 for kind in KINDS:
     if isinstance(kind.report, TableReport):
         app.command(name=kind.report.name, help=kind.report.help)(_command_of(kind.report))
-
-
-@app.command()
-def plugins(
-    kind: Annotated[
-        str | None,
-        typer.Option(help="scorer, dataset, model, suite, recipe, objective, probe, adapter or estimator."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
-    plugin: Plugins = None,
-) -> None:
-    """List the offers of the installed plugins, and their problems."""
-    from harness.contract.registry import KINDS, Registry
-
-    if kind is not None and kind not in KINDS:
-        raise unknown_name("kind", kind, KINDS, valid_label="Valid")
-    registry = Registry.load(plugin or [])
-    rows = [
-        {
-            "kind": of_kind,
-            "name": offered.spec.name
-            + (f":{argument}" if (argument := getattr(offered.spec, "argument", "")) else ""),
-            "plugin": offered.plugin,
-            "version": offered.version,
-            "needs": sorted(getattr(offered.spec, "needs", ())),
-            "cite": getattr(offered.spec, "cite", ""),
-        }
-        for of_kind in ([kind] if kind else KINDS)
-        for offered in registry.offers(of_kind)
-    ]
-    if as_json:
-        problems = [{"plugin": p.plugin, "message": p.message} for p in registry.problems]
-        typer.echo(json.dumps({"plugins": rows, "problems": problems}, indent=2))
-    else:
-        _print_plugins(rows)
-    if registry.problems:
-        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -290,19 +254,6 @@ def _finish(result: RunResult, registry: Registry) -> None:
         _say(problem)
     if not result.succeeded:
         raise typer.Exit(FAILED)
-
-
-def _print_plugins(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(header_style="bold")
-    for column in rows[0] if rows else ():
-        table.add_column(column, no_wrap=column in ("kind", "name"))
-    for row in rows:
-        cells = (", ".join(value) if isinstance(value, list) else value for value in row.values())
-        table.add_row(*map(Text, cells))
-    draw(table)
 
 
 def _size(count: int) -> str:

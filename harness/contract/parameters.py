@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 from operator import eq
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from types import NoneType, SimpleNamespace, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from harness.base.deferred import unwrapped
 from harness.base.errors import HarnessError, InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def offer_taking(catalogue: Catalogue, kind: str, name: str, params: Mapping[str
     the builder's annotation. Only scalars are checked: int, float, str, bool, Literal, and unions of them.
     """
     offered: Offered = catalogue.get(kind, name)
-    parameters = _parameters(offered.spec.build)[1 if kind in _TAKES_A_REQUEST else 0 :]
+    parameters = own_parameters(kind, offered.spec.build)
     known = {parameter.name: parameter for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     for param, value in params.items():
@@ -46,16 +48,28 @@ def parameters_of(catalogue: Catalogue, kind: str, name: str) -> set[str]:
     except HarnessError:
         return set()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    own = _parameters(build)[1 if kind in _TAKES_A_REQUEST else 0 :]
-    return {parameter.name for parameter in own if parameter.kind in named}
+    return {parameter.name for parameter in own_parameters(kind, build) if parameter.kind in named}
+
+
+def own_parameters(kind: str, build: Callable[..., Any]) -> list[inspect.Parameter]:
+    """List the parameters of a builder that a user may give; annotations are evaluated if they can be."""
+    return _parameters(build)[1 if kind in _TAKES_A_REQUEST else 0 :]
 
 
 def _parameters(build: Callable[..., Any]) -> list[inspect.Parameter]:
-    target = getattr(build, "target", build)  # of a deferred builder
+    names = getattr(sys.modules.get(unwrapped(build).__module__), "__dict__", {})
+    return [_evaluated(each, names) for each in inspect.signature(build).parameters.values()]
+
+
+def _evaluated(parameter: inspect.Parameter, names: dict[str, Any]) -> inspect.Parameter:
+    """Evaluate an annotation that is written as a string; one that is there for type checkers only stays a string."""
+    if not isinstance(parameter.annotation, str):
+        return parameter
     try:
-        return list(inspect.signature(target, eval_str=True).parameters.values())
-    except Exception:  # an annotation that is there for type checkers only cannot be evaluated
-        return list(inspect.signature(target).parameters.values())
+        found = get_type_hints(SimpleNamespace(__annotations__={"it": parameter.annotation}), names)
+    except Exception:  # third-party code may write anything
+        return parameter
+    return parameter.replace(annotation=found["it"])
 
 
 def _require_type(what: str, value: object, annotation: Any) -> None:

@@ -47,13 +47,13 @@ class CoTTA:
     """
 
     lr: float | None = None
-    optimizer: OptimizerName | None = None
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
     ema: float = 0.999
     restore: float | None = None
     threshold: float | None = None
     augmentations: int = 32
     flip: bool = True
-    seed: int = 0
+    seed: int = 0  # of the views and of the weights that are restored
 
     def __post_init__(self) -> None:
         require_optimizer(self.optimizer, self.lr)

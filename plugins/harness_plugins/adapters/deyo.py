@@ -43,12 +43,12 @@ class DeYO:
     """
 
     lr: float | None = None
-    optimizer: OptimizerName | None = None
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
     margin: float = 0.5
     plpd: float = 0.2
     weight_margin: float = 0.4
     patches: int = 4
-    seed: int = 0
+    seed: int = 0  # of the shuffled patches
 
     def __post_init__(self) -> None:
         require_optimizer(self.optimizer, self.lr)

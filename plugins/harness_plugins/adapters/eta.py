@@ -45,10 +45,10 @@ class Eta:
     1/√C; the authors set .05 for ImageNet and .4 for CIFAR-10. `lr` and `optimizer` are as in Tent.
     """
 
-    margin: float = 0.4
-    epsilon: float | None = None
-    lr: float | None = None
-    optimizer: OptimizerName | None = None
+    margin: float = 0.4  # of ln C: the entropy above which samples are left out
+    epsilon: float | None = None  # ε; None: 1.3/√C
+    lr: float | None = None  # None: as published
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
 
     def __post_init__(self) -> None:
         if not 0 < self.margin <= 1:
@@ -85,7 +85,7 @@ class Eata(Eta):
     classes that the model predicts. The default β is 1 for small images and 2000 for large ones.
     """
 
-    beta: float | None = None
+    beta: float | None = None  # β, the weight of the penalty; None: as published
     clean: int = 2000
 
     def __post_init__(self) -> None:

@@ -27,9 +27,9 @@ class Lame:
     one image, the prediction only becomes more confident. Computed in float64.
     """
 
-    neighbours: int = 5
-    iterations: int = 100
-    tolerance: float = 1e-8
+    neighbours: int = 5  # k: the width of the affinity is the mean distance to the k-th nearest image
+    iterations: int = 100  # of the bound, at most
+    tolerance: float = 1e-8  # relative change of the bound at which iteration ends
 
     def __post_init__(self) -> None:
         require_whole("neighbours", self.neighbours)

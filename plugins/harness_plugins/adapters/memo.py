@@ -42,11 +42,11 @@ class Memo:
     """
 
     lr: float | None = None
-    optimizer: OptimizerName | None = None
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
     views: int = 32
     steps: int = 1
     flip: bool = True
-    seed: int = 0
+    seed: int = 0  # of the views
 
     def __post_init__(self) -> None:
         require_optimizer(self.optimizer, self.lr)

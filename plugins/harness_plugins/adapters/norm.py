@@ -25,7 +25,7 @@ class Norm:
     The paper's α is n / (N + n) for a batch of n images and a source that counts as N images.
     """
 
-    alpha: float = 1.0
+    alpha: float = 1.0  # α, the share of the batch in the statistics, 0 to 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

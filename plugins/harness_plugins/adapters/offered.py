@@ -18,7 +18,7 @@ def harness_adapters() -> Iterator[harness.AdapterSpec]:
     anything: set[str] = set()
     layers = {"normalisation"}
     for name, address, needs, cite in (
-        ("source", "source:Source", anything, ""),
+        ("source", "source:Source", anything, "the baseline of Wang et al., ICLR 2021, arXiv 2006.10726"),
         ("norm", "norm:Norm", {"batchnorm"}, "Schneider et al., NeurIPS 2020, arXiv 2006.16971"),
         ("tent", "tent:Tent", layers, "Wang et al., ICLR 2021, arXiv 2006.10726"),
         ("eta", "eta:Eta", layers, "Niu et al., ICML 2022, arXiv 2204.02610"),

@@ -49,9 +49,9 @@ class Sar:
     """
 
     lr: float | None = None
-    optimizer: OptimizerName | None = None
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
     margin: float = 0.4
-    rho: float = 0.05
+    rho: float = 0.05  # ρ, the radius of a flat region
     reset_below: float = 0.2
     momentum: float = 0.9
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """The classifier as it was trained."""
+    """The classifier as it was trained: the baseline, which adapts nothing."""
 
     def adapt(self, classifier: harness.Classifier, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
         """Forward each batch once."""

@@ -36,8 +36,8 @@ class Tent:
     """
 
     lr: float | None = None
-    optimizer: OptimizerName | None = None
-    steps: int = 1
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
+    steps: int = 1  # of the optimiser per batch
 
     def __post_init__(self) -> None:
         require_optimizer(self.optimizer, self.lr)

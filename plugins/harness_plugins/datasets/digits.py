@@ -21,7 +21,7 @@ SPLIT_SEED = 0
 
 
 def open_digits(request: harness.DatasetRequest) -> ArrayDataset:
-    """Open one split: 60 % train, 15 % validation, 25 % test of each class, the same at every call.
+    """Open scikit-learn's 8x8 digits: 60 % train, 15 % validation, 25 % test of each class, the same at every call.
 
     Pixels 0..16 become round(x · 255 / 16). No two of the 1,797 images are equal, so the splits share no image.
     """

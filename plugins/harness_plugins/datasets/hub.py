@@ -34,8 +34,9 @@ def open_hub(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> EncodedDataset:
-    """Open one split; its images stay encoded until they are read.
+    """Open one split of a dataset on the hub, or of a folder; images stay encoded until they are read.
 
+    `config` is one of the dataset's configurations, if it has several.
     The default `image_column` is the first image column; the default `label_column` is the first of label, labels,
     fine_label and coarse_label that holds classes: integers, booleans or strings, which are numbered in sorted order.
     Without one, all labels are -1. Only the hub has revisions.

@@ -43,7 +43,7 @@ class ImageList:
 
 
 def open_image_list(request: harness.DatasetRequest, *, root: str | None = None) -> EncodedDataset:
-    """Open the images of a list in the order of its lines; they stay encoded until they are read.
+    """Open the images of a list, a line `path label` each, in order; they stay encoded until they are read.
 
     Paths start at `root`, a folder that is looked for as the list is. By default they start where FILE starts, or at
     OOD_HARNESS_DATA, in the folder images_largescale, images_classic or none, or beside the list: at the first of these

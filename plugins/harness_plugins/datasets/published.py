@@ -83,7 +83,9 @@ class MappedDataset:
 def open_published(
     request: harness.DatasetRequest, *, corruption: str | None = None, severity: int | None = None
 ) -> MappedDataset | EncodedDataset:
-    """Open one corruption, at a severity of 1 to 5 if the files have severities.
+    """Open one corruption of CIFAR-10-C, CIFAR-100-C, MNIST-C or ImageNet-C, as their authors publish them.
+
+    `severity` is 1 to 5, if the files have severities.
 
     Labels are those of the files; for ImageNet-C, the class folders are numbered in order, as in any image folder. Only
     MNIST-C has splits: test, the default, and train. Raises DatasetError for files that are missing or not as

@@ -42,14 +42,20 @@ GLYPH_SHIFT = 0.05  # of the image's side
 def open_uniform(
     request: harness.DatasetRequest, *, size: int = 8, count: int = 500, seed: int = 0, channels: int = 1
 ) -> ArrayDataset:
-    """Make images of independent pixels, uniform on 0..255."""
+    """Make images of independent pixels, uniform on 0..255.
+
+    `count` images of `size` pixels a side, with 1 or 3 `channels`, are drawn with `seed`.
+    """
     return _made(_uniform, request, size=size, count=count, seed=seed, channels=channels)
 
 
 def open_gaussian(
     request: harness.DatasetRequest, *, size: int = 8, count: int = 500, seed: int = 0, channels: int = 1
 ) -> ArrayDataset:
-    """Make images of independent normal pixels: mean 127.5, standard deviation 64, clipped to 0..255."""
+    """Make images of independent normal pixels: mean 127.5, standard deviation 64, clipped to 0..255.
+
+    `count` images of `size` pixels a side, with 1 or 3 `channels`, are drawn with `seed`.
+    """
     return _made(_gaussian, request, size=size, count=count, seed=seed, channels=channels)
 
 
@@ -61,6 +67,8 @@ def open_patches(
     A patch's side is log-uniform between twice the wanted size (at most half the photograph's height) and the
     photograph's height; it is then resized with antialiasing. Grey patches are cut from the photograph's
     luma.
+
+    `count` images of `size` pixels a side, with 1 or 3 `channels`, are drawn with `seed`.
     """
     name = request.argument
     if name not in PHOTOGRAPHS:
@@ -79,6 +87,8 @@ def open_letters(
 
     Letter, font, extent, rotation and place are random. Letters that look like digits are left out: see
     LETTERS.
+
+    `count` images of `size` pixels a side, with 1 or 3 `channels`, are drawn with `seed`.
     """
     return _made(_letters, request, size=size, count=count, seed=seed, channels=channels)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class AverageConfidence:
     """The mean of max p, after temperature scaling on ID validation (Guo et al., ICML 2017)."""
 
-    temperature: bool = True
+    temperature: bool = True  # whether logits are scaled by a temperature that is fitted on ID validation
 
     def fit(self, data: harness.FitData) -> FittedConfidence:
         """Fit the temperature."""
@@ -28,7 +28,7 @@ class AverageConfidence:
 class DifferenceOfConfidences:
     """Accuracy on ID validation minus the drop of the mean of max p (Guillory et al., ICCV 2021), in 0..1."""
 
-    temperature: bool = True
+    temperature: bool = True  # whether logits are scaled by a temperature that is fitted on ID validation
 
     def fit(self, data: harness.FitData) -> FittedConfidence:
         """Fit the temperature, and compute accuracy and mean confidence on ID."""

@@ -47,17 +47,17 @@ class Flips:
     """
 
     steps: int = 990
-    batch_size: int = 64
+    batch_size: int = 64  # images of a step
     probe: int = 1000
     probe_share: float = 0.5
     disjoint: bool = True
-    weighted: bool = True
+    weighted: bool = True  # whether a flip counts by its rank of confidence
     first: str = "source"
     published: Form | None = None
-    margin: float = 0.4
-    epsilon: float | None = None
-    lr: float | None = None
-    optimizer: OptimizerName | None = None
+    margin: float = 0.4  # ETA's, of ln C
+    epsilon: float | None = None  # ETA's ε; None: 1.3/√C
+    lr: float | None = None  # None: as published
+    optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "probe"):

@@ -40,8 +40,8 @@ def harness_estimators() -> Iterator[harness.EstimatorSpec]:
         ),
         ("atc_mc", partial(thresholds, "confidence"), clean, "Garg et al., ICLR 2022, arXiv 2201.04234"),
         ("atc_ne", partial(thresholds, "entropy"), clean, "Garg et al., ICLR 2022, arXiv 2201.04234"),
-        ("cot", partial(transport, False), clean, "Lu et al., NeurIPS 2023"),
-        ("cott", partial(transport, True), clean, "Lu et al., NeurIPS 2023"),
+        ("cot", partial(transport, False), clean, "Lu et al., NeurIPS 2023, arXiv 2305.15640"),
+        ("cott", partial(transport, True), clean, "Lu et al., NeurIPS 2023, arXiv 2305.15640"),
         (
             "agreement",
             _at("disagreement:Agreement"),

@@ -23,7 +23,7 @@ class ThresholdedConfidence:
     """
 
     score: Literal["confidence", "entropy"] = "confidence"
-    temperature: bool = True
+    temperature: bool = True  # whether logits are scaled by a temperature that is fitted on ID validation
 
     def __post_init__(self) -> None:
         if self.score not in ("confidence", "entropy"):

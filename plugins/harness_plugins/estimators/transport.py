@@ -27,7 +27,7 @@ class OptimalTransport:
     """
 
     thresholded: bool = False
-    temperature: bool = True
+    temperature: bool = True  # whether logits are scaled by a temperature that is fitted on ID validation
     limit: int = 2000
 
     def __post_init__(self) -> None:

@@ -25,7 +25,10 @@ NORMS, GROUPS = ("batch", "group"), 4
 def mlp(
     input_size: InputSize, num_outputs: int, *, hidden: Sequence[int] = (128, 128), dropout: float = 0.0
 ) -> Network:
-    """Build a multilayer perceptron on the flattened pixels: linear layers with ReLU, then the head."""
+    """Build a multilayer perceptron on the flattened pixels: linear layers with ReLU, then the head.
+
+    `hidden` are their widths; `dropout` is the share of features that training drops before the head.
+    """
     if not hidden:
         raise harness.InputError(
             "hidden is empty. Give the width of at least one layer, as in hidden = [128]"
@@ -54,6 +57,7 @@ def cnn(
 
     The stages are `width`, 2 `width` and 4 `width` wide. Stages 2 and 3 halve the resolution;
     the penultimate features are the mean over space. `norm` is batch, or group: GroupNorm of 4 groups.
+    `dropout` is the share of features that training drops before the head.
     """
     channels, height, side = input_size
     require_size("cnn", 5, min(height, side), input_size)  # below, BatchNorm could get one value

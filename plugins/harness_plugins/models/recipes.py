@@ -19,7 +19,7 @@ def harness_models() -> Iterator[harness.ModelSpec]:
 
 
 def build_recipe(request: harness.ModelRequest) -> harness.Model:
-    """Load the recipe's model for the request's data and seed from the store, or train and store it."""
+    """Load the model that a recipe trained on the suite's ID data, or train and store it."""
     return harness.build_recipe(_name(request), request)
 
 

@@ -52,7 +52,7 @@ def harness_models() -> Iterator[harness.ModelSpec]:
 
 
 def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
-    """Load the folder with config.json and model.safetensors that the request's argument names."""
+    """Load a folder with config.json and model.safetensors, as timm or a training here writes them."""
     return _load(_folder(request), request)
 
 

@@ -27,8 +27,8 @@ class InfoNCE:
 
     views: ClassVar[int] = VIEWS
     temperature: float = 0.5
-    hidden: int = 128
-    dim: int = 64
+    hidden: int = 128  # width of the projection head
+    dim: int = 64  # dimension of the projections
 
     def __post_init__(self) -> None:
         check_above_zero("temperature", self.temperature)
@@ -56,8 +56,8 @@ class BYOL:
 
     views: ClassVar[int] = VIEWS
     ema: float = 0.99
-    hidden: int = 128
-    dim: int = 64
+    hidden: int = 128  # width of the projection head
+    dim: int = 64  # dimension of the projections
 
     def __post_init__(self) -> None:
         check_ema(self.ema)

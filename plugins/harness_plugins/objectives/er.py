@@ -39,11 +39,11 @@ class EntropyReconstruction:
     views: ClassVar[int] = VIEWS
     support: str = "sphere"
     kappa: float = 10.0
-    reduction: Literal["expectation", "average"] = "expectation"
+    reduction: Literal["expectation", "average"] = "expectation"  # as in the probe vmf_entropy
     temperature: float = 1.0
     ema: float | None = None
-    hidden: int = 128
-    dim: int = 64
+    hidden: int = 128  # width of the projection head
+    dim: int = 64  # dimension of the projections, or the number of classes
 
     def __post_init__(self) -> None:
         for name, value, valid in (

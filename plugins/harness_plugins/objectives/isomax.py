@@ -87,10 +87,13 @@ def isomax_loss(logits: Tensor, targets: Tensor, entropic_scale: float = 10.0) -
 
 @dataclass(frozen=True)
 class IsoMax:
-    """The IsoMax head and loss. Its authors score it by the entropic score."""
+    """Logits -distance to class prototypes, and their scaled cross-entropy (Macêdo et al., IJCNN 2021).
 
-    entropic_scale: float = 10.0
-    temperature: float = 1.0
+    Its authors score it by the entropic score.
+    """
+
+    entropic_scale: float = 10.0  # a factor of the logits in the loss, not in the scores
+    temperature: float = 1.0  # a divisor of the logits
 
     def __post_init__(self) -> None:
         _positive("entropic_scale", self.entropic_scale)
@@ -107,7 +110,10 @@ class IsoMax:
 
 @dataclass(frozen=True)
 class IsoMaxPlus(IsoMax):
-    """The IsoMax+ head with IsoMax's loss. Its authors score it by the minimum distance."""
+    """IsoMax between unit vectors, at a learnt scale of the distances (Macêdo et al., arXiv 2105.14399).
+
+    Its authors score it by the minimum distance.
+    """
 
     def head(self, num_features: int, num_classes: int) -> nn.Module:
         """Return a head of scaled distances between unit vectors, with prototypes drawn from torch's generator."""

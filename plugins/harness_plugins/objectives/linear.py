@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class CrossEntropy:
     """Mean cross-entropy with smoothed labels (Szegedy et al., CVPR 2016): 1 - ε on the class, ε/C on every class."""
 
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # ε, in 0 to 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:

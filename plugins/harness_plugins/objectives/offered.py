@@ -16,7 +16,7 @@ PACKAGE = "harness_plugins.objectives"
 def harness_objectives() -> Iterator[harness.ObjectiveSpec]:
     """Offer the objectives."""
     for name, address, needs, cite in (
-        ("cross_entropy", "linear:CrossEntropy", (), ""),
+        ("cross_entropy", "linear:CrossEntropy", (), "Szegedy et al., CVPR 2016, arXiv 1512.00567"),
         ("logitnorm", "linear:LogitNorm", (), "Wei et al., LogitNorm, ICML 2022"),
         ("outlier_exposure", "linear:OutlierExposure", ("auxiliary",), "Hendrycks et al., ICLR 2019"),
         ("isomax", "isomax:IsoMax", (), "Macêdo et al., IsoMax, IJCNN 2021"),

@@ -24,9 +24,9 @@ class DiffusionEntropy:
     At most `size` features are used, drawn with `seed`. `sigma` is a number, "median" or "neighbour".
     """
 
-    sigma: float | str = 10.0
-    t: float = 1
-    alpha: float = 0.0
+    sigma: float | str = 10.0  # width of the kernel
+    t: float = 1  # steps of the diffusion
+    alpha: float = 0.0  # exponent of the density by which the kernel is normalised
     size: int = 10_000
     seed: int = 0
 
@@ -52,8 +52,8 @@ class DiffusionInformation:
     At most `size` features are used, drawn with `seed`, which also draws the subsets.
     """
 
-    sigma: float | str = 10.0
-    t: float = 1
+    sigma: float | str = 10.0  # width of the kernel
+    t: float = 1  # steps of the diffusion
     size: int = 10_000
     seed: int = 0
 
@@ -75,10 +75,10 @@ class DiffusionInformation:
 class VmfEntropy:
     """Entropy of the penultimate directions under a von Mises-Fisher kernel density, in nats (ICML 2023, sec. 4.1)."""
 
-    kappa: float = 10.0
-    reduction: Reduction = "expectation"
-    size: int = 10_000
-    seed: int = 0
+    kappa: float = 10.0  # κ, the concentration of the kernel
+    reduction: Reduction = "expectation"  # "average": -mean ln p; "expectation": plug-in
+    size: int = 10_000  # features that are used, at most
+    seed: int = 0  # of the features that are drawn
 
     def __post_init__(self) -> None:
         _require_size(self.size)
@@ -97,7 +97,7 @@ class VmfEntropy:
 class ClassEntropy:
     """Entropy of the mean predicted class probabilities, in nats (ICML 2023, discrete support)."""
 
-    reduction: Reduction = "expectation"
+    reduction: Reduction = "expectation"  # "expectation": -Σ m ln m; "average": -mean ln m
 
     def __post_init__(self) -> None:
         er.discrete_entropy(torch.ones(1, 1), reduction=self.reduction)  # checks

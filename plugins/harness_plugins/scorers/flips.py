@@ -27,9 +27,9 @@ class FlipsScorer:
     are distances are uncertain about all samples. The default `lr` is ten times Tent's, because such streams are short.
     """
 
-    epochs: int = 4
+    epochs: int = 4  # passes over the mixture
     checks: int = 10
-    batch_size: int = 64
+    batch_size: int = 64  # images of a step
     margin: float = 1.0
     epsilon: float = NO_FILTER
     lr: float | None = None

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Gen:
     """Sum of p^gamma (1 - p)^gamma over the top_m largest p = softmax(logits). Higher = more OOD."""
 
-    gamma: float = 0.1
-    top_m: int = 100
+    gamma: float = 0.1  # γ, above 0
+    top_m: int = 100  # M, the number of largest probabilities that count
 
     def __post_init__(self) -> None:
         if not self.gamma > 0 or self.top_m < 1:

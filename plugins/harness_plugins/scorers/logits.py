@@ -61,7 +61,7 @@ class MaxLogit:
 class Energy:
     """Free energy -T logsumexp(logits / T) (Liu et al., NeurIPS 2020). Higher = more OOD."""
 
-    temperature: float = 1.0
+    temperature: float = 1.0  # T, above 0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -86,7 +86,7 @@ class Entropic:
 
 @dataclass(frozen=True)
 class MinDistance:
-    """-max logits, the smallest distance to a prototype (IsoMax+, Macêdo et al., TNNLS 2022). Higher = more OOD.
+    """-max logits, the smallest distance to a prototype (IsoMax+, Macêdo et al., arXiv 2105.14399). Higher = more OOD.
 
     This holds on a distance head, whose logits are -distance / T. On a linear head it equals max_logit.
     """
@@ -104,4 +104,4 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec("max_logit", MaxLogit, needs, "Hendrycks et al., ICML 2022")
     yield harness.ScorerSpec("energy", Energy, needs, "Liu et al., NeurIPS 2020")
     yield harness.ScorerSpec("entropic", Entropic, needs, "Macêdo et al., IsoMax, IJCNN 2021")
-    yield harness.ScorerSpec("min_distance", MinDistance, needs, "Macêdo et al., IsoMax+, TNNLS 2022")
+    yield harness.ScorerSpec("min_distance", MinDistance, needs, "Macêdo et al., IsoMax+, arXiv 2105.14399")

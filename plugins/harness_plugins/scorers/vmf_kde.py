@@ -19,13 +19,13 @@ TILE = 256  # samples whose kernel values are in memory at once
 
 @dataclass(frozen=True)
 class VmfKde:
-    """Score -ln Σ_j exp(κ z·z_j) over L2-normalised training features z_j; higher = more OOD.
+    """Score -ln Σ_j exp(κ z·z_j) over L2-normalised training features z_j. Higher = more OOD.
 
     This is minus the log density up to a constant, which does not affect ranks. At most `size` training features are
     used, drawn with `seed`.
     """
 
-    kappa: float = 100.0
+    kappa: float = 100.0  # κ, the concentration of the kernel
     size: int = 10_000
     seed: int = 0
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_corrupted(request: harness.DatasetRequest, *, severity: int = 3, seed: int = 0) -> CorruptedDataset:
-    """Corrupt the ID test samples, `request.base`, by the type after the colon, at severity 1 (mild) to 5."""
+    """Corrupt the ID test samples by the type after the colon, at `severity` 1 (mild) to 5; `seed` draws the noise."""
     if request.argument not in CORRUPTIONS:
         raise harness.unknown_name("corruption", request.argument, CORRUPTIONS, valid_label="Valid")
     if type(severity) is not int or severity not in range(1, 6):
