@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import harness
+from harness_plugins.datasets.configurations import CARD, configurations, stated
 from harness_plugins.datasets.decoding import EncodedDataset
 from harness_plugins.datasets.folders import content_of, is_image, open_image_folder, visible_files
 from harness_plugins.datasets.labels import read_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 HUB_TIMEOUT = 5.0  # seconds to reach the hub, once: `datasets` itself would retry for half a minute
@@ -39,17 +40,21 @@ def open_hub(
     `config` is one of the dataset's configurations, if it has several.
     The default `image_column` is the first image column; the default `label_column` is the first of label, labels,
     fine_label and coarse_label that holds classes: integers, booleans or strings, which are numbered in sorted order.
-    Without one, all labels are -1. Only the hub has revisions.
+    Without one, all labels are -1. Only the hub has revisions. `config` is one that the card states or, if it states
+    none, a folder of Parquet files named after their splits.
     """
     folder = find_folder(request)
     if folder is None:
-        commit = _commit(request)
-        table = _load(request, request.argument, config, revision=commit)
-        key = f"hub/{request.argument}/{commit}"
+        info = _on_the_hub(request)
+        there = [PurePosixPath(file.rfilename) for file in info.siblings or ()]
+        found = {} if stated(info.card_data) else configurations(there)
+        table = _load(request, request.argument, config, found, revision=info.sha)
+        key = f"hub/{request.argument}/{info.sha}"
         return _encoded(request, table, image_column, label_column, key=f"{key}/{config}/{table.split}")
     files = visible_files(folder)
     if not _is_image_folder(files):
-        table = _load(request, str(folder.resolve()), config)
+        found = {} if _card_states(folder) else configurations(files)
+        table = _load(request, str(folder.resolve()), config, found)
         key = f"{config}/{table.split}"
         return _encoded(request, table, image_column, label_column, key=key, folder=folder, files=files)
     if config or image_column or label_column:
@@ -94,12 +99,26 @@ def _missing(request: harness.DatasetRequest, hub: str, fix: str) -> str:
     return f"no dataset {request.name!r}. Looked for {', '.join(places)}{unset}. {fix}"
 
 
-def _commit(request: harness.DatasetRequest) -> str:
-    """Ask the hub for the commit of the revision. This commit is loaded and is part of the digest."""
+def _card_states(folder: Path) -> bool:
+    """Return whether the card of a folder names its configurations; one that cannot be read is left to `datasets`."""
+    from huggingface_hub import DatasetCard
+
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    try:
+        return stated(DatasetCard(text).data)
+    except Exception:  # invalid YAML can fail in many ways
+        return True
+
+
+def _on_the_hub(request: harness.DatasetRequest) -> Any:
+    """Ask the hub for the revision: its commit, which is loaded and part of the digest, its files and its card."""
     from huggingface_hub import HfApi
 
     try:
-        info = HfApi().dataset_info(request.argument, revision=request.revision, timeout=HUB_TIMEOUT)
+        return HfApi().dataset_info(request.argument, revision=request.revision, timeout=HUB_TIMEOUT)
     except Exception as error:  # the network, the hub and the id can fail in many ways
         revision = f" at revision {request.revision!r}" if request.revision else ""
         hub = f"{request.argument!r} on the hub{revision} ({_reason(error)})"
@@ -108,7 +127,6 @@ def _commit(request: harness.DatasetRequest) -> str:
             "or check the name and the network"
         )
         raise harness.DatasetError(_missing(request, hub, fix)) from error
-    return str(info.sha)
 
 
 def _reason(error: BaseException) -> str:
@@ -127,14 +145,25 @@ def _is_image_folder(files: Sequence[PurePosixPath]) -> bool:
 
 
 def _load(
-    request: harness.DatasetRequest, where: str, config: str | None, revision: str | None = None
+    request: harness.DatasetRequest,
+    where: str,
+    config: str | None,
+    found: Mapping[str, Mapping[str, list[str]]],
+    revision: str | None = None,
 ) -> Any:
-    """Prepare one split of a hub id or a folder: a memory-mapped `datasets.Dataset`."""
+    """Prepare one split of a hub id or a folder: a memory-mapped `datasets.Dataset`.
+
+    `found` are configurations that only the names of files state.
+    """
     import datasets
 
+    _require_config(request, config, found)
     with _silent():
         try:
-            builder = datasets.load_dataset_builder(where, name=config, revision=revision)
+            if config is not None and found:
+                builder = datasets.load_dataset_builder(where, data_files=found[config], revision=revision)
+            else:
+                builder = datasets.load_dataset_builder(where, name=config, revision=revision)
             files = builder.config.data_files or {}
             split = _split(request, [str(name) for name in files])
             if builder.name == "imagefolder":
@@ -153,6 +182,17 @@ def _load(
                 f"({_reason(_first_cause(error))}). "
                 "Check its files and the parameter config"
             ) from error
+
+
+def _require_config(request: harness.DatasetRequest, config: str | None, found: Mapping[str, object]) -> None:
+    """Raise HarnessError unless a configuration is named if there are several; `datasets` would join them."""
+    if config is None and len(found) > 1:
+        raise harness.DatasetError(
+            f"the dataset {request.name!r} has several configurations: {harness.shortened(list(found))}. "
+            f'Name one: params = {{ config = "{min(found)}" }}'
+        )
+    if config is not None and found and config not in found:
+        raise harness.unknown_name(f"config of {request.name!r}", config, found, valid_label="Configurations")
 
 
 def _refuse_archives(request: harness.DatasetRequest, files: Sequence[str]) -> None:

@@ -345,7 +345,7 @@ def test_the_hubs_commit_is_what_is_loaded_and_enters_the_digest(
         return original(str(root / "tiny"), name=name)
 
     def digest(commit: str) -> str:
-        info = SimpleNamespace(sha=commit)
+        info = SimpleNamespace(sha=commit, siblings=None, card_data=None)
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: info)
         return open_name("someone/remote", split="test").digest
 
@@ -354,6 +354,98 @@ def test_the_hubs_commit_is_what_is_loaded_and_enters_the_digest(
     assert asked == [("someone/remote", "a" * 40)]
     assert digest("a" * 40) == first
     assert digest("b" * 40) != first
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Path:
+    """SVHN's layout without its card: two configurations, each with three splits, of which one has two files."""
+    classes = datasets.ClassLabel(names=["zero", "one"])
+    for number, config in enumerate(("cropped_digits", "full_numbers")):
+        folder = tmp_path / "svhn" / config
+        for split, count in (("train", 3), ("test", 2), ("extra", 4)):
+            images = [png(10 * number + index) for index in range(count)]
+            labels = [index % 2 for index in range(count)]
+            write_table(folder, split, images, label=labels, features={"label": classes})
+            (folder / "data" / f"{split}-00000-of-00001.parquet").rename(
+                folder / f"{split}-00000-of-00001.parquet"
+            )
+        (folder / "data").rmdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("card", [None, "# SVHN\nJust words.\n", "---\nlicense: other\n---\n# SVHN\n"])
+def test_a_folder_whose_card_states_no_configurations_has_those_of_its_subfolders(
+    configured: Path, card: str | None
+) -> None:
+    if card is not None:
+        (configured / "svhn" / "README.md").write_text(card)
+    for number, config in enumerate(("cropped_digits", "full_numbers")):
+        for split, count in (("train", 3), ("test", 2), ("extra", 4)):
+            dataset = open_name("ufldl-stanford/svhn", configured, split=split, config=config)
+            assert [int(dataset[i].flat[0]) for i in range(len(dataset))] == [
+                10 * number + i for i in range(count)
+            ]
+            assert dataset.class_names == ("zero", "one")
+    with pytest.raises(harness.HarnessError, match=r"Did you mean 'extra'\? Splits: "):
+        open_name("svhn", configured, split="extras", config="full_numbers")
+
+
+def test_several_configurations_are_never_joined_and_a_wrong_one_names_the_valid_ones(
+    configured: Path,
+) -> None:
+    several = "several configurations: cropped_digits, full_numbers. Name one: params = { config ="
+    with pytest.raises(harness.DatasetError, match=several):
+        open_name("svhn", configured, split="test")
+    wrong = r"no config of 'hf:svhn' named 'cropped'.*Configurations: cropped_digits, full_numbers"
+    with pytest.raises(harness.HarnessError, match=wrong):
+        open_name("svhn", configured, split="test", config="cropped")
+
+
+def test_the_configurations_of_a_card_come_first(configured: Path) -> None:
+    (configured / "svhn" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: test\n"
+        "    path: full_numbers/test-*\n---\n"
+    )
+    assert int(open_name("svhn", configured, split="test", config="small")[0].flat[0]) == 10
+    with pytest.raises(harness.DatasetError, match="'cropped_digits' not found"):
+        open_name("svhn", configured, split="test", config="cropped_digits")
+
+
+def test_a_single_configuration_need_not_be_named(configured: Path) -> None:
+    shutil.rmtree(configured / "svhn" / "full_numbers")
+    assert len(open_name("svhn", configured, split="test")) == 2
+    assert len(open_name("svhn", configured, split="test", config="cropped_digits")) == 2
+
+
+def test_the_layout_of_the_hubs_conversions_and_folders_of_splits_are_read(configured: Path) -> None:
+    converted, splits = configured / "converted", configured / "splits"
+    for split in ("train", "test"):
+        source = configured / "svhn" / "full_numbers" / f"{split}-00000-of-00001.parquet"
+        for file in (converted / "full" / split / "0000.parquet", splits / split / source.name):
+            file.parent.mkdir(parents=True)
+            shutil.copy(source, file)
+    assert len(open_name("converted", configured, split="test", config="full")) == 2
+    assert len(open_name("splits", configured, split="test")) == 2
+
+
+def test_a_repository_of_the_hub_without_a_card_has_configurations_too(
+    configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, folder = datasets.load_dataset_builder, configured / "svhn"
+    names = [str(file.relative_to(folder)) for file in folder.rglob("*.parquet")]
+    info = SimpleNamespace(
+        sha="a" * 40, siblings=[SimpleNamespace(rfilename=name) for name in names], card_data=None
+    )
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: info)
+
+    def from_folder(where: str, revision: str, **given: Any) -> Any:
+        assert (where, revision) == ("someone/remote", "a" * 40)
+        return original(str(folder), **given)
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", from_folder)
+    assert len(open_name("someone/remote", split="extra", config="cropped_digits")) == 4
+    with pytest.raises(harness.DatasetError, match="several configurations"):
+        open_name("someone/remote", split="extra")
 
 
 def test_mnist_has_its_counts_first_labels_and_mean(real_data: Path) -> None:
