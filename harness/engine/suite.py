@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_val
 
 from harness.base.digests import digest
 from harness.base.errors import InputError
-from harness.base.toml import Table, parse, read_toml
+from harness.base.toml import Table, parse
+from harness.contract.bases import read_based
 from harness.contract.parameters import parameters_of
 from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
@@ -140,7 +141,7 @@ class Suite(Table):
 def load_id(name_or_path: str, catalogue: Catalogue) -> IdEntry:
     """Load the [id] of a suite alone: the data that models are trained on. Raises as parse_suite does."""
     path = catalogue.path("suite", name_or_path)
-    content = read_toml(path, "suite").get("id", {})
+    content = read_based(path, "suite", catalogue, name=name_or_path).get("id", {})
     return parse(IdEntry, content, source=f"{path.name}: [id]", parts=dict.fromkeys(_PARTS, Part.keys()))
 
 

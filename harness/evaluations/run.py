@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import PluginError
-from harness.base.toml import read_toml
+from harness.contract.bases import read_based
 from harness.contract.registry import Registry
 from harness.engine.evaluation import Evaluation
 from harness.engine.plan import make_plan
@@ -38,7 +38,7 @@ def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = (
     """Load the plugins and a suite, by name or path, and resolve all its names."""
     registry = Registry.load(plugins)
     path = registry.path("suite", suite)
-    content = read_toml(path, "suite")
+    content = read_based(path, "suite", registry, name=suite)
     return plan_suite(content, registry, source=path.name, limit=limit, folder=path.parent)
 
 

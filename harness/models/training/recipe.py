@@ -10,7 +10,8 @@ from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_valid
 from harness.base.digests import digest
 from harness.base.errors import InputError
 from harness.base.paths import beside
-from harness.base.toml import Table, parse, read_toml
+from harness.base.toml import Table, parse
+from harness.contract.bases import read_based
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, Part
@@ -161,21 +162,11 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, *, folder: Path | None 
     Raises HarnessError, one line, for a missing recipe, a cycle of bases, and invalid keys or values, with the nearest
     valid key.
     """
-    path = _file(name_or_path, catalogue, folder)
-    content, seen = read_toml(path, "recipe"), [name_or_path]
-    while "base" in content:
-        base = str(content.pop("base"))
-        if base in seen:
-            raise InputError(f"the recipe {path.name} is based on itself: {' → '.join([*seen, base])}")
-        seen.append(base)
-        content = {**read_toml(_file(base, catalogue, path.parent), "recipe"), **content}
+    path = beside(folder, str(catalogue.path("recipe", name_or_path)))
+    content = read_based(path, "recipe", catalogue, name=name_or_path)
     defaults = names_where(catalogue, "objective", lambda spec: spec.is_default)
     if "objective" not in content and defaults:
         content["objective"] = defaults[0]
     recipe = parse(Recipe, content, source=path.name, parts=_PARTS)
     recipe._folder = path.parent
     return recipe
-
-
-def _file(name_or_path: str, catalogue: Catalogue, folder: Path | None) -> Path:
-    return beside(folder, str(catalogue.path("recipe", name_or_path)))

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import tomllib
-
 import pytest
 
-from harness.base.toml import read_toml
+from harness.contract.bases import read_based
 from harness.contract.registry import Registry
 from harness.evaluations.run import plan_suite
 from harness.models.training.recipe import load_recipe
@@ -12,7 +10,8 @@ from harness_plugins.datasets import digits, hub, imglists, synthetic
 from harness_plugins.datasets.corruptions import offered as corruptions
 from harness_plugins.shipped import harness_suites
 
-SUITES = {spec.name: tomllib.loads(spec.path.read_text()) for spec in harness_suites()}
+INSTALLED = Registry.load(blocked=())
+SUITES = {spec.name: read_based(spec.path, "suite", INSTALLED) for spec in harness_suites()}
 DATASETS = {
     spec.name: spec
     for plugin in (digits, synthetic, corruptions, hub, imglists)
@@ -37,7 +36,7 @@ def test_a_suite_bears_its_files_name_and_known_keys(name: str) -> None:
 
 @pytest.mark.parametrize("name", SUITES)
 def test_everything_that_a_suite_names_is_installed(name: str, catalogue: Registry) -> None:
-    suite = plan_suite(read_toml(catalogue.path("suite", name), "suite"), catalogue, source=name).suite
+    suite = plan_suite(SUITES[name], catalogue, source=name).suite
     assert suite.name == name
     recipes = [
         model.name.removeprefix("recipe:") for model in suite.models if model.name.startswith("recipe:")
@@ -46,18 +45,18 @@ def test_everything_that_a_suite_names_is_installed(name: str, catalogue: Regist
         assert load_recipe(recipe, catalogue).name == recipe
 
 
-@pytest.mark.parametrize("dataset", ["fashion-mnist", "mnist", "cifar10"])
+@pytest.mark.parametrize("name", [name for name in SUITES if "-objectives" in name])
 def test_the_objectives_of_a_suite_differ_in_nothing_but_the_objective(
-    dataset: str, catalogue: Registry
+    name: str, catalogue: Registry
 ) -> None:
-    path = catalogue.path("suite", f"{dataset}-objectives")
-    suite = plan_suite(read_toml(path, "suite"), catalogue, source=path.name).suite
+    suite = plan_suite(SUITES[name], catalogue, source=name).suite
     recipes = [load_recipe(model.name.removeprefix("recipe:"), catalogue) for model in suite.models]
     assert [recipe.objective for recipe in recipes] == ["cross_entropy", "isomax", "isomaxplus"]
     said = [recipe.model_dump(exclude={"name", "description", "objective"}) for recipe in recipes]
     assert said[0] == said[1] == said[2]
     assert all(model.seeds == [0, 1, 2, 3, 4] for model in suite.models)
     assert recipes[0].data is not None
+    assert (recipes[0].data.dataset, recipes[0].data.params) == (suite.id.dataset, suite.id.params)
     assert recipes[0].data.train == suite.id.train
     assert recipes[0].data.validation == suite.id.validation
 
@@ -84,3 +83,18 @@ def test_a_suites_datasets_and_corruptions_exist(name: str) -> None:
         assert bool(DATASETS[family].argument) == bool(argument)
     for shift in suite.get("shift", []):
         assert set(shift.get("corrupt", [])) <= set(corruptions.CORRUPTIONS)
+
+
+def test_the_family_of_the_isomax_papers_is_three_datasets_on_two_networks() -> None:
+    family = {name: suite for name, suite in SUITES.items() if name.startswith(("cifar", "svhn"))}
+    family = {name: suite for name, suite in family.items() if "-objectives" in name}
+    assert set(family) == {
+        f"{data}-objectives{network}"
+        for data in ("cifar10", "cifar100", "svhn")
+        for network in ("", "-resnet110")
+    }
+    for name, suite in family.items():
+        other = "cifar10" if name.startswith("svhn") else "svhn"
+        assert {ood["name"] for ood in suite["ood"]} == {other, "imagenet_resize", "lsun_resize"}
+        assert {"entropic", "min_distance", "msp"} <= set(suite["scorers"])
+        assert not suite["verified"]
