@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError
 from harness.base.paths import beside
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 KEY = "base"
 
 
-def read_based(
-    path: Path, kind: Literal["suite", "recipe"], catalogue: Catalogue, *, name: str = ""
-) -> dict[str, Any]:
+def read_based(path: Path, kind: str, catalogue: Catalogue, *, name: str = "") -> dict[str, Any]:
     """Read a TOML file and the keys of its bases that it does not give itself; a table or list replaces the whole.
 
-    A base is named as in the command line, or by a path beside the file. `name` is what the caller calls the file.
+    `kind` is that of a plugin kind whose offers are files. A base is named as in the command line, or by a path beside
+    the file. `name` is what the caller calls the file.
     Raises HarnessError, one line, for a missing file, invalid TOML, and a cycle of bases.
     """
     content, seen, folder = read_toml(path, kind), [name or path.name], path.parent

@@ -50,8 +50,8 @@ def test_a_circle_and_a_missing_base_are_one_line(kind: str, catalogue: Registry
     write("two.toml", 'base = "one.toml"\n')
     circle = rf"the {kind} one.toml is based on itself: one.toml → two.toml → one.toml"
     with pytest.raises(harness.InputError, match=circle):
-        read_based(path, kind, catalogue)  # type: ignore[arg-type]
+        read_based(path, kind, catalogue)
     path = write("three.toml", 'base = "digts"\n')
     with pytest.raises(harness.HarnessError, match=f"no {kind} named 'digts'") as caught:
-        read_based(path, kind, catalogue)  # type: ignore[arg-type]
+        read_based(path, kind, catalogue)
     assert "\n" not in str(caught.value)
