@@ -1,8 +1,10 @@
-"""The suites of the IsoMax papers run on counterfeit data of the same layouts: shallow networks, one epoch each."""
+"""The suites of the IsoMax papers and of GEN's CIFAR-10 demonstration on counterfeit data of the same layouts."""
 
 from __future__ import annotations
 
 import io
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from journals import read_journal
 from PIL import Image
+from published_networks import drawn, head_logits, head_shapes, resnet_features, resnet_shapes
 
+from harness import cli
 from harness.engine.runner import RunOptions
 from harness.evaluations.run import prepare, run_plan
 
@@ -110,3 +115,55 @@ def test_a_suite_trains_three_objectives_and_scores_them_on_the_papers_sets(data
         }  # fmt: skip
     board = pd.read_csv("out/leaderboard.csv")
     assert set(board["model"]) == set(OBJECTIVES)
+
+
+def gen_metrics(folder: str) -> dict[str, Any]:
+    (record,) = [r for r in read_journal(Path(folder)) if (r["kind"], r.get("scorer")) == ("score", "gen")]
+    assert (record["error"], record["ood"]) == (None, "svhn")
+    metrics: dict[str, Any] = record["metrics"]
+    return metrics
+
+
+@pytest.mark.usefixtures("world")
+def test_the_gen_demonstration_runs_from_its_recipe() -> None:
+    Path("short.toml").write_text('schema = 1\nname = "short"\nbase = "cifar10-resnet20"\nepochs = 1\n')
+    Path("small.toml").write_text(
+        'schema = 1\nname = "small"\nbase = "cifar10-svhn"\nmodels = [{ recipe = "short.toml" }]\n'
+    )
+    run_plan(prepare("small.toml"), RunOptions(out=Path("out"), device="cpu"))
+    assert 0 <= gen_metrics("out")["auroc"]["value"] <= 1
+
+
+def test_the_gen_demonstration_runs_from_a_checkpoint_as_its_document_says(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The AUROC of GEN is computed here from a forward pass that is written from the paper."""
+    state = drawn(iter([*resnet_shapes(3), *head_shapes("softmax", 64, 10)]))
+    names = {"classifier.weights": "linear.weight", "classifier.bias": "linear.bias"}
+    published = {f"module.{names.get(key, key)}": value for key, value in state.items()}
+    torch.save({"state_dict": published, "best_prec1": 92.6}, "resnet20-12fca82f.th")
+    text = (Path(__file__).parents[2] / "docs/gen-check.md").read_text()
+    (commands,) = [block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if " import " in block]
+    first, second = commands.replace("\\\n", "").strip().splitlines()
+    assert second == "ood-harness run cifar10-svhn-pretrained"
+    for command in (first, second):
+        monkeypatch.setattr(sys, "argv", command.split())
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            raise SystemExit(0)
+        assert not ended.value.code
+
+    scores = []
+    for file in ("cifar10/plain_text", "svhn/cropped_digits"):
+        table = pq.read_table(world / file / "test-00000-of-00001.parquet").to_pydict()
+        stored = [
+            np.array(Image.open(io.BytesIO(row["bytes"]))) for row in table.get("img") or table["image"]
+        ]
+        images = torch.from_numpy(np.stack(stored)).permute(0, 3, 1, 2).double() / 255
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        images = ((images - mean[:, None, None]) / deviation[:, None, None]).float()
+        p = head_logits(state, resnet_features(state, images, 3)).double().softmax(dim=1)
+        scores.append((p**0.1 * (1 - p) ** 0.1).sum(dim=1).numpy())
+    id_scores, ood_scores = scores
+    metrics = gen_metrics("results/cifar10-svhn-pretrained")
+    assert metrics["auroc"]["value"] == pytest.approx((ood_scores[:, None] > id_scores).mean(), abs=1e-9)
