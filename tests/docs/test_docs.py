@@ -84,6 +84,35 @@ def test_the_numbers_of_the_isomax_check_are_those_of_the_committed_boards(datas
     assert f"+{100 * row['hi']:.1f}] | {row['p']:.3f} |" in text
 
 
+@pytest.mark.parametrize(
+    ("dataset", "a", "b", "shown"),
+    [
+        ("fashion-mnist", "softmax/entropic", "isomax/entropic", "+15.2 [+8.7, +21.7] over cross-entropy, p = 0.003"),
+        ("fashion-mnist", "isomaxplus/min_distance", "isomax/entropic",
+         "5.9 [2.7, 9.1] ahead of IsoMax+ with the minimum distance, p = 0.007"),
+        ("mnist", "softmax/entropic", "isomax/min_distance",
+         "+28.6 [+2.2, +55.0] over cross-entropy with the entropic score, p = 0.039"),
+        ("fashion-mnist", "softmax/energy", "isomaxplus/min_distance", "(+3.2 [−4.2, +10.7], p = 0.30)"),
+        ("mnist", "softmax/energy", "isomaxplus/min_distance", "(+29.4 [+7.6, +51.2], p = 0.020)"),
+        ("fashion-mnist", "softmax/knn", "isomaxplus/knn", "1.7 [1.0, 2.4] with IsoMax+ on Fashion-MNIST, p = 0.003"),
+        ("mnist", "softmax/knn", "isomaxplus/knn", "0.14 [0.08, 0.20] on MNIST, p = 0.003"),
+        ("fashion-mnist", "isomaxplus/min_distance", "softmax/dse",
+         "9.6 [6.9, 12.4] above IsoMax+ with the minimum distance on Fashion-MNIST, p = 0.0006"),
+    ],
+)  # fmt: skip
+def test_the_comparisons_of_the_isomax_check_are_those_of_the_committed_boards(
+    dataset: str, a: str, b: str, shown: str
+) -> None:
+    assert shown in " ".join((DOCS / "isomax-check.md").read_text().split())
+    found = contrast(DOCS.parent / "results" / f"{dataset}-objectives", a, b)
+    row = next(r for r in found.rows if (r["on"], r["metric"]) == ("all", "auroc"))
+    *interval, p = re.findall(r"[+−]?\d+\.\d+", shown)
+    for text, key in zip(interval, ("difference", "lo", "hi"), strict=True):
+        half = 0.51 * 10 ** -len(text.partition(".")[2])
+        assert float(text.replace("−", "-")) == pytest.approx(100 * row[key], abs=half)
+    assert float(p) == pytest.approx(row["p"], abs=0.51 * 10 ** -len(p.partition(".")[2]))
+
+
 @pytest.mark.parametrize(("header", "model"), [("BatchNorm", "batchnorm"), ("GroupNorm", "groupnorm")])
 def test_the_errors_of_adapters_are_those_of_the_committed_table(header: str, model: str) -> None:
     text = (DOCS / "adaptation.md").read_text()
