@@ -64,6 +64,7 @@ from harness.contract.specs import TrainingData as TrainingData
 
 if TYPE_CHECKING:
     from harness import statistics as statistics
+    from harness.cli.python import load as load
     from harness.cli.python import run as run
     from harness.cli.python import scorer as scorer
     from harness.cli.python import train as train
@@ -88,7 +89,7 @@ if TYPE_CHECKING:
 _LAZY = {
     name: module
     for module, names in {
-        "harness.cli.python": "run scorer train",
+        "harness.cli.python": "load run scorer train",
         "harness.contract.registry": "Registry",
         "harness.contract.selection": "Selection",
         "harness.engine.evaluation": "Cell Evaluation Job Measured NotApplicable Sitting",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import TOY_PLUGIN, TOY_SUITE, toy_module
+from every_kind import every_kind
+from toys import TOY_PLUGIN, TOY_SUITE, run_suite, toy_module
 from training_data import bright_and_dark, digits_0_to_4
 
 import harness
@@ -36,6 +37,13 @@ def toys() -> Any:
     for counter in (module.DECODED, module.FORWARDED, module.FITTED):
         counter.clear()
     return module
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of every kind of evaluation, with failures and methods that do not apply; to read only."""
+    folder = tmp_path_factory.mktemp("everything")
+    return run_suite(every_kind(), folder / "out", cache=folder / "cache").folder
 
 
 @pytest.fixture(scope="session")

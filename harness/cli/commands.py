@@ -13,12 +13,12 @@ import typer
 from harness.base.errors import HarnessError
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
+from harness.cli.leaderboard import leaderboard
 from harness.cli.options import CacheFolder, Device, Folders, Plugins, ProtocolName, TextFormat
 from harness.cli.plot import plot
 from harness.cli.plugins import plugins
 from harness.evaluations import KINDS
 from harness.evaluations.table_report import TableReport
-from harness.reports.board_text import BoardFormat
 from harness.reports.terminal import draw, show, terminal_width
 from harness.reports.text import Format
 
@@ -94,41 +94,6 @@ def run(
 
 
 @app.command()
-def leaderboard(
-    folders: Folders,
-    *,
-    format: Annotated[BoardFormat, typer.Option("--format", help="The output format.")] = BoardFormat.table,
-    metric: Annotated[
-        str,
-        typer.Option(
-            help="The metric of the main columns and of the order, such as auroc, fpr95_id or aupr_out."
-        ),
-    ] = "auroc",
-    group: Annotated[
-        str, typer.Option(help="Order by near, far, csid or all. csid is never ranked.")
-    ] = "all",
-    protocol: ProtocolName = None,
-    sets: Annotated[
-        bool, typer.Option("--sets", help="Show every set in the table, too. Other formats always do.")
-    ] = False,
-) -> None:
-    """Print the leaderboard of one or several runs, one board per protocol."""
-    from harness.reports.board_terminal import as_terminal
-    from harness.reports.board_text import WRITERS
-    from harness.reports.leaderboard import leaderboard as build
-    from harness.reports.leaderboard import leaderboards as build_all
-
-    if protocol is None:
-        boards = build_all(folders, metric=metric, group=group)
-    else:
-        boards = [build(folders, metric=metric, group=group, protocol=protocol)]
-    if format is BoardFormat.table:
-        draw(as_terminal(boards, width=terminal_width(), with_sets=sets))
-        return
-    typer.echo(WRITERS[format](*boards), nl=False)
-
-
-@app.command()
 def contrast(
     folders: Folders,
     a: Annotated[str, typer.Argument(metavar="A", help="MODEL/SCORER, as the leaderboard names them.")],
@@ -180,6 +145,7 @@ def train(
         raise typer.Exit(FAILED)
 
 
+app.command()(leaderboard)
 app.command()(plot)
 app.command()(estimate)
 app.command(name="import")(import_)

@@ -1,4 +1,4 @@
-"""The harness from Python: a scorer by name, a training, and a run."""
+"""The harness from Python: a scorer by name, a training, a run, and the numbers of finished runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+
+    from harness.evaluations.results import Results
 
 
 def scorer(name: str, **parameters: object) -> Any:
@@ -94,6 +96,16 @@ def run(
             f"nothing of the suite applies to its models: {folder / 'run.json'} lists what is missing"
         )
     return found
+
+
+def load(*folders: str | Path) -> Results:
+    """Load the numbers of one or several finished runs as a long pandas frame; its `board()` is the leaderboard.
+
+    Raises HarnessError for a folder that holds no run, and for runs that must not be compared.
+    """
+    from harness.evaluations.results import Results
+
+    return Results.of([Path(folder) for folder in folders])
 
 
 def _path(given: str | Path | None) -> Path | None:

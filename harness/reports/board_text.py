@@ -13,6 +13,7 @@ from harness.reports.wording import (
     difference,
     is_missing,
     json_of,
+    latex_table,
     markdown_table,
     percent,
     title_of,
@@ -86,22 +87,7 @@ def as_latex(*boards: Board) -> str:
 
 def _latex_table(board: Board) -> str:
     headers, rows = _whole_table(board)
-    body = [" & ".join(_latex_escaped(cell) for cell in row) + r" \\" for row in [headers, *rows]]
-    columns = "ll" + "r" * (len(headers) - 2)
-    head, *rest = body
-    return "\n".join(
-        [
-            *(f"% {line}" for line in legend(board)),
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *rest,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    return latex_table(headers, rows, legend(board), names=2)
 
 
 def legend(board: Board) -> list[str]:
@@ -199,18 +185,6 @@ def rank_range(row: dict[str, Any]) -> str:
 def value_with_interval(row: dict[str, Any], column: str) -> str:
     """Write the value of a column in per cent, with its interval if there is one."""
     return with_interval(row[column], row.get(f"{column}_lo"), row.get(f"{column}_hi"))
-
-
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
-        **{character: f"\\{character}" for character in "_%&#${}"},
-    }
-)  # fmt: skip
-
-
-def _latex_escaped(text: str) -> str:
-    return text.translate(_LATEX)
 
 
 WRITERS: Mapping[BoardFormat, Callable[..., str]] = {

@@ -60,13 +60,15 @@ class Board:
         return rows_of(self.frame)
 
 
-def leaderboards(folders: Sequence[Path], *, metric: str = "auroc", group: str = "all") -> list[Board]:
-    """Build the leaderboards of one or several runs of a suite, one per protocol. Raises as `leaderboard` does."""
-    protocols: list[str | None] = [*protocols_of(folders)]
-    return [
-        leaderboard(folders, metric=metric, group=group, protocol=protocol)
-        for protocol in protocols or [None]
-    ]
+def leaderboards(
+    folders: Sequence[Path], *, metric: str = "auroc", group: str = "all", protocol: str | None = None
+) -> list[Board]:
+    """Build the leaderboards of one or several runs of a suite, one per protocol, or that of the given one alone.
+
+    Raises as `leaderboard` does.
+    """
+    protocols: list[str | None] = [*protocols_of(folders)] if protocol is None else [protocol]
+    return [leaderboard(folders, metric=metric, group=group, protocol=of) for of in protocols or [protocol]]
 
 
 def leaderboard(

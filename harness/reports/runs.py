@@ -88,7 +88,7 @@ def read_runs(folders: Sequence[Path], protocol: str | None = None) -> Runs:
         )
     protocol = _chosen(protocol, sorted({record.place[2] for record in scores}))
     scores = [record for record in scores if record.place[2] == protocol]
-    _require_comparable(scores)
+    require_comparable(scores)
     manifests = [read_manifest(folder) for folder in folders]
     return Runs(
         suite=scores[0].suite,
@@ -181,7 +181,7 @@ def _cut(record: Record) -> list[Any] | None:
     return [mixture["size"], mixture["batch_size"]] if mixture else None
 
 
-def _require_comparable(scores: Sequence[Record]) -> None:
+def require_comparable(scores: Sequence[Record]) -> None:
     """Raise RecordsError for records that were measured on different data or streams."""
     require_one_suite(scores, "records")
     streams = {json.dumps([_cut(record), record.seeds.get("stream")]) for record in scores if record.mixture}

@@ -81,6 +81,38 @@ def _markdown_cell(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
+def latex_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], comments: Iterable[str], *, names: int
+) -> str:
+    """Write a booktabs table below comments; its first columns are names, on the left."""
+    head, *body = (" & ".join(map(_latex_escaped, cells)) + r" \\" for cells in (headers, *rows))
+    return "\n".join(
+        [
+            *(f"% {line}" for line in comments),
+            rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(headers) - names)}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$",
+        **{character: f"\\{character}" for character in "_%&#${}"},
+    }
+)  # fmt: skip
+
+
+def _latex_escaped(text: str) -> str:
+    return text.translate(_LATEX)
+
+
 def json_of(content: Mapping[str, Any]) -> str:
     """Write an object at full precision: frames as lists of objects, missing values as null."""
     import pandas as pd
