@@ -124,6 +124,21 @@ def gen_metrics(folder: str) -> dict[str, Any]:
     return metrics
 
 
+def test_a_list_of_the_resized_images_takes_the_place_of_their_folder(world: Path) -> None:
+    names = sorted(path.name for path in (world / "LSUN_resize/LSUN_resize").iterdir())
+    (world / "lsun.txt").write_text("".join(f"LSUN_resize/{name} -1\n" for name in names[:7]))
+    one_epoch("cifar10-objectives-resnet110", "cifar10", "resnet110")
+    one_model = Path("small.toml").read_text().partition("[[models]]")[0] + (
+        'models = [{ recipe = "small-isomaxplus.toml" }]\nscorers = ["min_distance"]\n'
+        'ood = [{ name = "lsun_resize", group = "far", dataset = "imglist:lsun.txt", '
+        'params = { root = "LSUN_resize" } }]\n'
+    )
+    Path("small.toml").write_text(one_model)
+    run_plan(prepare("small.toml", limit=IMAGES * 10), RunOptions(out=Path("out"), device="cpu"))
+    (record,) = [record for record in read_journal(Path("out")) if record["kind"] == "score"]
+    assert (record["error"], record["ood"], record["n_ood"]) == (None, "lsun_resize", 7)
+
+
 @pytest.mark.usefixtures("world")
 def test_the_gen_demonstration_runs_from_its_recipe() -> None:
     Path("short.toml").write_text('schema = 1\nname = "short"\nbase = "cifar10-resnet20"\nepochs = 1\n')

@@ -331,7 +331,7 @@ def test_auxiliary_data_change_the_digest(
             "the model 'recipe:x' is not an architecture, so it cannot be trained.",
         ),
         ("{ width = 4 }", "{ widht = 4 }", "no parameter of model cnn named 'widht'. Did you mean 'width'?"),
-        ("{ width = 4 }", '{ width = "4" }', "width is '4'. Give a whole number of at least 1"),
+        ("{ width = 4 }", '{ width = "4" }', "width of model cnn is '4'. Give a whole number"),
         (
             'model = "cnn"\nmodel_params = { width = 4 }',
             'model = "timm:resnet0"',
