@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.docstrings import comments, docstring, summary
 from harness.base.errors import PluginError, describe
 from harness.base.toml import read_toml
+from harness.contract.bases import read_based
 from harness.contract.parameters import own_parameters
 from harness.contract.registry import names_where
 
@@ -107,7 +108,7 @@ def facts_of(kind: str, offered: Offered, registry: Registry) -> Iterator[tuple[
     if argument := getattr(spec, "argument", ""):
         yield "after the colon", argument
     if kind == "suite":
-        yield from _content(read_toml(spec.path, kind))
+        yield from _content(read_based(spec.path, "suite", registry, name=spec.name))
     if kind == "recipe":
         from harness.models.training.recipe import load_recipe
 

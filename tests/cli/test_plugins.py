@@ -157,6 +157,7 @@ def test_a_stranger_without_docstring_and_citation_is_described(printed: Any, st
             "digits",
             ["near OOD", "digits-5-9, letters", "recipe digits-cnn", "ood-harness run digits"],
         ),
+        ("suite", "svhn-objectives-resnet110", ["far OOD", "scorers", "svhn-resnet110-isomaxplus"]),
         (
             "recipe",
             "digits-cnn",
