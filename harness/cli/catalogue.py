@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from harness.cli.offers import Parameter, cost_of, parameters_of, summary_of
+from harness.cli.offers import Parameter, cost_of, fixed_of, parameters_of, summary_of
 from harness.reports.wording import markdown_table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _row(kind: str, offered: Offered) -> tuple[str, ...]:
     argument = getattr(spec, "argument", "")
     return (
         f"`{spec.name}:`{_plain(argument)}" if argument else f"`{spec.name}`",
-        _plain(summary_of(kind, offered)),
+        _plain(summary_of(kind, offered)) + (f" ({_plain(fixed)})" if (fixed := fixed_of(offered)) else ""),
         ", ".join(map(_parameter, parameters_of(kind, offered))),
         ", ".join(sorted(getattr(spec, "needs", ()))),
         _plain(cost_of(spec)) if kind == "scorer" else "",

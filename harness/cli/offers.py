@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.docstrings import comments, docstring, summary
-from harness.base.errors import PluginError, describe
+from harness.base.errors import HarnessError, PluginError, describe
 from harness.base.toml import read_toml
 from harness.contract.bases import read_based
 from harness.contract.parameters import own_parameters
@@ -68,13 +68,15 @@ def text_of(kind: str, offered: Offered) -> str:
 
 
 def summary_of(kind: str, offered: Offered) -> str:
-    """Return the first sentence of what an offer says of itself."""
-    fixed = f" ({fixed})" if (fixed := fixed_of(offered)) else ""
-    return summary(text_of(kind, offered)) + fixed
+    """Return the first sentence of what an offer says of itself, or why it cannot be read."""
+    try:
+        return summary(text_of(kind, offered))
+    except HarnessError as error:
+        return str(error)
 
 
 def fixed_of(offered: Offered) -> str:
-    """Write the parameters that the plugin itself has set, if its builder is a partial."""
+    """Write the parameters that the plugin itself has set, if its builder is a partial. This imports the builder."""
     build = getattr(offered.spec, "build", None)
     if not isinstance(build, functools.partial):
         return ""

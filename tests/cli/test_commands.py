@@ -229,6 +229,7 @@ def test_the_cache_is_shown_and_pruned(
             "from harness.contract.registry import Registry; assert Registry.load().names('scorer')",
             {"torch", "timm", "sklearn"},
         ),
+        ("from harness.cli import main; sys.argv = ['it', 'plugins']; main()", {"torch", "timm", "sklearn"}),
         (
             "import harness.reports.leaderboard, harness.reports.board_text",
             {"torch", "timm", "datasets", "sklearn"},

@@ -235,6 +235,20 @@ def test_an_offer_whose_import_fails_is_one_line(printed: Any, tmp_path: Path) -
     assert len(errors.strip().splitlines()) == 1
 
 
+def test_a_suite_that_cannot_be_read_is_listed_with_the_reason(printed: Any, tmp_path: Path) -> None:
+    path = tmp_path / "suites.py"
+    path.write_text(
+        "import harness\nfrom pathlib import Path\n@harness.hookimpl\ndef harness_suites():\n"
+        "    yield harness.SuiteSpec('away', Path('away.toml'))\n"
+    )
+    status, output, _ = printed("--kind", "suite", "--plugin", path, columns=120)
+    assert status == 0
+    assert "the suite 'away.toml' cannot be read: No such file or directory (file:suites.py)" in output
+    assert "openood-cifar10" in output
+    status, _, errors = printed("away", "--plugin", path)
+    assert (status, len(errors.strip().splitlines())) == (2, 1)
+
+
 def test_the_catalogue_is_what_the_code_says(own: dict[str, list[Offered]]) -> None:
     assert (ROOT / "docs/catalogue.md").read_text() == page_of(own), (
         "write it anew: ood-harness plugins --md > docs/catalogue.md"
