@@ -466,13 +466,14 @@ class Confident:
     says: float | None = None
     how: str = "right"
     centre: float | None = None
+    named: str = ""  # its definition
 
     def fit(self, data: harness.FitData) -> Confident:
         FITTED["confident"] += 1
         chunks = list(data.validation)
         assert all(chunk.labels.min() >= 0 for chunk in chunks)
         mean = torch.cat([chunk.penultimate for chunk in chunks])[:, 0].double().mean().item()
-        return Confident(self.says, self.how, mean)
+        return Confident(self.says, self.how, mean, self.named)
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
         if self.how == "raises":
@@ -488,6 +489,7 @@ class Confident:
             level - self.centre - 0.01,
             level - self.centre + 0.01,
             {"level": level},
+            self.named,
         )
 
 

@@ -67,6 +67,7 @@ class Estimate:
 
     `accuracy` is in 0..1. It is None if the score alone does not give it: then a curve, fitted on labelled shifted
     sets, maps the score to it. `score` is any number that rises or falls with accuracy, and equals it if it is given.
+    `definition` says in a few words which of an estimator's several definitions was used, for records and tables.
     """
 
     score: float
@@ -74,6 +75,7 @@ class Estimate:
     lo: float | None = None  # the score's 95 % interval over resampled images
     hi: float | None = None
     facts: Mapping[str, float] = field(default_factory=dict)  # further numbers for the record
+    definition: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,7 @@ class Record:
     probe: str | None = None
     estimator: str | None = None
     needs: Sequence[str] = ()  # of the estimator
+    definition: str | None = None  # which of its definitions the estimator used, if it has several
     shift: str | None = None  # of an estimator's set: the kind of shift
     mixture: Mapping[str, Any] | None = None  # percent, shift, size, batch_size of streams of ID and OOD
     by_stream: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -126,7 +127,7 @@ class Record:
 
 _NAMES = [one.name for one in fields(Record) if one.name != "extra"]
 _OPTIONAL: Mapping[str, object] = {  # the keys of some kinds only, with the defaults
-    **dict.fromkeys(("probe", "estimator", "shift", "mixture", "facts", "variants")),
+    **dict.fromkeys(("probe", "estimator", "definition", "shift", "mixture", "facts", "variants")),
     "needs": (),
     "by_stream": {},
 }

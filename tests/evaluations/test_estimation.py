@@ -115,6 +115,22 @@ def test_means_are_over_shifted_sets_and_their_interval_over_kinds(
     assert "toy: estimates of accuracy" in shown.stdout
 
 
+def test_records_and_the_table_say_which_definition_was_used(
+    estimating: dict[str, Any], tmp_path: Path
+) -> None:
+    estimating["estimators"] = [{"name": "confident", "named": "the longer way"}, "halves"]
+    run_suite(estimating, tmp_path / "out")
+    said = {r.get("definition") for (_, name, _), r in estimates(tmp_path / "out").items() if "conf" in name}
+    assert said == {"the longer way"}
+    assert all(
+        "definition" not in r for (_, name, _), r in estimates(tmp_path / "out").items() if name == "halves"
+    )
+    text = estimate_text(estimate_table([tmp_path / "out"]))
+    assert [line for line in text.legend if "longer" in line] == [
+        "confident(named=the longer way): the longer way."
+    ]
+
+
 def test_a_peer_is_another_training_of_the_model(estimating: dict[str, Any], tmp_path: Path) -> None:
     estimating["estimators"] = ["peering"]
     run_suite(estimating, tmp_path / "out")

@@ -25,6 +25,7 @@ class Guess:
     lo: float | None = None
     hi: float | None = None
     extrapolates: bool = False
+    definition: str = ""  # which of its definitions the estimator used, if it has several
     error: str | None = None
 
 
@@ -72,4 +73,5 @@ def _rows(guesses: Guesses) -> list[list[str]]:
 def _remark(row: Guess) -> str:
     if row.error is not None:
         return row.error
-    return "beyond all points of its curve: do not rely on it" if row.extrapolates else ABSENT
+    beyond = "beyond all points of its curve: do not rely on it" if row.extrapolates else ""
+    return "; ".join(filter(None, (row.definition, beyond))) or ABSENT

@@ -112,7 +112,8 @@ class Estimating(Sitting[EstimateCell]):
         metrics = {"score": _metric(found.score, found), "accuracy": self._accuracy(cell.target, stream)}
         if found.accuracy is not None:
             metrics["estimate"] = _metric(found.accuracy, found)
-        return Measured({**data, "metrics": metrics, "facts": dict(found.facts)})
+        said = {"definition": found.definition} if found.definition else {}
+        return Measured({**data, **said, "metrics": metrics, "facts": dict(found.facts)})
 
     def _peer(self, cell: EstimateCell) -> Workbench | None:
         return self.job.peer() if PEER in cell.needs else None

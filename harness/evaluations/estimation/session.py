@@ -241,12 +241,15 @@ class _Session:
             return [Guess(planned.label, seen, error=describe(error))]
         rows = []
         if found.accuracy is not None:
-            rows.append(Guess(planned.label, seen, found.accuracy, found.lo, found.hi))
+            rows.append(
+                Guess(planned.label, seen, found.accuracy, found.lo, found.hi, definition=found.definition)
+            )
         if curve is not None:
             label = f"{planned.label}-fitted" if rows else planned.label
             interval = curve.interval(found.lo, found.hi)
             beyond = curve.extrapolates(found.score)
-            rows.append(Guess(label, "shifted ID", curve.accuracy(found.score), *interval, beyond))
+            accuracy = curve.accuracy(found.score)
+            rows.append(Guess(label, "shifted ID", accuracy, *interval, beyond, found.definition))
         if not rows:
             fix = "a curve needs labelled ID data. Give some with --calibration"
             rows.append(

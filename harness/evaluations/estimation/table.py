@@ -62,11 +62,17 @@ def estimate_table(folders: Sequence[Path]) -> EstimateTable:
     import pandas as pd
 
     found = records_of(folders, "estimate", "estimators")
-    notes = failures(found, lambda r: str(r.estimator))
+    notes = [*_definitions(found), *failures(found, lambda r: str(r.estimator))]
     curves = _Curves([record for record in found if not record.error], notes)
     rows = [row for record in found if not record.error for row in curves.rows(record)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return EstimateTable(found[0].suite, frame, _means(frame, curves, notes), notes)
+
+
+def _definitions(records: Sequence[Record]) -> list[str]:
+    """Say which definition each estimator used, if it has several."""
+    named = dict.fromkeys((r.estimator, r.definition) for r in records if r.definition)
+    return [f"{estimator}: {definition}." for estimator, definition in named]
 
 
 class _Curves:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import harness
-from harness_plugins.adapters.eta import Eta
-from harness_plugins.adapters.layers import require_optimizer, use_batch_statistics
-from harness_plugins.adapters.tent import require_whole
 from harness_plugins.estimators.flipping import (
     PUBLISHED,
     PUBLISHED_SIZE,
     flip_weights,
-    predict,
     published_accuracy,
-    shuffled_batches,
 )
+from harness_plugins.estimators.outputs import Validation
+from harness_plugins.estimators.procedure import FIRSTS, Procedure, settled
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
     from harness_plugins.adapters.layers import OptimizerName
     from harness_plugins.estimators.flipping import Form
+    from harness_plugins.estimators.procedure import First, Predictions
 
-FEWEST_UPDATES = 0.01  # share of the steps; below, too few were adapted for flips to be informative
 REPLICATES = 200
 
 
@@ -37,37 +31,36 @@ class Flips:
     """Adapt to the images by ETA, and count the probe's predictions that differ afterwards (section 5).
 
     The score is the rate Σ w·flip / ((N + 1)/2), w = rank of the initial confidence / N: 0 if no prediction changed, 1
-    if all did; unweighted, the share of flips. It falls as accuracy rises. A curve converts it to accuracy, or the
-    polynomial named by `published`, which the authors fitted on ImageNet.
+    if all did; unweighted, the share of flips. It falls as accuracy rises. A curve, fitted for the model, converts it.
 
-    The first predictions are those of the unadapted model, whose accuracy is estimated. The last use batch statistics,
-    as adaptation does. With `first = "adapted"` both do, which leaves out the effect of batch statistics alone. The
-    probe has at most `probe` images and at most `probe_share` of the set. The model does not adapt to the probe, unless
-    `disjoint` is false, as in the original. The authors take 990 steps of SGD at 2.5e-4.
+    There are two definitions. By default the first predictions are those of the model as it is (`first = "source"`),
+    whose accuracy is estimated: 40 steps in batches of 64, which leave out the probe. The probe has at most `probe`
+    images and at most `probe_share` of the set. The last predictions use batch statistics, as adaptation does.
+
+    With `published`, the polynomial of that name converts the rate. The authors fitted it on ImageNet models under a
+    setting of their own, which `published` implies: the first predictions use batch statistics, too (`first =
+    "adapted"`), the stream contains the probe, which is predicted in batches of 100, ε is .05, and there are 990 steps
+    of SGD at 2.5e-4. Other values are refused. `first = "adapted"` without `published` is a score for a curve.
+
+    With a `temperature`, all logits are divided by it, those that are adapted by, too. FlipsScaled fits it.
     """
 
-    steps: int = 990
-    batch_size: int = 64  # images of a step
-    probe: int = 1000
-    probe_share: float = 0.5
-    disjoint: bool = True
+    steps: int | None = None  # None: 40, or the authors' 990 with `published`, as for all below
+    batch_size: int | None = None  # images of a step; None: 64
+    probe: int | None = None  # None: 1000
+    probe_share: float | None = None  # None: .5
+    probe_batch: int | None = None  # images that are predicted together; None: batch_size
+    disjoint: bool | None = None  # whether the stream leaves out the probe; None: true
     weighted: bool = True  # whether a flip counts by its rank of confidence
-    first: str = "source"
-    published: Form | None = None
-    margin: float = 0.4  # ETA's, of ln C
+    first: First | None = None  # "source" or "adapted"; None: "source"
+    published: Form | None = None  # None: a fitted curve reads the score
+    margin: float | None = None  # ETA's, of ln C; None: .4
     epsilon: float | None = None  # ETA's ε; None: 1.3/√C
-    lr: float | None = None  # None: as published
+    lr: float | None = None  # None: as published for the images' size
     optimizer: OptimizerName | None = None  # "adam" or "sgd"; None: as published
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "probe"):
-            require_whole(name, getattr(self, name))
-        if not 0 < self.probe_share < 1:
-            raise harness.InputError(f"probe_share is {self.probe_share}. Give a share between 0 and 1")
-        if self.first not in ("adapted", "source"):
-            raise harness.unknown_name(
-                "first prediction", self.first, ["adapted", "source"], valid_label="Valid"
-            )
         if self.published is not None and self.published not in PUBLISHED:
             raise harness.unknown_name("published curve", self.published, PUBLISHED, valid_label="Valid")
         if self.published is not None and self.weighted != (self.published == "weighted_quadratic"):
@@ -75,76 +68,76 @@ class Flips:
                 f"the published curve {self.published!r} was fitted on {'' if self.weighted else 'weighted '}counts"
                 f"{' without weights' if self.weighted else ''}. Give weighted = {str(not self.weighted).lower()}"
             )
-        require_optimizer(self.optimizer, self.lr)
-        self._adapter()
+        if not 0 < self.temperature < float("inf"):
+            raise harness.InputError(f"temperature is {self.temperature}. Give a number above 0")
+        _ = self.procedure  # checks the rest
+
+    @property
+    def procedure(self) -> Procedure:
+        """The steps that are taken: what was given, completed by our defaults, or the authors' for `published`."""
+        names = Procedure.__dataclass_fields__
+        return settled({name: getattr(self, name) for name in names}, published=self.published is not None)
+
+    @property
+    def definition(self) -> str:
+        """Which of the definitions this is, in words."""
+        words = FIRSTS[self.procedure.first]
+        return words if self.published is None else f"{words}, published curve of ImageNet models"
 
     def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
         """Adapt a copy of the model, and compare. Raises InputError for too few images or updates."""
-        probe, stream = self._split(len(target), target.seed)
-        classifier = target.model()
-        before = predict(classifier, target, probe, self.batch_size) if self.first == "source" else None
-        use_batch_statistics(classifier)
-        if before is None:
-            before = predict(classifier, target, probe, self.batch_size)
-        positions = shuffled_batches(stream, self.batch_size, self.steps, target.seed)
-        batches = (target.batch(part) for part in positions)
-        updated = sum(adapted.updated for adapted in self._adapter().adapt(classifier, batches)) / self.steps
-        if updated < FEWEST_UPDATES:
-            raise harness.InputError(
-                f"{100 * updated:.1f} % of {self.steps} steps updated a weight, so flips are not informative. Give a "
-                f"larger margin than {self.margin} or a larger epsilon"
-            )
-        after = predict(classifier, target, probe, self.batch_size)
-        return self._compared(before, after, updated, target.seed)
+        return self._compared(self.procedure.run(target, self.temperature), target.seed)
 
-    def _adapter(self) -> Eta:
-        return Eta(self.margin, self.epsilon, self.lr, self.optimizer)
-
-    def _split(self, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw the probe and the stream: disjoint, or overlapping as in the original."""
-        size = min(self.probe, int(count * self.probe_share) if self.disjoint else count)
-        left = count - size if self.disjoint else count
-        if size < 2 or left < self.batch_size:
-            wanted = self.batch_size + 2
-            raise harness.InputError(
-                f"{count} images are too few for a probe and a batch of {self.batch_size} beside it. Give {wanted} or "
-                "more, or a smaller batch_size or probe_share"
-            )
-        order = np.random.default_rng(seed).permutation(count)
-        return order[:size], order[size:] if self.disjoint else order
-
-    def _compared(self, before: Tensor, after: Tensor, updated: float, seed: int) -> harness.Estimate:
-        flipped = (before.argmax(dim=1) != after.argmax(dim=1)).double()
-        size = len(flipped)
-        weights = (
-            flip_weights(before.softmax(dim=1).amax(dim=1)) if self.weighted else torch.ones_like(flipped)
-        )
+    def _compared(self, found: Predictions, seed: int) -> harness.Estimate:
+        flipped, size = found.flipped, len(found.flipped)
+        confidence = found.before.softmax(dim=1).amax(dim=1)
+        weights = flip_weights(confidence) if self.weighted else torch.ones_like(flipped)
         whole = (size + 1) / 2 if self.weighted else size
         weighted = (weights * flipped).cpu().numpy()
         score = float(weighted.sum()) / whole
         drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), REPLICATES)  # (R, N)
         low, high = np.quantile(drawn @ weighted / whole, [0.025, 0.975])
-        shares = torch.bincount(after.argmax(dim=1), minlength=after.shape[1]).double() / size
-        facts = {
-            "updated": updated,
-            "flipped": float(flipped.mean()),
-            "probe": float(size),
-            "class_entropy": float(-(shares * shares.clamp_min(1e-300).log()).sum() / np.log(after.shape[1])),
-        }
-        accuracy = self._published(score)
-        ends = (float(low), float(high))
-        if accuracy is not None:
-            ends = self._published_ends(*ends)
-            return harness.Estimate(accuracy, accuracy, *ends, facts)
-        return harness.Estimate(score, None, *ends, facts)
-
-    def _published(self, score: float) -> float | None:
-        """Evaluate the authors' polynomial at the rate, scaled to a count among 1,000 images."""
+        values = (score, float(low), float(high))
         if self.published is None:
-            return None
+            return harness.Estimate(score, None, *values[1:], _facts(found, self), self.definition)
+        accuracy, *ends = map(self._published, values)
+        return harness.Estimate(
+            accuracy, accuracy, min(ends), max(ends), _facts(found, self), self.definition
+        )
+
+    def _published(self, score: float) -> float:
+        """Evaluate the authors' polynomial at the rate, scaled to a count among 1,000 images."""
+        assert self.published is not None
         whole = (PUBLISHED_SIZE + 1) / 2 if self.weighted else PUBLISHED_SIZE
         return published_accuracy(score * whole, self.published)
 
-    def _published_ends(self, low: float, high: float) -> tuple[float, float]:
-        ends = [value for value in map(self._published, (low, high)) if value is not None]
-        return min(ends), max(ends)
+
+@dataclass(frozen=True)
+class FlipsScaled:
+    """The authors' flips, after temperature scaling on labelled ID validation. `published` is as in Flips."""
+
+    published: Form = "weighted_quadratic"  # the authors' polynomial that converts the count
+
+    def __post_init__(self) -> None:
+        self._flips(1.0)
+
+    def fit(self, data: harness.FitData) -> Flips:
+        """Fit the temperature."""
+        return self._flips(Validation.of(data, temperature=True).temperature)
+
+    def _flips(self, temperature: float) -> Flips:
+        weighted = self.published not in PUBLISHED or self.published == "weighted_quadratic"
+        return Flips(published=self.published, weighted=weighted, temperature=temperature)
+
+
+def _facts(found: Predictions, settings: Flips) -> dict[str, Any]:
+    """Return further numbers of a comparison for the record."""
+    predicted = found.after.argmax(dim=1)
+    shares = torch.bincount(predicted, minlength=found.after.shape[1]).double() / len(predicted)
+    return {
+        "updated": found.updated,
+        "flipped": float(found.flipped.mean()),
+        "probe": float(len(predicted)),
+        "class_entropy": float(torch.special.entr(shares).sum() / np.log(found.after.shape[1])),
+        "temperature": settings.temperature,
+    }

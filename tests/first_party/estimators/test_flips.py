@@ -15,7 +15,9 @@ from torch import Tensor, nn
 import harness
 from harness_plugins.adapters.eta import Eta
 from harness_plugins.estimators.flipping import flip_weights, predict, published_accuracy, shuffled_batches
-from harness_plugins.estimators.flips import Flips
+from harness_plugins.estimators.flips import Flips, FlipsScaled
+from harness_plugins.estimators.procedure import tempered
+from harness_plugins.estimators.temperature import fit_temperature
 
 
 def open_filters(**settings: Any) -> Flips:
@@ -71,10 +73,11 @@ def test_a_stream_is_in_full_batches_shuffled_anew_by_its_seed() -> None:
 # The procedure ------------------------------------------------------------------------------------------------------
 
 
-def by_hand(network: Any, given: harness.Unlabelled, settings: Flips) -> tuple[float, float]:
+def by_hand(network: Any, given: harness.Unlabelled, flips: Flips) -> tuple[float, float]:
     """Do it in a few lines: the weighted and the plain rate of flips."""
+    settings = flips.procedure
     order = np.random.default_rng(given.seed).permutation(len(given))
-    size = min(settings.probe, int(len(given) * settings.probe_share))
+    size = min(1000, int(len(given) * 0.5))
     probe, stream = order[:size], order[size:]
     model = copy.deepcopy(network).eval()
     for module in model.modules():
@@ -123,25 +126,146 @@ def test_it_leaves_no_trace() -> None:
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_published_curve_reads_the_rate_as_a_count_among_a_thousand() -> None:
-    given = target(made())
-    score = open_filters().estimate(given).score
-    found = open_filters(published="weighted_quadratic").estimate(given)
-    assert (
-        found.accuracy
-        == found.score
-        == pytest.approx(published_accuracy(score * 500.5, "weighted_quadratic"))
+# The two definitions ------------------------------------------------------------------------------------------------
+
+AUTHORS: dict[str, Any] = {
+    "first": "adapted",
+    "epsilon": 0.05,
+    "margin": 0.4,
+    "probe": 1000,
+    "probe_batch": 100,
+    "batch_size": 64,
+    "disjoint": False,
+    "steps": 990,
+    "lr": 2.5e-4,
+    "optimizer": "sgd",
+}
+
+
+class Toy(nn.Module):
+    """A linear layer, BatchNorm and a head of 200 classes, with weights that a seed fixes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.inner, self.norm, self.fc = nn.Linear(16, 32), nn.BatchNorm2d(32).double(), nn.Linear(32, 200)
+        for layer, scale in ((self.inner, 0.5), (self.fc, 3.0)):
+            layer.weight.data = torch.from_numpy(scale * rng.standard_normal(tuple(layer.weight.shape)))
+            layer.bias.data = torch.zeros(len(layer.weight), dtype=torch.float64)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.inner(images.flatten(1))[:, :, None, None])
+        return normalised.relu()
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = features.flatten(1)
+        return pooled if pre_logits else self.fc(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+@pytest.fixture(scope="module")
+def toy_stream() -> harness.Unlabelled:
+    """1,200 points around 50 centres, and the toy network."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((50, 16))[np.arange(1200) % 50]
+    images = torch.from_numpy(centres + rng.standard_normal((1200, 16))).reshape(1200, 1, 4, 4)
+    return harness.Unlabelled(
+        harness.FeatureSet({"ids": np.arange(1200)}), batch=lambda at: images[at], model=lambda: Toy().eval()
     )
-    plain = open_filters(weighted=False).estimate(given).score
-    linear = open_filters(weighted=False, published="linear").estimate(given)
-    assert linear.accuracy == pytest.approx(published_accuracy(1000 * plain, "linear"))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "count"), [(0.5, 213.206), (1, 151.683), (1.5, 168.989), (3, 96.886)]
+)
+def test_the_authors_counts_on_a_toy_stream_by_temperature(
+    toy_stream: harness.Unlabelled, temperature: float, count: float
+) -> None:
+    """By the authors' own code, run on this network and these batches, with .4 ln 200 for its .4 ln 1000."""
+    found = Flips(published="weighted_quadratic", temperature=temperature).estimate(toy_stream)
+    assert found.accuracy == pytest.approx(published_accuracy(count, "weighted_quadratic"), abs=2e-4)
+    assert found.facts["temperature"] == temperature
+    assert found.definition.endswith("published curve of ImageNet models")
+
+
+def test_the_probe_s_batches_matter_by_so_much(toy_stream: harness.Unlabelled) -> None:
+    """The authors' own code gives 151.407 with a probe in batches of 64, which are those of the stream."""
+    score = Flips(**AUTHORS | {"probe_batch": 64}).estimate(toy_stream).score
+    assert 500.5 * score == pytest.approx(151.407, abs=0.5)
+
+
+def test_published_implies_the_authors_setting() -> None:
+    implied = Flips(published="weighted_quadratic")
+    assert implied.procedure == Flips(**AUTHORS).procedure
+    assert Flips(published="weighted_quadratic", **AUTHORS).procedure == implied.procedure
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("first", "source"),
+        ("epsilon", 0.4),
+        ("margin", 0.5),
+        ("probe", 500),
+        ("probe_batch", 64),
+        ("probe_share", 0.5),
+        ("batch_size", 50),
+        ("disjoint", True),
+        ("steps", 40),
+        ("lr", 1e-3),
+        ("optimizer", "adam"),
+    ],
+)
+def test_published_refuses_another_setting_and_says_why(name: str, value: Any) -> None:
+    with pytest.raises(
+        harness.InputError, match=rf"^{name} is .*published curve was fitted with .*Leave {name} out"
+    ) as raised:
+        Flips(published="weighted_quadratic", **{name: value})
+    assert "\n" not in str(raised.value)
+
+
+def test_each_definition_is_named() -> None:
+    given = target(made())
+    assert (
+        open_filters(first="source").estimate(given).definition == "first predictions of the model as it is"
+    )
+    assert open_filters().estimate(given).definition == "first predictions under batch statistics"
+    named = Flips(weighted=False, published="linear")
+    assert named.definition == "first predictions under batch statistics, published curve of ImageNet models"
+
+
+def test_the_scaled_flips_divide_by_the_temperature_of_validation() -> None:
+    logits = torch.randn(400, 200, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    labels = torch.distributions.Categorical(logits=logits / 1.5).sample()
+    data = harness.FitData(validation=harness.FeatureSet.of(harness.Features(logits=logits, labels=labels)))
+    fitted = FlipsScaled().fit(data)
+    assert fitted.temperature == fit_temperature(logits, labels) == pytest.approx(1.5, abs=0.3)
+    assert fitted == Flips(published="weighted_quadratic", temperature=fitted.temperature)
+    assert FlipsScaled(published="linear").fit(data).weighted is False
+    with pytest.raises(harness.HarnessError, match="no published curve named 'cubic'"):
+        FlipsScaled(published="cubic")  # type: ignore[arg-type]
+
+
+def test_a_temperature_divides_the_logits_and_nothing_else() -> None:
+    network = made()
+    images = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+    cold = tempered(network, 2.0)
+    maps = cold.forward_features(images)
+    assert torch.equal(cold.forward_head(maps), network(images) / 2)
+    assert torch.equal(cold(images), network(images) / 2)
+    assert torch.equal(cold.forward_head(maps, pre_logits=True), network.forward_head(maps, pre_logits=True))
+    assert cold.get_classifier() is network.fc
 
 
 def test_first_predictions_are_the_source_s_own_unless_batch_statistics_are_asked_for() -> None:
     network = made()
     network.norm.running_mean += 1.0
     given, settings = target(network), open_filters(first="source")
-    assert Flips().first == "source"
+    assert Flips().procedure.first == "source"
     order = np.random.default_rng(0).permutation(200)[:100]
     with torch.no_grad():
         source = network(given.batch(order)).argmax(dim=1)
@@ -218,6 +342,8 @@ def test_too_few_images_are_refused_with_how_many_are_wanted() -> None:
         ({"published": "weighted_quadratic", "weighted": False}, "Give weighted = true"),
         ({"margin": 0.0}, r"margin is 0\.0"),
         ({"optimizer": "lbfgs"}, "no optimizer named 'lbfgs'"),
+        ({"temperature": 0.0}, r"temperature is 0\.0"),
+        ({"probe_batch": 0}, "probe_batch is 0"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(params: dict[str, Any], message: str) -> None:
