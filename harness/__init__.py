@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from harness.models.training.checkpoint import opened as opened
     from harness.models.training.store import build_recipe as build_recipe
     from harness.models.training.store import check_recipe as check_recipe
+    from harness.models.training.store import recipe_epochs as recipe_epochs
     from harness.models.training.weights import load_weights as load_weights
     from harness.statistics import metrics as metrics
 
@@ -96,7 +97,7 @@ _LAZY = {
         "harness.engine.guard": "Failure",
         "harness.engine.suite": "Section",
         "harness.models.training.checkpoint": "check_checkpoint load_checkpoint opened",
-        "harness.models.training.store": "build_recipe check_recipe",
+        "harness.models.training.store": "build_recipe check_recipe recipe_epochs",
         "harness.models.training.weights": "load_weights",
     }.items()
     for name in names.split()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from harness.base.errors import InputError, NotDeclaredError
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Column = Tensor | NDArray[Any]
+    class Rows(Protocol):
+        """Rows that are read, or computed, when they are indexed."""
+
+        def __len__(self) -> int: ...
+
+        def __getitem__(self, index: Any, /) -> Any: ...
+
+    Column = Tensor | NDArray[Any] | Rows
 
 T = TypeVar("T")
 Head = Callable[["Tensor"], "Tensor"]  # (N, D) -> (N, C)
@@ -122,15 +129,24 @@ class Features:
         labels: Tensor | None = None,
         layers: Mapping[str, Tensor] | None = None,
         ids: Tensor | None = None,
+        inputs: Tensor | None = None,
     ) -> None:
-        fields = {"logits": logits, "penultimate": penultimate, "labels": labels, "ids": ids}
+        fields = {
+            "logits": logits,
+            "penultimate": penultimate,
+            "labels": labels,
+            "ids": ids,
+            "inputs": inputs,
+        }
         self._fields: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
         lengths = {name: len(value) for name, value in self._fields.items()}
         if layers is not None:
             lengths |= {f"layers[{name!r}]": len(value) for name, value in layers.items()}
             self._fields["layers"] = dict(layers)
         if not lengths:
-            raise InputError("Features needs at least one of logits, penultimate, labels, layers, ids")
+            raise InputError(
+                "Features needs at least one of logits, penultimate, labels, layers, ids, inputs"
+            )
         if len(set(lengths.values())) > 1:
             raise InputError(f"Features fields differ in length: {lengths}. Give each one row per sample")
 
@@ -153,6 +169,11 @@ class Features:
     def ids(self) -> Tensor:
         """Positions of the samples in their stream, (N,) int64."""
         return cast("Tensor", self._field("ids"))
+
+    @property
+    def inputs(self) -> Tensor:
+        """The normalised pixels of the images, (N, channels · H · W). Only probes receive them."""
+        return cast("Tensor", self._field("inputs"))
 
     @property
     def layers(self) -> Mapping[str, Tensor]:
@@ -185,7 +206,8 @@ class Features:
 class FeatureSet:
     """The features of a whole set, read in chunks, so that memory depends on the chunk size and not on N.
 
-    Columns are tensors or memory-mapped arrays; a layer's column is named `layers/NAME`. Each iteration starts anew.
+    Columns are tensors, memory-mapped arrays, or rows that are computed when they are read. A layer's column is named
+    `layers/NAME`. Each iteration starts anew.
     """
 
     def __init__(
@@ -242,6 +264,10 @@ class FeatureSet:
         """Return a view with only the named fields."""
         columns = {name: column for name, column in self._columns.items() if name.partition("/")[0] in fields}
         return FeatureSet(columns, device=self._device, chunk_size=self._chunk_size)
+
+    def beside(self, **columns: Column) -> FeatureSet:
+        """Return the set with further columns, of one row per sample."""
+        return FeatureSet({**self._columns, **columns}, device=self._device, chunk_size=self._chunk_size)
 
     def __iter__(self) -> Iterator[Features]:
         return self.chunks()

@@ -9,7 +9,7 @@ from harness.base.errors import InputError, unknown_name
 from harness.base.paths import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -42,7 +42,8 @@ NEEDS = FEATURE_FIELDS | {
 }
 Cost = Literal["pass", "passes", "gradients", "adapts"]
 AUXILIARY = "auxiliary"  # the only need of an objective
-PROBE_NEEDS = FEATURE_FIELDS | {"train"}
+INPUTS = "inputs"  # the need of a probe that reads the images' pixels beside their features
+PROBE_NEEDS = FEATURE_FIELDS | {"train", INPUTS}
 PEER = "peer"  # another training of the same model
 ESTIMATOR_NEEDS = frozenset(
     {"logits", "penultimate", "validation", "head", "linear", "images", "normalisation", PEER}
@@ -176,6 +177,7 @@ class ModelRequest:
         default_factory=dict
     )  # what the suite states: size, mean, std, ...
     folder: Path | None = None  # of the suite's file
+    epoch: int | None = None  # the weights after this epoch of its training; None: those that it ends with
 
     def found(self, path: str) -> Path:
         """Find a relative path beside the suite's file, else in the working folder; the latter if it is in neither."""
@@ -194,6 +196,9 @@ class ModelSpec:
     weights, by name, into it; `size`, (height, width) or None, is another size of images. The command `import` uses it.
     It uses `translate(weights)` of an architecture, too: this renames the weights of published code, and leaves names
     that it does not know as they are.
+
+    A family whose trainings keep weights along the way gives `epochs(request)`: the numbers of those epochs, in order,
+    told without opening data. `build` then loads the weights of `request.epoch`.
     """
 
     name: str
@@ -205,6 +210,7 @@ class ModelSpec:
     check: Callable[..., None] | None = None
     rebuild: Callable[..., Model] | None = None
     translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    epochs: Callable[..., Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -262,8 +268,8 @@ class AdapterSpec:
 class ProbeSpec:
     """A probe, which summarises the features of a set in one number: its name, its builder and its needs.
 
-    Valid needs: logits, penultimate, layers, labels (fields of Features) and train (for `fit`). A probe that needs
-    labels is measured only on sets with ID labels: ID test and shifted ID.
+    Valid needs: logits, penultimate, layers, labels, inputs (fields of Features) and train (for `fit`). A probe that
+    needs labels is measured only on sets with ID labels: ID test and shifted ID.
     """
 
     name: str

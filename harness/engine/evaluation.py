@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from harness.base import digests
+from harness.base.errors import InputError
 from harness.base.progress import progress_bar
 from harness.contract.specs import PEER
 from harness.engine.guard import Failure, attempt
@@ -65,6 +66,10 @@ class NotApplicable:
     missing: Sequence[str]
 
 
+def _no_epochs(epoch: int) -> Workbench:
+    raise InputError(f"the weights of epoch {epoch} cannot be loaded")
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One model of a run, opened, with everything that its evaluations work with."""
@@ -75,6 +80,9 @@ class Job:
     sets: OpenSets
     folder: RunFolder
     peer: Callable[[], Workbench | None] = field(default=lambda: None)  # another training of the same model
+    after: Callable[[int], Workbench] = field(
+        default=_no_epochs
+    )  # the model after an epoch, loaded anew at each call
 
     def missing(self, needs: frozenset[str]) -> list[str]:
         """List the needs that neither the model, nor the data, nor another training of the model offers."""

@@ -71,6 +71,7 @@ class Loader:
             catalogue=self.registry,
             preprocessing=model.preprocessing.values if model.preprocessing else {},
             folder=model.folder,
+            epoch=model.epoch,
         )
 
     def bench(self, plan: Plan, model: PlannedModel, sets: OpenSets) -> Workbench:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.base import digests
 from harness.base.errors import HarnessError, InputError
 from harness.contract.parameters import offer_taking
+from harness.contract.specs import ModelRequest
 from harness.data.classes import read_class_map
 from harness.data.naming import explained, full_name
 from harness.data.sets import set_entries
@@ -58,6 +59,7 @@ class PlannedModel:
     class_map: Mapping[str, str] | None = None  # its class for each class of the data
     preprocessing: StatedPreprocessing | None = None  # what the suite states
     folder: Path | None = None  # of the suite's file
+    epoch: int | None = None  # the weights after this epoch of its training; None: those that it ends with
 
     @property
     def title(self) -> str:
@@ -85,6 +87,19 @@ class Plan:
     def named(self, key: str) -> tuple[Planned, ...]:
         """Return the entries of the suite under a key."""
         return self.workers.get(key, ())
+
+    def kept_epochs(self, model: PlannedModel) -> Sequence[int]:
+        """Return the epochs of the model's training whose weights can be loaded, in order; none for most models.
+
+        Raises HarnessError for a model whose training cannot be read.
+        """
+        epochs = model.offered.spec.epochs
+        if epochs is None:
+            return ()
+        argument = model.name.partition(":")[2]
+        request = ModelRequest(model.name, argument, model.seed, catalogue=self.registry, folder=model.folder)
+        kept: Sequence[int] = epochs(request, **model.params)
+        return kept
 
     def cell_id(
         self, model: PlannedModel, *, what: str, on: str, adapter: str = SOURCE, protocol: str = SEPARATE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +143,11 @@ class Run:
             opened = attempt(self._bench, other) if other is not model else None
             return None if isinstance(opened, Failure) else opened
 
-        return Job(self.plan, model, bench, self.sets, self.folder, peer)
+        def after(epoch: int) -> Workbench:
+            """Open the model with the weights after an epoch of its training."""
+            return self.loader.bench(self.plan, replace(model, epoch=epoch), self.sets)
+
+        return Job(self.plan, model, bench, self.sets, self.folder, peer, after)
 
     def _evaluate(self, model: PlannedModel, progress: RunProgress) -> None:
         progress.enter(model)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.errors import describe
 from harness.contract.features import FitData
-from harness.contract.specs import FEATURE_FIELDS
+from harness.contract.specs import FEATURE_FIELDS, INPUTS
 from harness.data.streams import Stream
 from harness.engine.guard import Failure, attempt
-from harness.models.decoded import Decoder
+from harness.models.decoded import Decoder, Pixels
 from harness.models.extract import Extraction, extract
 
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ class Workbench:
     def features(self, on: str, stream: Stream) -> FeatureSet:
         """Return a stream's features, extracted once. Raises HarnessError if that failed."""
         return self.extract(on, stream, {}).features
+
+    def observed(self, on: str, stream: Stream, needs: frozenset[str]) -> FeatureSet:
+        """Return the fields of a stream that a probe needs; its pixels are read only if they are among them."""
+        features = self.features(on, stream)
+        if INPUTS in needs:
+            features = features.beside(inputs=Pixels(self.decoder, stream))
+        return features.only(needs & (FEATURE_FIELDS | {INPUTS}))
 
     def extract(self, on: str, stream: Stream, readers: Mapping[str, ImageScorer]) -> Extraction:
         """Extract a stream once, with the scorers that read images in the same pass, and note the time."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evaluations.accuracy import Accuracy
 from harness.evaluations.adaptation.measure import Adaptation
+from harness.evaluations.curves.measure import Curves
 from harness.evaluations.estimation.measure import Estimation
 from harness.evaluations.mixtures.measure import Mixtures
 from harness.evaluations.probes.measure import Probes
@@ -19,6 +20,7 @@ KINDS: tuple[Evaluation[Any], ...] = (
     Scores(),
     Accuracy(),
     Probes(),
+    Curves(),
     Transductive(),
     Adaptation(),
     Mixtures(),

@@ -82,6 +82,24 @@ class Decoder:
             self._kept.popitem(last=False)
 
 
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The normalised pixels of a stream as rows, (N, channels · H · W), decoded when they are read."""
+
+    decoder: Decoder
+    stream: Stream
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        import numpy as np
+
+        images = self.decoder.at(self.stream, np.arange(len(self))[index])
+        normalised: NDArray[np.float32] = self.decoder.model.model.preprocessing.normalise(images).numpy()
+        return normalised.reshape(len(images), -1)
+
+
 def unlabelled(
     decoder: Decoder, stream: Stream, features: FeatureSet, *, seed: int, peer: FeatureSet | None = None
 ) -> Unlabelled:

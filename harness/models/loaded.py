@@ -62,7 +62,7 @@ class LoadedModel:
     @cached_property
     def offers(self) -> frozenset[str]:
         """Names of the inputs that this model offers: to scorers, probes, adapters and estimators."""
-        offers = {*self._basic_fields, "images", "gradients", STREAM, *self._normalisations}
+        offers = {*self._basic_fields, "images", "inputs", "gradients", STREAM, *self._normalisations}
         if self.layer_names:
             offers.add("layers")
         if self.model.num_classes:

@@ -16,6 +16,7 @@ SCHEMA = 1
 SCORE = "score"
 MODEL = "model"
 PROBE = "probe"
+CURVE = "curve"
 ADAPTATION = "adaptation"
 ESTIMATE = "estimate"
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import InputError
 from harness.contract.features import Measurement
-from harness.contract.specs import FEATURE_FIELDS
 from harness.data.sets import CSID
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
 from harness.engine.guard import Failure
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 
     from harness.contract.protocols import Probe
     from harness.contract.registry import Registry
+    from harness.data.streams import Stream
     from harness.engine.plan import Plan, PlannedModel
+    from harness.engine.workbench import Workbench
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +53,22 @@ class Probing(Sitting[ProbeCell]):
 
     def measured(self, cell: ProbeCell) -> Measured | Failure:
         """Measure one set, whose features are extracted once for all probes and scorers."""
-        import torch
-
-        probe, bench = cell.worker, self.job.bench
-        features = bench.features(cell.on, self.job.sets.stream(cell.on))
-        fitted: Probe | Failure = bench.fitted(probe)
+        bench = self.job.bench
+        fitted: Probe | Failure = bench.fitted(cell.worker)
         if isinstance(fitted, Failure):
             return fitted
-        with torch.no_grad(), bench.clock.measure("probe", scorer=probe.label, on=cell.on):
-            found = _checked(fitted.measure(features.only(probe.needs & FEATURE_FIELDS)))
-        low, high = normal_interval(found.value, found.standard_error)
-        return Measured({"metrics": {probe.offered.spec.name: {"value": found.value, "lo": low, "hi": high}}})
+        return observe(fitted, cell.worker, bench, cell.on, self.job.sets.stream(cell.on))
+
+
+def observe(fitted: Probe, planned: Planned, bench: Workbench, on: str, stream: Stream) -> Measured:
+    """Measure a fitted probe on a stream, and check its number."""
+    import torch
+
+    features = bench.observed(on, stream, planned.needs)
+    with torch.no_grad(), bench.clock.measure("probe", scorer=planned.label, on=on):
+        found = _checked(fitted.measure(features))
+    low, high = normal_interval(found.value, found.standard_error)
+    return Measured({"metrics": {planned.offered.spec.name: {"value": found.value, "lo": low, "hi": high}}})
 
 
 def _checked(found: object) -> Measurement:

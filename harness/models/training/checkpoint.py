@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ASSUMED = "assumed"  # in a config: the values of the preprocessing that nobody stated when it was written
+EPOCHS = "epochs"  # in a config: the digests of the weights of kept epochs; their folder
 PICKLED = "pytorch_model.bin"  # of tensors alone: timm's save_for_hf writes it by default
 GEOMETRY = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 FACTS = (
@@ -51,18 +52,20 @@ def load_checkpoint(
     *,
     catalogue: Catalogue,
     device: str = "cpu",
+    epoch: int | None = None,
     unmarked: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Model] | None = None,
 ) -> Model:
     """Load the folder's model in eval mode onto `device`, with the preprocessing that its config states.
 
-    Reads only config.json and model.safetensors, or pytorch_model.bin with tensors alone. `unmarked` builds a network
+    Reads only config.json and model.safetensors, or pytorch_model.bin with tensors alone. With `epoch` the weights are
+    those after that epoch of its training, if they were kept (a recipe's `snapshots`). `unmarked` builds a network
     from a config without `builder`, and loads the weights into it.
     Raises HarnessError, one line, for a folder with pickles only, damaged files, a builder that is not installed,
     and weights that do not fit (with the first keys).
     """
     _refuse_unreadable(folder)
     config = _read_config(folder / CONFIG)
-    weights = _read_weights(folder, config.get("weights_digest"))
+    weights = _read_weights(folder, config) if epoch is None else _read_epoch(folder, config, epoch)
     try:
         if "builder" in config or unmarked is None:
             model = _rebuilt(config, catalogue)
@@ -74,7 +77,7 @@ def load_checkpoint(
         raise type(error)(f"the checkpoint {folder}: {error}") from None
     except BUILDING_ERRORS as error:
         raise InputError(f"{folder / CONFIG} does not describe a model: {errors.describe(error)}") from None
-    facts = {key: config[key] for key in FACTS if key in config}
+    facts = {key: config[key] for key in FACTS if key in config} | ({} if epoch is None else {"epoch": epoch})
     if config.get(ASSUMED):
         model = replace(model, preprocessing=replace(model.preprocessing, assumed=tuple(config[ASSUMED])))
     return replace(
@@ -98,7 +101,7 @@ def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any])
     from safetensors.torch import save
 
     weights = save(storable(network.state_dict()))
-    described = {**config, "weights_digest": _digest(weights)}
+    described = {**config, "weights_digest": digest_of(weights)}
     _write(folder / WEIGHTS, weights)
     _write(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
 
@@ -183,16 +186,34 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(folder: Path, expected: str | None) -> dict[str, Tensor]:
+def _read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Read the folder's weights: safetensors, or what timm's save_for_hf writes by default."""
     path = folder / WEIGHTS
-    if not path.is_file():
-        return read_weights(folder / PICKLED)
+    return _verified(path, config.get("weights_digest")) if path.is_file() else read_weights(folder / PICKLED)
+
+
+def _read_epoch(folder: Path, config: Mapping[str, Any], epoch: int) -> dict[str, Tensor]:
+    kept = config.get(EPOCHS) or {}
+    if str(epoch) not in kept:
+        raise InputError(
+            f"the checkpoint {folder} has no weights of epoch {epoch}. Kept: {', '.join(kept) or 'none'}. A recipe's "
+            "snapshots say which are kept"
+        )
+    return _verified(epoch_file(folder, epoch), kept[str(epoch)])
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    """Return the file of the weights after one epoch."""
+    return folder / EPOCHS / f"{epoch:05}{SAFE}"
+
+
+def _verified(path: Path, expected: str | None) -> dict[str, Tensor]:
+    """Read safetensors whose digest is the expected one; None expects none."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UnreadableError(f"cannot read {path}: {errors.one_line(error)}") from None
-    if expected is not None and _digest(content) != expected:
+    if expected is not None and digest_of(content) != expected:
         raise InputError(f"{path} is damaged: its digest is not the one in {CONFIG}. Fetch it again")
     return parsed(content, path)
 
@@ -221,7 +242,8 @@ def _class_names(config: Mapping[str, Any], model: Model, path: Path) -> dict[st
     return {"class_names": tuple(given), "class_synonyms": tuple(synonyms) if synonyms else None}
 
 
-def _digest(content: bytes) -> str:
+def digest_of(content: bytes) -> str:
+    """Digest the content of a file of weights."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

@@ -116,6 +116,8 @@ class Recipe(_StrictTable):
     schedule_params: dict[str, Any] = {}
     epochs: PositiveInt
     batch_size: PositiveInt
+    labels: Literal["true", "shuffled"] = "true"  # shuffled: of train, among its images, by the seed
+    snapshots: PositiveInt | None = None  # keep the weights of every such epoch, of epoch 0 and of the last
     select: Literal["last", "best"] = "last"  # best: the epoch with the highest validation accuracy
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that supports it
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]  # of `train`; a suite names its own
@@ -140,8 +142,19 @@ class Recipe(_StrictTable):
     def digest(self) -> str:
         """Digest of all keys that affect training; the data and the seed have their own digests."""
         unsaid = {"description", "seeds", "data"}
-        return digest("recipe", self.model_dump(mode="json", by_alias=True, exclude=unsaid))
+        later = {key for key, usual in _LATER.items() if getattr(self, key) == usual}
+        return digest("recipe", self.model_dump(mode="json", by_alias=True, exclude=unsaid | later))
 
+    @property
+    def kept_epochs(self) -> tuple[int, ...]:
+        """The epochs whose weights are kept beside the selected ones, in order; 0 is before the first step."""
+        if self.snapshots is None:
+            return ()
+        return (*range(0, self.epochs, self.snapshots), self.epochs)
+
+
+# Keys that recipes did not always have: at their defaults they leave the digest as it was, so nothing is trained again.
+_LATER = {"labels": "true", "snapshots": None}
 
 _PARTS = {
     "preprocessing": PreprocessingTable.keys(),

@@ -8,19 +8,23 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness.base import code, digests
 from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
+from harness.base.seeding import derived_seed
 from harness.contract.registry import Registry
 from harness.data.id_data import CHECKED_FOR_OVERLAP
 from harness.data.opening import open_dataset, open_id, training_data
 from harness.models.training.assembly import Blueprint, Part, require_usable
 from harness.models.training.checkpoint import (
+    EPOCHS,
     FACTS,
     describe,
     load_checkpoint,
@@ -30,6 +34,7 @@ from harness.models.training.checkpoint import (
 from harness.models.training.loop import DivergedError, Trained, train
 from harness.models.training.recipe import load_recipe
 from harness.models.training.settings import autocast_dtype
+from harness.models.training.snapshots import Snapshots, require_kept
 from harness.models.training.state import StateFile
 from harness.models.training.weights import UnreadableError
 
@@ -164,7 +169,7 @@ class Training:
             self.of_its_classes(model),
             self.blueprint.loss(),
             recipe,
-            self.data,
+            self._taught(),
             auxiliary=self.auxiliary,
             seed=self.seed,
             device=self.device,
@@ -172,6 +177,14 @@ class Training:
             progress=progress,
             on_epoch=on_epoch,
         )
+
+    def _taught(self) -> TrainingData:
+        """Return the data with the labels that the model is trained on."""
+        if self.recipe.labels == "true":
+            return self.data
+        train = self.data.train
+        shuffler = np.random.default_rng(derived_seed(self.seed, "labels"))
+        return replace(self.data, train=replace(train, labels=shuffler.permutation(train.labels)))
 
     def of_its_classes(self, model: Model) -> Model:
         """Set a model's data and classes to those of the training; it may have more outputs. An encoder keeps 0."""
@@ -196,6 +209,8 @@ class Training:
             "validation_accuracy": trained.validation_accuracy,
             "history": trained.history,
         }
+        if self.recipe.labels != "true":
+            facts["labels"] = self.recipe.labels
         if trained.model.class_names is not None:
             facts["label_names"] = list(trained.model.class_names)
         return {**describe(self.blueprint, trained.model), **facts}
@@ -217,12 +232,24 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
     The stored model's name contains a digest of the recipe, the data, the seed, the code of the network, of the
     objective and of the training loop, and the versions of torch and timm. Without a store nothing is saved.
 
-    Raises HarnessError for an unknown or invalid recipe, and for data that do not fit it.
+    Raises HarnessError for an unknown or invalid recipe, for data that do not fit it, and for an epoch that it does not
+    keep.
     """
     training = _training(name_or_path, request)
+    epoch = request.epoch
+    if epoch is not None:
+        kept = training.recipe.kept_epochs if request.store is not None else ()
+        require_kept(epoch, kept, recipe=training.recipe.name)
     if request.store is None:
         return unkept_model(training, progress=request.progress)
-    return kept_model(training, request.store / training.folder_name, progress=request.progress)
+    folder = request.store / training.folder_name
+    return kept_model(training, folder, progress=request.progress, epoch=epoch)
+
+
+def recipe_epochs(name_or_path: str, request: ModelRequest) -> tuple[int, ...]:
+    """Return the epochs of which `build_recipe` can load the weights, in order. No data are opened."""
+    catalogue = request.catalogue or Registry.load()
+    return load_recipe(name_or_path, catalogue, folder=request.folder).kept_epochs
 
 
 def check_recipe(name_or_path: str, request: ModelRequest) -> None:
@@ -248,14 +275,17 @@ def _training(name_or_path: str, request: ModelRequest) -> Training:
     return Training(recipe, request.data, request.seed, catalogue, request.device)
 
 
-def kept_model(training: Training, folder: Path, *, progress: bool = False) -> Model:
-    """Load the folder's model, or train it into the folder first. A damaged model is trained again."""
+def kept_model(
+    training: Training, folder: Path, *, progress: bool = False, epoch: int | None = None
+) -> Model:
+    """Load the folder's model, after an epoch or as selected, or train it first. A damaged model is trained again."""
+    load = partial(load_checkpoint, folder, catalogue=training.catalogue, device=training.device, epoch=epoch)
     if folder.exists():
         with contextlib.suppress(OSError):
             os.utime(folder)  # so that it counts as recently used
         try:
-            model = load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
-            _state_of(folder).remove()  # left by a process that was killed after it stored the model
+            model = load()
+            _clear(folder, training)  # of what a process left that was killed after it stored the model
             return training.of_its_classes(model)  # the names may have been unknown when it was stored
         except UnreadableError:  # maybe a temporary fault of the disk: do not delete the model
             raise
@@ -263,7 +293,7 @@ def kept_model(training: Training, folder: Path, *, progress: bool = False) -> M
             logger.warning("the stored model is damaged and is trained again: %s", error)
             _discard(folder)
     _train_into(folder, training, progress=progress)
-    return load_checkpoint(folder, catalogue=training.catalogue, device=training.device)
+    return load()
 
 
 def unkept_model(training: Training, *, progress: bool = False) -> Model:
@@ -279,18 +309,27 @@ def unkept_model(training: Training, *, progress: bool = False) -> Model:
 
 
 def _train_into(folder: Path, training: Training, *, progress: bool) -> None:
-    state = _state_of(folder)
+    state, snapshots = _state_of(folder), _snapshots_of(folder, training)
     try:
-        trained = training.run(state=state, progress=progress)
+        trained = training.run(state=state, progress=progress, on_epoch=snapshots.keep)
     except DivergedError as error:
         message = f"{error}. {_keep_last_good(folder, training, error)}"
         raise DivergedError(message, error.weights, error.epoch) from None
-    _write(folder, trained.model, training.config(trained))
-    state.remove()
+    _write(folder, trained.model, training.config(trained), snapshots)
+    _clear(folder, training)
 
 
 def _state_of(folder: Path) -> StateFile:
     return StateFile(folder.with_name(f".{folder.name}.training") / _STATE)
+
+
+def _snapshots_of(folder: Path, training: Training) -> Snapshots:
+    return Snapshots(_state_of(folder).path.parent, training.recipe.kept_epochs)
+
+
+def _clear(folder: Path, training: Training) -> None:
+    _snapshots_of(folder, training).remove()
+    _state_of(folder).remove()
 
 
 def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> str:
@@ -308,10 +347,12 @@ def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> s
     return f"The last good weights, of epoch {error.epoch}, are kept in {kept}"
 
 
-def _write(folder: Path, model: Model, config: dict[str, object]) -> None:
+def _write(folder: Path, model: Model, config: dict[str, object], snapshots: Snapshots | None = None) -> None:
     temporary = _beside(folder)
     temporary.mkdir(parents=True)
     try:
+        if snapshots is not None and snapshots.epochs:
+            config = config | {EPOCHS: snapshots.copy_into(temporary)}
         save_checkpoint(temporary, opened(model.classifier, "cpu", name=folder.name), config)
         _move_into_place(temporary, folder)
     finally:

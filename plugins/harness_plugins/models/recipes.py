@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 def harness_models() -> Iterator[harness.ModelSpec]:
     """Offer `recipe:NAME_OR_PATH`."""
     yield harness.ModelSpec(
-        "recipe", build_recipe, argument="NAME or PATH", takes="recipe", check=check_recipe
+        "recipe",
+        build_recipe,
+        argument="NAME or PATH",
+        takes="recipe",
+        check=check_recipe,
+        epochs=epochs_of,
     )
 
 
@@ -26,6 +31,11 @@ def build_recipe(request: harness.ModelRequest) -> harness.Model:
 def check_recipe(request: harness.ModelRequest) -> None:
     """Raise HarnessError for a recipe that is not there or does not fit the request's data."""
     harness.check_recipe(_name(request), request)
+
+
+def epochs_of(request: harness.ModelRequest) -> tuple[int, ...]:
+    """Return the epochs whose weights the recipe keeps."""
+    return harness.recipe_epochs(_name(request), request)
 
 
 def _name(request: harness.ModelRequest) -> str:

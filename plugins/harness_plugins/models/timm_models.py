@@ -27,6 +27,15 @@ FORBIDDEN_ARGUMENTS = frozenset(
         "features_only",
     }
 )
+BUILDING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 ON_THE_HUB = "hf-hub:"  # timm's own prefix for a repository that is not a registered architecture
 
 
@@ -62,11 +71,16 @@ def check_folder(request: harness.ModelRequest) -> None:
 
 
 def check_name(
-    request: harness.ModelRequest, *, pretrained: bool = True, in_chans: int | None = None
+    request: harness.ModelRequest,
+    *,
+    pretrained: bool = True,
+    in_chans: int | None = None,
+    **arguments: Any,
 ) -> None:
-    """Raise InputError for a name that timm does not know."""
+    """Raise InputError for a name that timm does not know, and for an argument that is not the user's to give."""
     from harness_plugins.models.timm_factory import refuse_unknown
 
+    _refuse_forbidden(arguments)
     if not _name(request).startswith(ON_THE_HUB):
         refuse_unknown(request.argument)
 
@@ -84,17 +98,28 @@ def _name(request: harness.ModelRequest) -> str:
 
 
 def build_timm(
-    request: harness.ModelRequest, *, pretrained: bool = True, in_chans: int | None = None
+    request: harness.ModelRequest,
+    *,
+    pretrained: bool = True,
+    in_chans: int | None = None,
+    **arguments: Any,
 ) -> harness.Model:
     """Load timm's model of that name with its own preprocessing; weights come from the hub or its cache.
 
     `hf-hub:OWNER/REPOSITORY` is a checkpoint folder on the hub: its config.json and model.safetensors are fetched.
-    Without `pretrained` the weights are drawn from the request's seed. `in_chans` = 1 is for grey images.
+    Without `pretrained` the weights are drawn from the request's seed. `in_chans` = 1 is for grey images. Further
+    arguments are the architecture's own, such as `embed_dim` and `depth` of a transformer: a size that timm has no name
+    for.
     """
     from harness_plugins.models.timm_factory import create, refuse_unknown
 
     name = _name(request)
+    _refuse_forbidden(arguments)
     if name.startswith(ON_THE_HUB):
+        if arguments:
+            raise harness.InputError(
+                f"{name!r} is built as its config.json says. Leave out {', '.join(arguments)}"
+            )
         if request.num_outputs is not None:
             raise harness.InputError(
                 f"{name!r} is a checkpoint of its own classes, not an architecture to train. Name the architecture"
@@ -104,13 +129,21 @@ def build_timm(
         return _load(files[0].parent, request)
     refuse_unknown(name)
     wants_weights = pretrained and request.pretrained
-    arguments: dict[str, Any] = {"pretrained": wants_weights}
+    given: dict[str, Any] = {**arguments, "pretrained": wants_weights}
     if in_chans is not None:
-        arguments["in_chans"] = in_chans
+        given["in_chans"] = in_chans
     if wants_weights:
-        arguments["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
+        given["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
     seed = request.seed if request.num_outputs is None else None
-    model = create(name, arguments | _asked(request, name), seed=seed)
+    try:
+        model = create(name, given | _asked(request, name), seed=seed)
+    except BUILDING_ERRORS as error:
+        if not arguments:
+            raise
+        shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise harness.InputError(
+            f"timm cannot build {name!r} with {shown}: {' '.join(str(error).split())}"
+        ) from None
     return replace(model, classifier=harness.opened(model.classifier, request.device, name=name))
 
 
@@ -138,6 +171,13 @@ def _load(folder: Path, request: harness.ModelRequest) -> harness.Model:
     )
 
 
+def _refuse_forbidden(arguments: Mapping[str, Any], *, of: str = "timm") -> None:
+    for key in sorted(FORBIDDEN_ARGUMENTS & arguments.keys()):
+        raise harness.InputError(
+            f"{of} has the argument {key!r}, which a suite or checkpoint may not set. Remove it"
+        )
+
+
 def rebuild_from_timm(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], *, size: tuple[int, int] | None = None
 ) -> harness.Model:
@@ -145,8 +185,7 @@ def rebuild_from_timm(
     from harness_plugins.models.timm_factory import rebuild
 
     arguments = dict(config.get("model_args") or {})
-    for key in sorted(FORBIDDEN_ARGUMENTS & arguments.keys()):
-        raise harness.InputError(f"model_args has {key!r}, which a checkpoint may not set. Remove it")
+    _refuse_forbidden(arguments, of="model_args")
     stated = dict(config.get("pretrained_cfg") or config)
     if "num_classes" in config:
         stated["num_classes"] = config["num_classes"]

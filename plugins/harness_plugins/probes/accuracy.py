@@ -1,4 +1,4 @@
-"""Accuracy of an encoder's frozen features, by nearest neighbours and by a linear classifier."""
+"""Accuracy: of a classifier itself, and of frozen features by nearest neighbours and by a linear classifier."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE = 1024  # samples whose similarities are in memory at once
+
+
+@dataclass(frozen=True)
+class ClassifierAccuracy:
+    """Accuracy of the model itself: the share of samples whose largest logit is that of their label."""
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        """Return the accuracy, 0 to 1, over samples that have a label."""
+        hits = [(chunk.logits.argmax(dim=1) == chunk.labels)[chunk.labels >= 0].cpu() for chunk in features]
+        return _share_of(hits)
 
 
 @dataclass(frozen=True)

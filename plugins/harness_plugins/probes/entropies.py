@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,6 +13,8 @@ from harness_plugins.probes import clouds, diffusion, er
 from harness_plugins.scorers.moments import unit_vectors
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Reduction = Literal["expectation", "average"]
@@ -69,6 +72,40 @@ class DiffusionInformation:
             drawn.penultimate[known], drawn.labels[known], sigma=self.sigma, t=self.t, seed=self.seed
         )
         return harness.Measurement(found.value, found.standard_error)
+
+
+@dataclass(frozen=True)
+class InputInformation:
+    """DSMI(Z; X) of the penultimate features and the images, in bits (Liao et al., arXiv 2312.04823).
+
+    The images stand for the classes that spectral clustering of their pixels finds, `clusters` of them. The same images
+    are clustered once. At most `size` images are used, drawn with `seed`, which also draws the subsets.
+    """
+
+    sigma: float | str = 10.0
+    t: float = 1
+    clusters: int = clouds.CLUSTERS
+    size: int = 10_000
+    seed: int = 0
+    _found: dict[str, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+        clouds.require_parameters(sigma=self.sigma, t=self.t)
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        """Return the information, with its standard error if it is estimated."""
+        drawn = features.sample(self.size, self.seed)
+        found = diffusion.estimate_information(
+            drawn.penultimate, self._classes(drawn.inputs), sigma=self.sigma, t=self.t, seed=self.seed
+        )
+        return harness.Measurement(found.value, found.standard_error)
+
+    def _classes(self, inputs: Tensor) -> NDArray[np.int64]:
+        key = hashlib.blake2b(inputs.cpu().numpy().tobytes()).hexdigest()
+        if key not in self._found:
+            self._found[key] = clouds.input_clusters(inputs, self.clusters)
+        return self._found[key]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ def harness_probes() -> Iterator[harness.ProbeSpec]:
     for name, address, needs, cite, unit in (
         ("dse", "entropies:DiffusionEntropy", features, DIFFUSION, "bits"),
         ("dsmi", "entropies:DiffusionInformation", labelled, DIFFUSION, "bits"),
+        ("dsmi_inputs", "entropies:InputInformation", {"penultimate", "inputs"}, DIFFUSION, "bits"),
         ("vmf_entropy", "entropies:VmfEntropy", features, ER, "nats"),
         ("class_entropy", "entropies:ClassEntropy", {"logits"}, ER, "nats"),
+        ("classifier_accuracy", "accuracy:ClassifierAccuracy", {"logits", "labels"}, "", ""),
         ("knn_accuracy", "accuracy:KnnAccuracy", fitted, "Wu et al., CVPR 2018", ""),
         (
             "linear_probe_accuracy",

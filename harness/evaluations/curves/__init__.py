@@ -1,0 +1,1 @@
+"""Curves: probes along the training of a model, epoch by epoch."""
