@@ -11,14 +11,18 @@ from harness.cli.options import CacheFolder, Plugins
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="hist, roc or features2d.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="hist, roc, features2d or curves.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
     *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="A .png, .svg or .pdf file.")
     ],
-    model: Annotated[str | None, typer.Option(metavar="LABEL", help="Default: the suite's first.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The model's seed. Default: the lowest.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Default: the suite's first; all for curves.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The model's seed. Default: the lowest; all for curves.")
+    ] = None,
     scorer: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +46,7 @@ def plot(
     device: Annotated[str, typer.Option(help="For features2d: auto, cpu, cuda or cuda:N.")] = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Draw a finished run: score histograms, ROC curves, or a 2-D map of features."""
+    """Draw a finished run: score histograms, ROC curves, a 2-D map of features, or probes along training."""
     from harness.evaluations.pictures import FeatureOptions, draw
     from harness.reports.plots.curves import Choice
 

@@ -145,7 +145,9 @@ class Run:
 
         def after(epoch: int) -> Workbench:
             """Open the model with the weights after an epoch of its training."""
-            return self.loader.bench(self.plan, replace(model, epoch=epoch), self.sets)
+            opened = self.loader.bench(self.plan, replace(model, epoch=epoch), self.sets)
+            opened.decoder = bench.decoder  # it reads the same images, so it decodes none again
+            return opened
 
         return Job(self.plan, model, bench, self.sets, self.folder, peer, after)
 

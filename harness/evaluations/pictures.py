@@ -1,4 +1,4 @@
-"""Pictures of a finished run: of its scores, and of its model's features, read again through the cache."""
+"""Pictures of a finished run: of its scores, its curves, and its model's features, read again through the cache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness.contract.registry import Registry
 from harness.engine.guard import Failure, attempt
 from harness.engine.loading import Loader
 from harness.engine.sets import OpenSets
+from harness.evaluations.curves.picture import lines
 from harness.evaluations.run import plan_suite
 from harness.models.extract import Counts
 from harness.models.loaded import resolve_device
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-HIST, ROC, FEATURES = "hist", "roc", "features2d"
-KINDS = (HIST, ROC, FEATURES)
+HIST, ROC, FEATURES, CURVES = "hist", "roc", "features2d", "curves"
+KINDS = (HIST, ROC, FEATURES, CURVES)
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 SAMPLES = 1000
 _SAMPLING_SEED = 0
@@ -76,6 +77,8 @@ def draw(
     drawing.require_writable(output)
     if kind == FEATURES:
         picture: drawing.Picture = scatters(folder, choice, options)
+    elif kind == CURVES:
+        picture = lines(folder, choice)
     else:
         picture = (histograms if kind == HIST else rocs)(folder, choice, log=log)
     drawing.write(picture, output)
@@ -87,10 +90,12 @@ def _require_known(kind: str, choice: Choice, options: FeatureOptions, *, log: b
         raise unknown_name("kind of picture", kind, KINDS, valid_label="Valid")
     of_features = {"--method": options.method is not None, "--samples": options.samples is not None}
     of_scores = {"--log": log, "--scorer": bool(choice.scorers)}
-    mute, kinds = (of_scores, f"{HIST} and {ROC}") if kind == FEATURES else (of_features, FEATURES)
-    option = next((option for option, is_given in mute.items() if is_given), None)
-    if option is not None:
-        raise InputError(f"{option} does not apply to {kind}. Leave it out; it is for {kinds}")
+    for given, kinds in ((of_features, (FEATURES,)), (of_scores, (HIST, ROC))):
+        option = next((option for option, is_given in given.items() if is_given), None)
+        if option is not None and kind not in kinds:
+            raise InputError(
+                f"{option} does not apply to {kind}. Leave it out; it is for {' and '.join(kinds)}"
+            )
 
 
 def scatters(folder: Path, choice: Choice, options: FeatureOptions) -> drawing.Scatters:

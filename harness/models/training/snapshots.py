@@ -36,7 +36,7 @@ class Snapshots:
             write_atomically(path, save(storable(network.state_dict())))
 
     def copy_into(self, checkpoint: Path) -> dict[str, str]:
-        """Copy all kept epochs into a checkpoint's folder, and return their digests. Raises HarnessError for lost ones."""
+        """Copy the kept epochs into a checkpoint's folder; return their digests. Raises HarnessError for lost ones."""
         return {str(epoch): self._copied(epoch, checkpoint) for epoch in self.epochs}
 
     def _copied(self, epoch: int, checkpoint: Path) -> str:

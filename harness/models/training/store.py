@@ -210,7 +210,7 @@ class Training:
             "history": trained.history,
         }
         if self.recipe.labels != "true":
-            facts["labels"] = self.recipe.labels
+            facts["trained_labels"] = self.recipe.labels
         if trained.model.class_names is not None:
             facts["label_names"] = list(trained.model.class_names)
         return {**describe(self.blueprint, trained.model), **facts}

@@ -1,4 +1,4 @@
-"""Draws pictures from arrays: histograms, ROC curves and scatters, the same bytes for the same input.
+"""Draws pictures from arrays: histograms, ROC curves, scatters and lines; the same bytes for the same input.
 
 matplotlib is used by its objects, not by pyplot, with the harness's own style. So neither the user's settings nor
 another picture in the same process changes a line.
@@ -114,7 +114,25 @@ class Scatters:
     axes: tuple[str, str] = ("", "")  # titles of the axes; "" if coordinates have no meaning
 
 
-Picture = Histograms | RocPanels | Scatters
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A number over epochs: its mean over seeds, and the lowest and highest seed."""
+
+    epochs: Array  # (E,)
+    mean: Array  # (E,)
+    low: Array  # (E,)
+    high: Array  # (E,)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One panel per probe and set, with one line per model."""
+
+    title: str
+    panels: Mapping[str, Mapping[str, Line]]  # by panel's title, then by model
+
+
+Picture = Histograms | RocPanels | Scatters | Lines
 
 
 def require_writable(path: Path) -> None:
@@ -175,6 +193,8 @@ def _panels(count: int, *, columns: int, size: Inches, gap: Inches) -> tuple[Fig
 def _figure(picture: Picture) -> Figure:
     if isinstance(picture, Histograms):
         return _histograms(picture)
+    if isinstance(picture, Lines):
+        return _lines(picture)
     return _rocs(picture) if isinstance(picture, RocPanels) else _scatters(picture)
 
 
@@ -232,6 +252,26 @@ def _rocs(picture: RocPanels) -> Figure:
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         if picture.log:
             _log_share(axes, curves)
+    return figure
+
+
+def _lines(picture: Lines) -> Figure:
+    figure, panels = _panels(len(picture.panels), columns=_COLUMNS, size=(2.8, 2.2), gap=(0.75, 0.8))
+    models = dict.fromkeys(model for lines in picture.panels.values() for model in lines)
+    colours = (ID_COLOUR, *_COLOURS)
+    look = {model: divmod(number, len(colours)) for number, model in enumerate(models)}
+    entries: dict[str, Any] = {}
+    for axes, (title, lines) in zip(panels, picture.panels.items(), strict=True):
+        for model, line in lines.items():
+            style, colour = look[model]
+            (entries[model],) = axes.plot(
+                line.epochs, line.mean, color=colours[colour], linestyle=_LINES[style % len(_LINES)]
+            )
+            axes.fill_between(
+                line.epochs, line.low, line.high, color=colours[colour], alpha=0.15, linewidth=0
+            )
+        axes.set(title=title, xlabel="epoch")
+    _legend_beside(_top_right(panels), list(entries.values()), list(entries))
     return figure
 
 
