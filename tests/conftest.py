@@ -36,6 +36,7 @@ def toys() -> Any:
     module = toy_module()
     for counter in (module.DECODED, module.FORWARDED, module.FITTED):
         counter.clear()
+    module.OPENED.clear()
     return module
 
 

@@ -22,6 +22,11 @@ def every_kind() -> dict[str, Any]:
     ]
     suite["scorers"] = ["level", "margin", "from_train", "needs_linear", "gradient", "whole", "nan"]
     suite["probes"] = ["mean", "from_training", "labels", {"name": "unruly", "how": "raises"}]
+    suite["curves"] = {
+        "probes": ["mean", {"name": "unruly", "how": "nan"}],
+        "every": 2,
+        "on": ["id", "close"],
+    }
     suite["shift"] = [{"corrupt": ["brightness", "fog"], "severity": [1, 3]}]
     suite["adapters"] = [
         {"name": "source", "protocol": ["mixed", "separate", "episodic", "continual", "correlated"]},

@@ -16,6 +16,7 @@ from harness.models.heads import probe
 
 DECODED: Counter[bytes] = Counter()  # how often each image was decoded
 FORWARDED: Counter[bytes] = Counter()  # how often each normalised image was forwarded
+OPENED: list[int] = []  # the epochs that models were opened at, in order
 FITTED: Counter[str] = Counter()  # how often each scorer was fitted
 
 
@@ -142,6 +143,17 @@ class Network(nn.Module):
         return self.fc
 
 
+class Times(nn.Module):
+    """Multiplies by a number."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.register_buffer("number", torch.tensor(float(number)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.number
+
+
 class Distance(nn.Module):
     """A head without W and b: negative distances to class centres."""
 
@@ -160,12 +172,17 @@ def network(
     names: list[str] | None = None,
     known: bool = True,
     trains: bool = False,
+    keeps: bool = True,
 ) -> harness.Model:
     """Build a network whose outputs are of the given names, which it tells if they are known.
 
-    If it trains, it counts as trained on the request's train part.
+    If it trains, it counts as trained on the request's train part. If it keeps its epochs, its features are `epoch`
+    times those after the first.
     """
     model = Network(outputs, shift=0.1 * request.seed)
+    if request.epoch is not None:
+        OPENED.append(request.epoch)
+        model.body = Times(request.epoch)
     if names is not None:
         of = torch.as_tensor(level_of(names))
         model.fc.weight.data, model.fc.bias.data = model.fc.weight.data[of], model.fc.bias.data[of]
@@ -334,6 +351,16 @@ class FromTraining:
     def measure(self, features: harness.FeatureSet) -> harness.Measurement:
         mean = torch.cat([chunk.penultimate for chunk in features]).mean(dim=0)
         return harness.Measurement((mean - self.centre).norm().item())
+
+
+class Brightness:
+    """The mean normalised pixel."""
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        assert features.fields == {"inputs"}
+        found = [chunk.inputs for chunk in features.chunks(7)]
+        assert all(part.ndim == 2 for part in found)
+        return harness.Measurement(torch.cat(found).double().mean().item())
 
 
 @dataclass(frozen=True)
@@ -551,9 +578,13 @@ def harness_datasets() -> Iterator[harness.DatasetSpec]:
     yield harness.DatasetSpec("gone", gone)
 
 
+def kept_epochs(request: harness.ModelRequest, **params: object) -> tuple[int, ...]:
+    return (0, 1, 3, 4) if params.get("keeps", True) else ()
+
+
 @harness.hookimpl
 def harness_models() -> Iterator[harness.ModelSpec]:
-    yield harness.ModelSpec("network", network)
+    yield harness.ModelSpec("network", network, epochs=kept_epochs)
 
 
 @harness.hookimpl
@@ -574,4 +605,5 @@ def harness_probes() -> Iterator[harness.ProbeSpec]:
     yield harness.ProbeSpec("mean", Mean, unit="levels")
     yield harness.ProbeSpec("labels", Labels, needs={"labels"})
     yield harness.ProbeSpec("from_training", FromTraining, needs={"penultimate", "train"})
+    yield harness.ProbeSpec("brightness", Brightness, needs={"inputs"})
     yield harness.ProbeSpec("unruly", UnrulyProbe)

@@ -15,7 +15,7 @@ from harness.base.errors import DatasetError
 from harness.engine.loading import Loader
 from harness.evaluations import KINDS
 
-KINDS_OF_RECORDS = {"score", "model", "probe", "adaptation", "estimate"}
+KINDS_OF_RECORDS = {"score", "model", "probe", "curve", "adaptation", "estimate"}
 
 
 def journal(folder: Path) -> bytes:
@@ -34,7 +34,7 @@ def test_the_suite_has_records_of_every_kind(healthy: Path) -> None:
     assert {r["kind"] for r in records} == KINDS_OF_RECORDS
     assert any("mixture" in r and r["scorer"] == "from_train (refit)" for r in records)
     assert any("transductive" in r["flags"] for r in records)
-    assert len({kind.name for kind in KINDS}) == len(KINDS) == 7
+    assert len({kind.name for kind in KINDS}) == len(KINDS) == 8
 
 
 def test_a_model_that_fails_and_then_heals_leaves_no_error_behind(

@@ -32,7 +32,7 @@ CURVES = "curves"
 class CurvesTable(Table):
     """The suite's [curves]: what is measured along training, how often, and on which sets."""
 
-    probes: PluginEntries = []
+    probes: Annotated[PluginEntries, Field(min_length=1)]
     every: Annotated[int, Field(ge=1)] = 1  # among the kept epochs: its multiples, and the last
     on: Annotated[list[str], Field(min_length=1)] = [ID]
 
@@ -104,12 +104,10 @@ class Curves(Evaluation[CurveCell]):
         return {CURVES: [Planned(*taken(PROBE, entry, registry)) for entry in asked.probes] if asked else []}
 
     def check(self, plan: Plan) -> None:
-        """Raise InputError for curves without a probe, a set or a model that keeps epochs."""
+        """Raise InputError for curves on an unknown set, and of models that keep no epochs."""
         asked = plan.suite.section(CurvesSection).curves
         if asked is None:
             return
-        if not asked.probes:
-            raise InputError('[curves] names no probe. Add probes = ["dse"], or see: plugins --kind probe')
         for name in asked.on:
             if name not in (valid := [ID, *(entry.name for entry in plan.sets)]):
                 raise unknown_name("set of [curves]", name, valid, valid_label="Valid")
