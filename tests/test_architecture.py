@@ -126,7 +126,7 @@ WORDS = {
         "contract/specs.py",
         "evaluations/estimation/session.py",
     },
-    "timm": {"engine/manifest.py", "models/loaded.py", "models/training/store.py"},
+    "timm": {"engine/manifest.py", "models/loaded.py", "models/training/training.py"},
     "class_entropy": {f"evaluations/adaptation/{name}.py" for name in ("table", "tally", "text")},
     "source": {
         "contract/preprocessing.py",

@@ -34,7 +34,7 @@ from harness.engine.manifest import device_name
 from harness.models.extract import extract
 from harness.models.loaded import LoadedModel
 from harness.models.training.recipe import load_recipe
-from harness.models.training.store import Training
+from harness.models.training.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,7 +34,7 @@ from harness.models.training.recipe import load_recipe
 from harness.models.training.samples import shuffled
 from harness.models.training.settings import make_optimizer
 from harness.models.training.state import StateFile
-from harness.models.training.store import Training
+from harness.models.training.training import Training
 
 BOUND = 1.10
 IMAGES, REPEATS = 12_800, 5

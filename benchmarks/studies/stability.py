@@ -26,7 +26,7 @@ from harness.base.errors import HarnessError
 from harness.base.progress import progress_bar
 from harness.contract.registry import Registry
 from harness.models.training.recipe import load_recipe
-from harness.models.training.store import Training
+from harness.models.training.training import Training
 from harness_plugins.probes.accuracy import KnnAccuracy, LinearProbeAccuracy
 from harness_plugins.probes.er import vmf_entropy
 

@@ -16,7 +16,8 @@ from harness.models.loaded import resolve_device
 from harness.models.training.checkpoint import CONFIG
 from harness.models.training.loop import DivergedError
 from harness.models.training.recipe import load_recipe
-from harness.models.training.store import Training, kept_model, recipe_data
+from harness.models.training.store import kept_model, recipe_data
+from harness.models.training.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -27,7 +27,8 @@ from harness.evaluations.curves.picture import lines
 from harness.evaluations.curves.table import curve_table, curve_text
 from harness.evaluations.pictures import FeatureOptions, draw
 from harness.models.training.recipe import load_recipe
-from harness.models.training.store import Training, build_recipe
+from harness.models.training.store import build_recipe
+from harness.models.training.training import Training
 from harness.reports.plots.curves import Choice
 from harness.reports.text import as_csv, as_markdown
 

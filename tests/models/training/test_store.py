@@ -14,10 +14,11 @@ import torch
 
 import harness
 from harness.contract.registry import Registry
-from harness.models.training import store
+from harness.models.training import training
 from harness.models.training.loop import Trained
 from harness.models.training.recipe import Recipe, load_recipe
-from harness.models.training.store import Training, build_recipe
+from harness.models.training.store import build_recipe
+from harness.models.training.training import Training
 from harness_plugins.models.timm_models import build_checkpoint
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ def built(request: harness.ModelRequest) -> harness.Model:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seeds of all trainings so far."""
     seeds: list[int] = []
-    original: Callable[..., Trained] = store.train
+    original: Callable[..., Trained] = training.train
 
     def counted(*arguments: Any, seed: int, **options: Any) -> Trained:
         seeds.append(seed)
         return original(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr(store, "train", counted)
+    monkeypatch.setattr(training, "train", counted)
     return seeds
 
 
@@ -200,11 +201,11 @@ def test_a_damaged_stored_model_is_trained_again(
 def test_where_another_process_stores_first_its_model_is_used(
     request_for: harness.ModelRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = store.train
+    original = training.train
     theirs: list[harness.Model] = []
 
     def beaten(*arguments: Any, **options: Any) -> Trained:
-        monkeypatch.setattr(store, "train", original)
+        monkeypatch.setattr(training, "train", original)
         theirs.append(built(request_for))
         result = original(*arguments, **options)
         with torch.no_grad():
@@ -212,7 +213,7 @@ def test_where_another_process_stores_first_its_model_is_used(
             network.fc.bias.add_(1)
         return result
 
-    monkeypatch.setattr(store, "train", beaten)
+    monkeypatch.setattr(training, "train", beaten)
     ours = built(request_for)
     assert state(ours) == state(theirs[0])
     assert len(stored(request_for)) == 1
@@ -275,7 +276,7 @@ def test_recipe_data_and_seed_each_change_the_digest_and_the_description_does_no
     ],
     ids=["comment", "docstring", "an import that stands twice", "annotation", "constant", "import"],
 )
-@pytest.mark.parametrize("module", store._DECISIVE)
+@pytest.mark.parametrize("module", training._DECISIVE)
 def test_an_edit_of_the_training_code_counts_if_it_does_something(
     edit: Callable[[str], str],
     counts: bool,
@@ -288,8 +289,8 @@ def test_an_edit_of_the_training_code_counts_if_it_does_something(
 ) -> None:
     loaded = load_recipe(str(recipe), Registry.load(blocked=()))
     original = Training(loaded, tiny, 0, catalogue).digest
-    folder = shutil.copytree(Path(store.__file__).parent, tmp_path / "code")
-    monkeypatch.setattr(store, "__file__", str(folder / "store.py"))
+    folder = shutil.copytree(Path(training.__file__).parent, tmp_path / "code")
+    monkeypatch.setattr(training, "__file__", str(folder / "training.py"))
     assert Training(loaded, tiny, 0, catalogue).digest == original
 
     path = folder / f"{module}.py"

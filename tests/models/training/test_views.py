@@ -29,7 +29,8 @@ from harness.models.training.loop import DivergedError, Trained, train
 from harness.models.training.recipe import Recipe
 from harness.models.training.samples import Samples
 from harness.models.training.state import StateFile
-from harness.models.training.store import Training, kept_model
+from harness.models.training.store import kept_model
+from harness.models.training.training import Training
 
 SETTINGS = {
     "schema": 1,
