@@ -34,7 +34,7 @@ SCORES = st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf]), min_s
 
 @pytest.fixture
 def ran(toy_suite: dict[str, Any], tmp_path: Path) -> Path:
-    return run_suite(toy_suite, tmp_path / "out").folder
+    return run_suite(toy_suite | {"curves": {"probes": ["mean"]}}, tmp_path / "out").folder
 
 
 def call(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:

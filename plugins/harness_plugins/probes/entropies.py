@@ -82,8 +82,8 @@ class InputInformation:
     are clustered once. At most `size` images are used, drawn with `seed`, which also draws the subsets.
     """
 
-    sigma: float | str = 10.0
-    t: float = 1
+    sigma: float | str = 10.0  # width of the kernel
+    t: float = 1  # steps of the diffusion
     clusters: int = clouds.CLUSTERS
     size: int = 10_000
     seed: int = 0
