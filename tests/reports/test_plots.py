@@ -38,7 +38,7 @@ def ran(toy_suite: dict[str, Any], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drawn(kind: str, toy_suite: dict[str, Any], tmp_path: Path) -> Path:
+def fitting(kind: str, toy_suite: dict[str, Any], tmp_path: Path) -> Path:
     """A run that has what a kind of picture shows."""
     also = {"curves": {"probes": ["mean"]}} if kind == "curves" else {}
     return run_suite(toy_suite | also, tmp_path / "out").folder
@@ -329,7 +329,7 @@ def test_features_without_a_plane_are_refused(features: np.ndarray, message: str
 @pytest.mark.parametrize("suffix", HEADERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_input_gives_the_same_bytes_of_the_format_that_is_named(
-    kind: str, suffix: str, drawn: Path, tmp_path: Path
+    kind: str, suffix: str, fitting: Path, tmp_path: Path
 ) -> None:
     options = FeatureOptions(
         method="pca" if kind == "features2d" else None, device="cpu", plugins=(TOY_PLUGIN,)
@@ -337,7 +337,7 @@ def test_the_same_input_gives_the_same_bytes_of_the_format_that_is_named(
     contents = []
     for name, size in (("first", 8.0), ("second", 20.0)):
         with mpl.rc_context({"font.size": size, "axes.grid": True}):  # a reader's own settings do not enter
-            draw(kind, drawn, tmp_path / f"{name}{suffix}", Choice(), options=options)
+            draw(kind, fitting, tmp_path / f"{name}{suffix}", Choice(), options=options)
             assert mpl.rcParams["font.size"] == size
         contents.append((tmp_path / f"{name}{suffix}").read_bytes())
     assert contents[0].startswith(HEADERS[suffix])
