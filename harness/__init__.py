@@ -78,7 +78,6 @@ if TYPE_CHECKING:
     from harness.engine.evaluation import Sitting as Sitting
     from harness.engine.guard import Failure as Failure
     from harness.engine.suite import Section as Section
-    from harness.models.training.checkpoint import check_checkpoint as check_checkpoint
     from harness.models.training.checkpoint import load_checkpoint as load_checkpoint
     from harness.models.training.checkpoint import opened as opened
     from harness.models.training.store import build_recipe as build_recipe
@@ -96,7 +95,7 @@ _LAZY = {
         "harness.engine.evaluation": "Cell Evaluation Job Measured NotApplicable Sitting",
         "harness.engine.guard": "Failure",
         "harness.engine.suite": "Section",
-        "harness.models.training.checkpoint": "check_checkpoint load_checkpoint opened",
+        "harness.models.training.checkpoint": "load_checkpoint opened",
         "harness.models.training.store": "build_recipe check_recipe recipe_epochs",
         "harness.models.training.weights": "load_weights",
     }.items()

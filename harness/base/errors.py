@@ -9,9 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-MOST_CHOICES = (
-    40  # valid names in a message: more than any kind of plugin has, fewer than the classes of ImageNet
-)
+INSTALLED = "Installed"  # the valid names are those of plugins of this kind
+MOST_CHOICES = 20  # valid names in a message; of more, the most similar are shown
 
 
 class HarnessError(Exception):
@@ -43,13 +42,19 @@ class RecordsError(HarnessError):
 
 
 def unknown_name(
-    kind: str, name: str, valid: Iterable[str], *, valid_label: str = "Installed"
+    kind: str, name: str, valid: Iterable[str], *, valid_label: str = INSTALLED
 ) -> UnknownNameError:
     """Build the error for a name that is not valid, with the most similar valid name as a suggestion."""
     choices = sorted(valid)
     nearest = difflib.get_close_matches(name, choices, n=1)
     suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    listed = shortened(choices, MOST_CHOICES) or "none"
+    if len(choices) > MOST_CHOICES:
+        close = difflib.get_close_matches(name, choices, n=len(choices), cutoff=0)
+        listed = shortened(close)
+        if valid_label == INSTALLED:
+            listed += f" (ood-harness plugins --kind {kind} lists all)"
+    else:
+        listed = ", ".join(choices) or "none"
     return UnknownNameError(f"no {kind} named {name!r}.{suggestion} {valid_label}: {listed}")
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.base.errors import HarnessError, InputError, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -34,12 +34,24 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise InputError(f"the {kind} {str(path)!r} cannot be read: {error.strerror}") from None
+        raise InputError(
+            f"the {kind} {str(path)!r} cannot be read: {error.strerror}. Give a TOML file"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        hint = ""
-        if "escape" in str(error) or "hex" in str(error):
-            hint = ". In TOML a path needs '...' or forward slashes: \"C:/data\""
-        raise InputError(f"the {kind} {str(path)!r} is not valid TOML: {error}{hint}") from None
+        raise InputError(
+            f"the {kind} {str(path)!r} is not valid TOML: {error}. {_hint(str(error))}"
+        ) from None
+
+
+def _hint(fault: str) -> str:
+    """Say how to write what people write otherwise."""
+    if "escape" in fault or "hex" in fault:
+        return "In TOML a path needs '...' or forward slashes: \"C:/data\""
+    if "Invalid value" in fault:
+        return 'Strings are in quotes, "..."; booleans are true and false; there is no null'
+    if "codec" in fault:
+        return "Give a text file in UTF-8"
+    return 'A key is written key = "value", once; a table { ... } is closed in its own line'
 
 
 def parse(
@@ -57,7 +69,7 @@ def parse(
     try:
         return table.model_validate(content)
     except ValidationError as error:
-        raise _first_fault(error, source, table.keys(), parts or {}) from None
+        raise _first_fault(error, content, source, table.keys(), parts or {}) from None
 
 
 def _require_finite(value: Any, source: str, place: str = "") -> None:
@@ -70,15 +82,49 @@ def _require_finite(value: Any, source: str, place: str = "") -> None:
 
 
 def _first_fault(
-    error: ValidationError, source: str, keys: list[str], parts: Mapping[str, Iterable[str]]
+    error: ValidationError,
+    content: Mapping[str, Any],
+    source: str,
+    keys: list[str],
+    parts: Mapping[str, Iterable[str]],
 ) -> HarnessError:
     first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in _places(first["loc"], content))
     if first["type"] == "extra_forbidden":
         within = [part for part in first["loc"][:-1] if isinstance(part, str) and part in parts]
         valid = parts[within[-1]] if within else keys
         unknown = unknown_name("key", str(first["loc"][-1]), valid, valid_label="Valid")
         return InputError(f"{source}: at {place}: {unknown}")
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+    message = _PLAIN.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    message = message.partition(" after validation")[0]  # and the length, which follows it
+    given = "" if first["type"] in ("missing", "value_error") else f", not {_short(first['input'])}"
     return InputError(f"{source}: {f'at {place}: ' if place else ''}{message}{given}")
+
+
+def _places(location: Iterable[int | str], content: Any) -> Iterator[int | str]:
+    """Yield the keys and positions of a fault in the file, without pydantic's names of the types it tried."""
+    for part in location:
+        if isinstance(content, dict) and isinstance(part, str):
+            yield part
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            yield part
+            content = content[part] if part < len(content) else None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+_LONGEST = 80  # characters of a value in a message
+_PLAIN = {  # pydantic's type of a fault: what to write instead, in the words of TOML
+    "missing": "this key is missing. Add it",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "Input should be a table, { ... }"),
+    **dict.fromkeys(("list_type", "tuple_type"), "Input should be a list, [ ... ]"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "Input should be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "Input should be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "Input should be true or false"),
+    "string_type": 'Input should be a string, "..."',
+    "string_pattern_mismatch": "Input should be lower-case letters, digits and . _ -, a letter or digit first",
+}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.base.errors import HarnessError
+from harness.cli import usage
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
 from harness.cli.leaderboard import leaderboard
@@ -81,15 +82,16 @@ def run(
     from harness.evaluations.run import prepare, run_plan
 
     plan = prepare(suite, limit=limit, plugins=plugin or [])
+    options = RunOptions(out=out, cache=cache, device=device, progress=True)
     if dry_run:
         from harness.cli.dry_run import described
 
-        for line in described(plan, device):
+        for line in described(plan, options):
             typer.echo(line)
         return
     if not plan.suite.verified:
         _say(f"suite {plan.suite.name} is unverified: it was never run on the data that it names")
-    result = run_plan(plan, RunOptions(out=out, cache=cache, device=device, progress=True))
+    result = run_plan(plan, options)
     _finish(result, plan.registry)
 
 
@@ -199,10 +201,17 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a letter of a name
     try:
-        app()
+        status = app(standalone_mode=False)
     except HarnessError as error:
         _say(str(error))
         sys.exit(USAGE)
+    except usage.UsageError as error:
+        if usage.is_help(error):
+            typer.echo(error.format_message(), err=True)
+        else:
+            _say(usage.explained(error))
+        sys.exit(USAGE)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _finish(result: RunResult, registry: Registry) -> None:

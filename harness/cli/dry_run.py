@@ -31,12 +31,14 @@ from harness.models.loaded import LoadedModel, resolve_device
 from harness.models.training.checkpoint import opened
 from harness.models.training.store import untrained_model
 from harness.reports.record import ID
+from harness.reports.records import require_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.contract.features import Features
     from harness.engine.plan import Plan, Planned, PlannedModel
+    from harness.engine.runner import RunOptions
 
 SECONDS = 2.0  # of the measurement, about
 _FIRST = 8  # images of ID test, from whose time the number of measured images follows
@@ -54,10 +56,13 @@ class Probe:
     offers: frozenset[str]
 
 
-def described(plan: Plan, device: str) -> Iterator[str]:
-    """Yield the lines. Raises HarnessError for a set or a checkpoint that cannot be opened."""
+def described(plan: Plan, options: RunOptions) -> Iterator[str]:
+    """Yield the lines. Raises HarnessError for whatever a run would refuse before it starts."""
+    device = resolve_device(options.device)
+    require_place(options.out or Path("results") / plan.folder_name, plan.suite.name, plan.suite.digest)
     sets = OpenSets(plan)
-    ready(sets, Loader(plan.registry, Cache(default_root()), resolve_device(device)))
+    loader = Loader(plan.registry, Cache(options.cache or default_root()), device)
+    ready(sets, loader, kinds_of(plan.registry))
     sizes = {name: len(sets.selection(name)) for name in (ID, *(entry.name for entry in plan.sets))}
     counts = " + ".join(f"{len(workers)} {key}" for key, workers in plan.workers.items() if workers)
     yield f"suite {plan.suite.name}: {len(plan.models)} models × {counts} × {len(plan.sets)} sets"
@@ -71,8 +76,8 @@ def described(plan: Plan, device: str) -> Iterator[str]:
     probes: dict[str, Probe | None] = {}
     for model in plan.models:
         if model.label not in probes:
-            probes[model.label] = probed(plan, model, sets, resolve_device(device))
-        yield from Cost(plan, model, probes[model.label], sets, sizes).lines(resolve_device(device))
+            probes[model.label] = probed(plan, model, sets, device)
+        yield from Cost(plan, model, probes[model.label], sets, sizes).lines(device)
     yield from (str(problem) for problem in plan.registry.problems)
 
 

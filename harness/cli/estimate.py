@@ -57,7 +57,7 @@ def estimate(
 ) -> None:
     """Estimate a model's accuracy on new images without labels."""
     from harness.evaluations.estimation.guesses import guess_text
-    from harness.evaluations.estimation.session import EstimateOptions
+    from harness.evaluations.estimation.options import EstimateOptions
     from harness.evaluations.estimation.session import estimate as run
 
     options = EstimateOptions(

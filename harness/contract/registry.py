@@ -109,7 +109,8 @@ class Registry:
         """
         found = self._offers.get((kind, name)) or self._family(kind, name)
         if not found:
-            raise unknown_name(kind, name, self.names(kind))
+            family = name.partition(":")[0]
+            raise unknown_name(kind, name if family in self.names(kind) else family, self.names(kind))
         if len(found) > 1:
             raise PluginError(_conflict(kind, name, found))
         return found[0]
@@ -220,17 +221,9 @@ def names_where(catalogue: Catalogue, kind: str, holds: Callable[[Any], bool]) -
 
 def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]]:
     """List the entry points of all distributions, sorted by name; each distribution counts once."""
-    distributions: dict[str, importlib.metadata.Distribution] = {}
-    for distribution in importlib.metadata.distributions():
-        if distribution.name:  # a half-removed distribution has no name
-            distributions.setdefault(distribution.name.lower().replace("_", "-"), distribution)
-    return [
-        (distribution, entry_point)
-        for _, distribution in sorted(distributions.items())
-        for entry_point in sorted(
-            distribution.entry_points.select(group=hookspecs.NAME), key=lambda e: e.name
-        )
-    ]
+    found = [(point.dist, point) for point in importlib.metadata.entry_points(group=hookspecs.NAME)]
+    named = [(distribution, point) for distribution, point in found if distribution is not None]
+    return sorted(named, key=lambda pair: (pair[0].name.lower().replace("_", "-"), pair[1].name))
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.contract.selection import Selection
 
 STREAM = "stream"  # the need of a scorer that scores a whole mixture at once
+DATA_NEEDS = frozenset({"train", "validation", "labels"})  # the needs that the ID data satisfy
 FEATURE_FIELDS = frozenset({"logits", "penultimate", "layers", "labels"})
 NEEDS = FEATURE_FIELDS | {
     "head",
@@ -191,7 +192,8 @@ class ModelSpec:
     An architecture can be built for any number of outputs and any image size, so that a recipe can train it.
 
     `check(request, **params)` raises HarnessError for a request that `build` would refuse, as far as that can be told
-    without building: a run calls it for all models before it trains or loads the first. A family of folders may give
+    without training or fetching anything: a run calls it for all models before it trains or loads the first. If it had
+    to build the model, it returns it, and its classes are matched to the data's at once. A family of folders may give
     `rebuild(config, weights, *, size)`: it builds the network that a foreign config.json describes and loads the
     weights, by name, into it; `size`, (height, width) or None, is another size of images. The command `import` uses it.
     It uses `translate(weights)` of an architecture, too: this renames the weights of published code, and leaves names
@@ -207,7 +209,7 @@ class ModelSpec:
     argument: str = ""
     architecture: bool = False
     takes: Literal["name", "folder", "recipe"] = "name"  # meaning of the part after the colon
-    check: Callable[..., None] | None = None
+    check: Callable[..., Model | None] | None = None
     rebuild: Callable[..., Model] | None = None
     translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     epochs: Callable[..., Sequence[int]] | None = None

@@ -10,6 +10,7 @@ from harness.base.toml import Table
 
 Class = Annotated[int, Field(ge=0)] | str  # a class by its number in the dataset, or by its name
 Classes = Annotated[list[Class], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Unreadable = Literal["error", "skip"]  # images that cannot be read: an error, or left out, named and counted
 
 
@@ -23,7 +24,7 @@ class Part(Table):
     limit: Annotated[int, Field(gt=0)] | None = None
     holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
     of: Literal["train", "test"] = "train"  # the part that a share is held out of
-    seed: int = 0
+    seed: Seed = 0
     dataset: str | None = None  # None: that of [id]
     params: dict[str, Any] = {}  # of its own dataset
 

@@ -168,6 +168,9 @@ class Evaluation(Generic[C]):
     def check(self, plan: Plan) -> None:
         """Raise InputError for a plan that makes no sense to this kind, before anything runs."""
 
+    def open(self, plan: Plan, sets: OpenSets) -> None:
+        """Open the data that it reads beside the suite's sets; raise HarnessError if that fails. No model is loaded."""
+
     def names_of_sets(self, plan: Plan) -> Iterable[str]:
         """Return the names of sets that its records have beside the suite's sets."""
         return ()

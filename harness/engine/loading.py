@@ -15,6 +15,8 @@ from harness.models.extract import Counts
 from harness.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.base.cache import Cache
     from harness.contract.registry import Registry
     from harness.contract.specs import Model
@@ -41,23 +43,24 @@ class Loader:
         Its outputs are put in the order of the data's classes. Raises InputError for a model that lacks a class of the
         ID data, or whose classes cannot be matched to them. A stranger's model may raise anything else.
         """
-        built = _with_preprocessing(
-            model, model.offered.spec.build(self._request(model, id_data), **model.params)
+        built, classes = _opened(
+            model, model.offered.spec.build(self._request(model, id_data), **model.params), id_data
         )
-        is_classifier = built.num_classes > 0  # an encoder fits any data
-        classes: dict[str, object] = {}
-        if id_data is not None and id_data.is_labelled and is_classifier:
-            built, classes = matched(built, id_data.classes, label=model.label, class_map=model.class_map)
+        _warn_of_assumed(model, built)
         return LoadedModel(built, self.device, dtype, model.offered.source, classes)
 
     def check(self, model: PlannedModel, id_data: IdData) -> None:
-        """Raise HarnessError for a model that cannot be built, as far as its plugin can tell without building it."""
+        """Raise HarnessError for a model that cannot be built, as far as its plugin can tell without training it."""
         check = model.offered.spec.check
-        if check is not None:
-            try:
-                check(self._request(model, id_data), **model.params)
-            except HarnessError as error:
-                raise type(error)(f"the model {model.label!r}: {error}") from None
+        if check is None:
+            return
+        try:
+            built = check(self._request(model, id_data), **model.params)
+            if built is not None:
+                _opened(model, built, id_data)
+        except HarnessError as error:
+            told, subject = str(error), f"the model {model.label!r}"
+            raise type(error)(told if told.startswith(subject) else f"{subject}: {told}") from None
 
     def _request(self, model: PlannedModel, id_data: IdData | None) -> ModelRequest:
         return ModelRequest(
@@ -94,10 +97,17 @@ class Loader:
         )
 
 
-def _with_preprocessing(model: PlannedModel, built: Model) -> Model:
-    """Apply what the suite states, and warn of what nobody states."""
+def _opened(model: PlannedModel, built: Model, id_data: IdData | None) -> tuple[Model, Mapping[str, object]]:
+    """Apply the preprocessing that the suite states, and match the classes to the data's; return how, too."""
     if model.preprocessing is not None:
         built = replace(built, preprocessing=model.preprocessing.over(built.preprocessing))
+    is_classifier = built.num_classes > 0  # an encoder fits any data
+    if id_data is None or not id_data.is_labelled or not is_classifier:
+        return built, {}
+    return matched(built, id_data.classes, label=model.label, class_map=model.class_map)
+
+
+def _warn_of_assumed(model: PlannedModel, built: Model) -> None:
     own = built.preprocessing
     if own.assumed:
         logger.warning(
@@ -107,4 +117,3 @@ def _with_preprocessing(model: PlannedModel, built: Model) -> Model:
             ", ".join(own.assumed),
             own.text,
         )
-    return built

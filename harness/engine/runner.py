@@ -26,7 +26,7 @@ from harness.engine.recorder import Recorder
 from harness.engine.sets import OpenSets
 from harness.models.extract import Counts
 from harness.models.loaded import resolve_device
-from harness.reports.records import RunFolder
+from harness.reports.records import RunFolder, require_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,27 +71,30 @@ class Run:
     """One run of a plan by the given kinds of evaluation, in their order."""
 
     def __init__(self, plan: Plan, options: RunOptions, kinds: Sequence[Evaluation[Any]]) -> None:
+        """Open every set and check every model, and then the folder: nothing is written before.
+
+        Raises HarnessError for a device or folder that cannot be used, for a set that cannot be opened, and for a model
+        that cannot be built.
+        """
         self.plan, self.registry, self.kinds = plan, plan.registry, kinds
         device, cache = resolve_device(options.device), Cache(options.cache or default_root())
         self.loader = Loader(self.registry, cache, device, options.progress)
-        self.folder = RunFolder(options.out or Path("results") / plan.folder_name)
+        place, suite = options.out or Path("results") / plan.folder_name, plan.suite
+        require_place(place, suite.name, suite.digest)
+        self.sets = OpenSets(plan)
+        self.overlaps = ready(self.sets, self.loader, kinds)
+        self.folder = RunFolder(place)
         try:
-            self.folder.require_suite(plan.suite.name, plan.suite.digest)
+            self.folder.require_suite(suite.name, suite.digest)
         except HarnessError:
             self.folder.close()
             raise
-        self.sets = OpenSets(plan)
         self.recorder = Recorder(plan, self.sets, self.folder, self._notify)
         self.models: dict[str, object] = {}
         self._seeds: dict[tuple[str, str], int] = {}  # by model label and digest: the first seed
 
     def execute(self) -> RunResult:
-        """Evaluate model after model, then sort the journal and write the manifest.
-
-        Raises HarnessError, before any model is trained or loaded, for a set that cannot be opened and for a model
-        that cannot be built from it.
-        """
-        overlaps = ready(self.sets, self.loader)
+        """Evaluate model after model, then sort the journal and write the manifest."""
         named = [name for kind in self.kinds for name in kind.names_of_sets(self.plan)]
         head = {
             **manifest.describe_run(self.plan.suite, self.loader.device, self.registry),
@@ -110,7 +113,7 @@ class Run:
             "cells": self.recorder.cells,
             "failed": self.recorder.failed,
             "images": asdict(self.loader.counts),
-            "overlaps": overlaps,
+            "overlaps": self.overlaps,
             "overlaps_unchecked": self.sets.uncompared(),
             "models": self.models,
             "data": self.sets.digests(),

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from harness.base.digests import digest
-from harness.base.errors import InputError
+from harness.base.errors import InputError, unknown_name
 from harness.base.toml import Table, parse
 from harness.contract.bases import read_based
 from harness.contract.parameters import parameters_of
 from harness.contract.registry import names_where
-from harness.data.tables import IdEntry, OodEntry, Part, ShiftEntry
+from harness.data.tables import IdEntry, OodEntry, Part, Seed, ShiftEntry
 from harness.models.stated import StatedPreprocessing
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ModelEntry(Table):
 
     name: str
     label: str | None = None  # its name on the leaderboard
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     class_map: str | None = None  # a file: the model's class for each class of the data
     params: dict[str, Any] = {}
     preprocessing: StatedPreprocessing | None = None  # in place of the model's own
@@ -156,7 +156,8 @@ def parse_suite(
     spelt = dict(content)
     if isinstance(models := spelt.get("models"), list):
         spelt["models"] = [
-            _with_parameters(_without_family_key(entry, families, source), catalogue) for entry in models
+            _with_parameters(_without_family_key(entry, families, source), catalogue, source)
+            for entry in models
         ]
     return parse(_with(tuple(sections)), spelt, source=source, parts=parts)
 
@@ -183,7 +184,7 @@ def _without_family_key(entry: Any, families: Sequence[str], source: str) -> Any
     return {"name": f"{given[0]}:{entry[given[0]]}", **rest}
 
 
-def _with_parameters(entry: Any, catalogue: Catalogue) -> Any:
+def _with_parameters(entry: Any, catalogue: Catalogue, source: str) -> Any:
     """Move a model's own parameters among its params: `head = "fc"` for `params = { head = "fc" }`."""
     if not isinstance(entry, dict) or not isinstance(entry.get("params", {}), dict):
         return entry
@@ -191,6 +192,10 @@ def _with_parameters(entry: Any, catalogue: Catalogue) -> Any:
     taken = unknown and parameters_of(catalogue, "model", str(entry.get("name")))
     own = {key: entry[key] for key in entry if key in unknown and key in taken}
     rest = {key: item for key, item in entry.items() if key not in own}
+    if taken and (wrong := sorted(unknown - own.keys())):
+        raise InputError(
+            f"{source}: at models: {unknown_name('key', wrong[0], [*ModelEntry.keys(), *taken], valid_label='Valid')}"
+        )
     return rest | {"params": own | entry.get("params", {})} if own else entry
 
 

@@ -13,6 +13,7 @@ from harness.contract.registry import Registry
 from harness.data.opening import open_id, training_data
 from harness.engine.suite import load_id
 from harness.models.loaded import resolve_device
+from harness.models.training.checked import require_trainable
 from harness.models.training.checkpoint import CONFIG
 from harness.models.training.loop import DivergedError
 from harness.models.training.recipe import load_recipe
@@ -69,7 +70,10 @@ def train_recipe(
     if not all(0 <= seed < 2**63 for seed in seeds):
         raise InputError(f"the seeds {seeds} are not all from 0 to 2^63 - 1. Give other seeds")
     data = _suite_data(options.suite, registry) if options.suite else recipe_data(recipe, registry)
-    for training in [Training(recipe, data, seed, registry, device) for seed in seeds]:
+    trainings = [Training(recipe, data, seed, registry, device) for seed in seeds]
+    _ = trainings[0].auxiliary
+    require_trainable(recipe, trainings[0].blueprint)
+    for training in trainings:
         yield _train(training, store, progress=options.progress)
 
 

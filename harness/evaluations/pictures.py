@@ -177,7 +177,14 @@ def _plan(folder: Path, manifest: Mapping[str, Any], registry: Registry) -> Plan
             f"{str(folder)!r} is no run's folder, or of an interrupted run: {MANIFEST} does not hold the suite. "
             "Run the suite again: records are kept"
         )
-    return plan_suite(manifest["definition"], registry, source=str(folder / MANIFEST))
+    try:
+        return plan_suite(manifest["definition"], registry, source=str(folder / MANIFEST))
+    except HarnessError as error:
+        absent = [name for name in manifest.get("plugins", {}) if name not in registry.versions]
+        fix = (
+            f". The run had the plugins {', '.join(absent)}: give their files with --plugin" if absent else ""
+        )
+        raise type(error)(f"{error}{fix}") from None
 
 
 def _model(plan: Plan, choice: Choice) -> PlannedModel:

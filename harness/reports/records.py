@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import sync, write_atomically
 from harness.base.digests import array_digest
-from harness.base.errors import InputError, RecordsError
+from harness.base.errors import InputError, RecordsError, one_line
 from harness.reports.record import Record
 
 if TYPE_CHECKING:
@@ -31,6 +31,25 @@ PAIRED = "paired.json"
 SCORES = "scores"
 _LOCK = ".lock"
 _MOST_NAMED = 3  # cells in one message
+
+
+def require_place(path: Path, suite: str, digest: str) -> None:
+    """Raise InputError for a folder that a run of the suite cannot write to. Nothing is written."""
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "no permission" if nearest.is_dir() else f"{nearest} is a file"
+        raise InputError(f"the run's folder {str(path)!r} cannot be written: {why}. Name another with --out")
+    if (path / JOURNAL).exists():
+        _require_suite(path, read_records(path), suite, digest)
+
+
+def _require_suite(path: Path, records: Iterable[Record], suite: str, digest: str) -> None:
+    for record in records:
+        if (record.suite, record.suite_digest) != (suite, digest):
+            raise InputError(
+                f"the folder {str(path)!r} holds records of suite {record.suite} ({record.suite_digest[:8]}), "
+                f"this run is {suite} ({digest[:8]}). Name another with --out"
+            )
 
 
 class RunFolder:
@@ -77,12 +96,7 @@ class RunFolder:
 
     def require_suite(self, name: str, digest: str) -> None:
         """Raise InputError if the folder holds records of another suite, which must not share a board."""
-        for record in self.records.values():
-            if (record.suite, record.suite_digest) != (name, digest):
-                raise InputError(
-                    f"the folder {str(self.path)!r} holds records of suite {record.suite} "
-                    f"({record.suite_digest[:8]}), this run is {name} ({digest[:8]}). Name another with --out"
-                )
+        _require_suite(self.path, self.records.values(), name, digest)
 
     def is_done(self, cell_id: str, code_id: str) -> bool:
         """Return whether the cell was measured without an error by the same code on the same input."""
@@ -160,9 +174,14 @@ def read_records(folder: Path) -> list[Record]:
     path = folder / JOURNAL
     try:
         content = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecordsError(
+            f"{str(folder)!r} is no run's folder: it has no {JOURNAL}. Give a folder that `run` wrote, such as "
+            "results/SUITE"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecordsError(
-            f"{str(folder)!r} is no run's folder: {JOURNAL} cannot be read ({error})"
+            f"{path} cannot be read ({one_line(error)}). Give a folder that `run` wrote"
         ) from None
     records: dict[str, Record] = {}
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
@@ -171,8 +190,9 @@ def read_records(folder: Path) -> list[Record]:
         try:
             record = Record.of(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = one_line(error) if isinstance(error, ValueError) else "keys of a record are missing"
             raise RecordsError(
-                f"{path}: line {number} is damaged ({error}). Remove the line; its cell is run again"
+                f"{path}: line {number} is damaged ({why}). Remove the line; its cell is run again"
             ) from None
         records[record.cell_id] = record
     return list(records.values())

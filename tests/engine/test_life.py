@@ -11,7 +11,7 @@ from journals import read_journal
 from toys import TOY_PLUGIN, as_toml, lose_images_of, run_suite
 
 import harness
-from harness.base.errors import DatasetError
+from harness.base.errors import DatasetError, InputError
 from harness.engine.loading import Loader
 from harness.evaluations import KINDS
 
@@ -111,15 +111,11 @@ def test_a_second_run_measures_only_what_failed(healthy: Path) -> None:
     assert journal(healthy / "out") == before
 
 
-def test_a_shift_of_validation_data_that_cannot_be_made_fails_its_estimates_alone(tmp_path: Path) -> None:
+def test_a_shift_of_validation_data_that_cannot_be_made_ends_the_run_before_it_starts(tmp_path: Path) -> None:
     suite = every_kind() | {"estimation": {"corrupt": ["contrast"], "severity": [2, 9]}}
-    result = run_suite(suite, tmp_path / "out")
-    estimates = [r for r in read_journal(tmp_path / "out") if r["kind"] == "estimate"]
-    failed = {r["ood"] for r in estimates if r["error"]}
-    assert not result.succeeded
-    assert failed == {"validation+contrast-9"}
-    assert all("severity" in r["error"] for r in estimates if r["error"])
-    assert any(r["ood"] == "validation+contrast-2" and r["metrics"] for r in estimates)
+    with pytest.raises(InputError, match=r"severity = 9 of 'corrupt:contrast' is not valid. Give 1, 2"):
+        run_suite(suite, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

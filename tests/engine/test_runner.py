@@ -249,7 +249,7 @@ def test_a_folder_of_another_suite_is_refused_before_anything_is_run(
 
 def test_a_folder_that_cannot_be_written_is_named(toy_suite: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="the run's folder .*file/out' cannot be written: Not a directory"):
+    with pytest.raises(InputError, match="the run's folder .*file/out' cannot be written: .*file is a file"):
         run_suite(toy_suite, tmp_path / "file/out")
 
 

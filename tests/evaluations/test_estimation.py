@@ -197,7 +197,9 @@ def test_without_validation_data_what_needs_it_is_not_applicable(
     estimating: dict[str, Any], tmp_path: Path
 ) -> None:
     del estimating["id"]["validation"]
-    assert run_suite(estimating, tmp_path / "out").succeeded
+    with pytest.raises(InputError, match="nothing of the suite can be measured: .*needs validation"):
+        run_suite(estimating, tmp_path / "out")
+    assert run_suite(estimating | {"scorers": ["level"]}, tmp_path / "out").succeeded
     listed = json.loads((tmp_path / "out" / "run.json").read_text())["not_applicable"]
     assert {tuple(entry["missing"]) for entry in listed} == {("validation",)}
     with pytest.raises(RecordsError, match="no estimators in"):

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from harness.base.errors import DatasetError, HarnessError, InputError, UnknownNameError
 from harness.cli import app
-from harness.evaluations.estimation.session import EstimateOptions, Guesses, estimate
+from harness.evaluations.estimation.options import EstimateOptions
+from harness.evaluations.estimation.session import Guesses, estimate
 
 SUITE = "digits"  # its ID are the digits 0 to 4
 

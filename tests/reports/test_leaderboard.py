@@ -184,7 +184,7 @@ def test_records_over_different_data_of_one_name_are_refused(ran: Path) -> None:
 
 
 def test_a_folder_without_records_says_how_to_make_some(tmp_path: Path) -> None:
-    with pytest.raises(RecordsError, match=r"is no run's folder: records\.jsonl cannot be read"):
+    with pytest.raises(RecordsError, match=r"is no run's folder: it has no records\.jsonl. Give a folder"):
         leaderboard([tmp_path])
     (tmp_path / "records.jsonl").write_text("")
     with pytest.raises(RecordsError, match=r"Run a suite first: ood-harness run SUITE"):

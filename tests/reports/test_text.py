@@ -38,7 +38,7 @@ def test_markdown_and_latex_escape_what_they_would_read() -> None:
 def test_a_terminal_that_lacks_a_letter_ends_no_command() -> None:
     code = (
         "from rich.text import Text; from harness.cli import commands\n"
-        "commands.app = lambda: commands.draw(Text('net Å'))\n"
+        "commands.app = lambda **_: commands.draw(Text('net Å'))\n"
         "commands.main()"
     )
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii:strict"}

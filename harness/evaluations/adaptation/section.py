@@ -12,6 +12,7 @@ from harness.base.errors import InputError, unknown_name
 from harness.base.toml import Table
 from harness.data.mixtures import Mixer, Mixture
 from harness.data.sets import CSID
+from harness.data.tables import Seed
 from harness.engine.plan import Planned, taken
 from harness.engine.suite import Named, PluginEntry, Section, Suite
 from harness.evaluations.adaptation.protocols import EPISODIC, MIXED, PROTOCOLS
@@ -66,7 +67,7 @@ Shares = Annotated[tuple[float, float, float], AfterValidator(_whole)]
 class AdaptationTable(Table):
     """The streams of shifted sets, and of mixtures of ID and OOD: the same for all adapters."""
 
-    seeds: Annotated[list[int], Field(min_length=1)] | None = None  # of the streams' order
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # of the streams' order
     batch_size: Annotated[int, Field(gt=0)] | None = None  # None: the suite's
     concentration: Annotated[float, Field(gt=0)] = 0.1  # of the Dirichlet that correlates labels in time
     after: bool = True  # forward each batch once more after its update, for the error after adaptation

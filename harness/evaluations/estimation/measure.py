@@ -11,7 +11,7 @@ from harness.base.errors import InputError
 from harness.contract.features import Estimate
 from harness.contract.parameters import offer_taking
 from harness.contract.specs import FEATURE_FIELDS, PEER
-from harness.data.opening import open_shifted
+from harness.data.opening import calibration_sets, open_shifted
 from harness.data.sets import CALIBRATION, CLEAN, CSID, calibration_entries
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.data.sets import SetEntry
     from harness.engine.evaluation import Job
     from harness.engine.plan import Plan, PlannedModel
+    from harness.engine.sets import OpenSets
     from harness.engine.suite import Suite
     from harness.engine.workbench import Workbench
 
@@ -197,6 +198,12 @@ class Estimation(Evaluation[EstimateCell]):
         """Raise HarnessError for an unknown shift of validation data."""
         for entry in calibration(plan) if plan.named("estimators") else ():
             offer_taking(plan.registry, "dataset", entry.dataset, entry.params)
+
+    def open(self, plan: Plan, sets: OpenSets) -> None:
+        """Open the shifts of validation data."""
+        validation = sets.id_data.validation
+        if plan.named("estimators") and validation is not None:
+            calibration_sets(validation, calibration(plan), plan.registry)
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[EstimateCell]:
         """Yield every estimator on every target."""

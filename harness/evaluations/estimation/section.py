@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.base.toml import Table
+from harness.data.tables import Seed
 from harness.engine.suite import PluginEntries, Section, Suite
 
 
@@ -16,7 +17,7 @@ class EstimationTable(Table):
     corrupt: list[str] | None = None  # None: the kinds that the plugin sets aside for calibration
     severity: list[int] = [1, 2, 3, 4, 5]
     size: Annotated[int, Field(gt=1)] | None = None  # images of a set, at most; None: all
-    seed: int = 0  # of the estimators' random draws
+    seed: Seed = 0  # of the estimators' random draws
 
 
 class EstimationSection(Section):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import digests
 from harness.base.cache import Cache, default_root
-from harness.base.errors import DatasetError, InputError, describe, shortened
+from harness.base.errors import DatasetError, HarnessError, InputError, describe, shortened
 from harness.base.progress import progress_bar
 from harness.contract.registry import Registry, names_where
 from harness.data.classes import numbered_as
@@ -40,29 +40,12 @@ if TYPE_CHECKING:
     from harness.contract.selection import Selection
     from harness.contract.specs import Model
     from harness.data.id_data import IdData
+    from harness.evaluations.estimation.options import EstimateOptions
 
 logger = logging.getLogger("ood_harness")
 
 BATCH_SIZE = 256
 UNSEEN = "nothing"
-
-
-@dataclass(frozen=True)
-class EstimateOptions:
-    """How accuracy is estimated."""
-
-    calibration: str | None = None  # labelled ID data outside training; None: the model's validation part
-    suite: str | None = None  # its [id] are the model's ID data; None: the recipe's [data]
-    estimators: Sequence[str] = ()  # (): all that apply
-    split: str | None = None  # of the data
-    calibration_split: str | None = None
-    size: int = 2000  # images of a set, at most
-    seed: int = 0  # of the model's training
-    skip_unreadable: bool = False
-    curves: Path | None = None  # where curves are kept; None: the cache
-    cache: Path | None = None
-    device: str = "auto"
-    progress: bool = False
 
 
 def estimate(model: str, data: str, options: EstimateOptions, *, plugins: Sequence[Path] = ()) -> Guesses:
@@ -89,6 +72,7 @@ class _Session:
     def guesses(self) -> Guesses:
         """Run every applicable estimator."""
         target = self._target
+        self._check()
         applicable = [planned for planned in self._estimators if self._applies(planned)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
@@ -98,6 +82,32 @@ class _Session:
             for planned in applicable:
                 rows += self._rows(planned, target)
         return Guesses(self.model, self.data, len(target), list(target.skipped), rows)
+
+    def _check(self) -> None:
+        """Raise HarnessError for options that cannot be met, before the model is loaded."""
+        curves, known = self.options.curves, self._id_data
+        if curves is not None and curves.exists() and not curves.is_dir():
+            raise InputError(f"--curves {str(curves)!r} is a file. Name a folder")
+        if self._given_calibration is not None or (known is not None and known.is_labelled):
+            return
+        for planned in self._estimators if self.options.estimators else ():
+            if VALIDATION in planned.needs:
+                raise InputError(
+                    f"the estimator {planned.label!r} needs validation data, and none are known. Give labelled ID data "
+                    "with --calibration"
+                )
+
+    @cached_property
+    def _given_calibration(self) -> Selection | None:
+        """The labelled ID data of --calibration."""
+        if self.options.calibration is None:
+            return None
+        found = self._open(self.options.calibration, self.options.calibration_split)
+        if found.labels.min() < 0:
+            raise DatasetError(
+                f"the calibration data {self.options.calibration!r} have images without a label. Give labelled ID data"
+            )
+        return found
 
     @cached_property
     def _bar(self) -> Any:
@@ -136,6 +146,11 @@ class _Session:
         if self.model.partition(":")[0] in self.registry.names("model"):
             return self.model
         takes = "folder" if Path(self.model).is_dir() else "recipe"
+        if takes == "recipe":
+            try:
+                self.registry.path("recipe", self.model)
+            except HarnessError as error:
+                raise type(error)(f"there is no folder {self.model!r}, and {error}") from None
         fitting = names_where(self.registry, "model", lambda spec: spec.takes == takes)
         return f"{fitting[0]}:{self.model}" if fitting else self.model
 
@@ -162,12 +177,9 @@ class _Session:
     def _validation(self, model: Model) -> Selection | None:
         """Open labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
         known = self._id_data
-        if self.options.calibration is None:
+        found, what = self._given_calibration, "the calibration data"
+        if found is None:
             return self._own_validation(model)
-        found = self._open(self.options.calibration, self.options.calibration_split)
-        what = "the calibration data"
-        if found.labels.min() < 0:
-            raise DatasetError(f"{what} have images without a label. Give labelled ID data")
         if known is not None and known.class_names is not None:
             return numbered_as(found, known.class_names, what=what, whose="the ID data")
         if model.class_names is not None:

@@ -90,12 +90,6 @@ def load_checkpoint(
     )
 
 
-def check_checkpoint(folder: Path) -> None:
-    """Raise InputError for a folder that is no checkpoint, without reading its weights."""
-    _refuse_unreadable(folder)
-    _read_config(folder / CONFIG)
-
-
 def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> None:
     """Write the network and its config into an existing folder, flushed to the disk."""
     from safetensors.torch import save
@@ -180,7 +174,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UnreadableError(f"cannot read {path}: {errors.one_line(error)}") from None
     except ValueError as error:
-        raise InputError(f"cannot read {path}: {errors.one_line(error)}") from None
+        raise InputError(f"{path} is no JSON: {errors.one_line(error)}. Fetch it again") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} holds a {type(config).__name__}. It must be a JSON object")
     return config

@@ -205,5 +205,8 @@ def _labels(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels {path}: {one_line(error)}") from None
+        why = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise InputError(
+            f"cannot read the labels {str(path)!r}: {why}. Give --labels a text file in UTF-8, one name per line"
+        ) from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -14,7 +14,7 @@ from harness.base.toml import Table, parse
 from harness.contract.bases import read_based
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.registry import names_where
-from harness.data.tables import IdEntry, Part
+from harness.data.tables import IdEntry, Part, Seed
 
 if TYPE_CHECKING:
     from harness.contract.protocols import Catalogue
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _increasing(pair: tuple[float, float]) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, training_data
+from harness.models.training.checked import require_trainable
 from harness.models.training.checkpoint import (
     EPOCHS,
     FACTS,
@@ -78,9 +79,10 @@ def recipe_epochs(name_or_path: str, request: ModelRequest) -> tuple[int, ...]:
 
 
 def check_recipe(name_or_path: str, request: ModelRequest) -> None:
-    """Raise HarnessError if `build_recipe` would refuse the recipe, its outliers or its data."""
+    """Raise HarnessError if `build_recipe` would refuse the recipe, its settings, its outliers or its data."""
     training = _training(name_or_path, request)
     _ = training.auxiliary
+    require_trainable(training.recipe, training.blueprint)
 
 
 def untrained_model(name_or_path: str, request: ModelRequest) -> Model:

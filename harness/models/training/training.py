@@ -67,6 +67,11 @@ class Training:
                 f"the recipe {recipe.name!r} has [auxiliary] data, which the objective {recipe.objective!r} does "
                 "not read. Leave them out, or choose an objective that needs them"
             )
+        if recipe.select == "best" and self.data.validation is None:
+            raise InputError(
+                f"the recipe {recipe.name!r} selects the best epoch on validation data, but there are none. Give "
+                '[id] a validation, or write select = "last"'
+            )
 
     @cached_property
     def blueprint(self) -> Blueprint:

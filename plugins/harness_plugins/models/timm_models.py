@@ -65,9 +65,9 @@ def build_checkpoint(request: harness.ModelRequest) -> harness.Model:
     return _load(_folder(request), request)
 
 
-def check_folder(request: harness.ModelRequest) -> None:
-    """Raise InputError if the request's argument names no folder of a checkpoint."""
-    harness.check_checkpoint(_folder(request))
+def check_folder(request: harness.ModelRequest) -> harness.Model:
+    """Load the folder on the CPU: damaged, foreign and unfitting files are found before anything is trained."""
+    return build_checkpoint(replace(request, device="cpu"))
 
 
 def check_name(
@@ -184,6 +184,10 @@ def rebuild_from_timm(
     """Build the model that a config of timm's own form describes: the flat one of timm before 2023, too."""
     from harness_plugins.models.timm_factory import rebuild
 
+    if not isinstance(config.get("architecture"), str):
+        raise harness.InputError(
+            f'{CONFIG} names no architecture. Add "architecture": "NAME", as timm names it'
+        )
     arguments = dict(config.get("model_args") or {})
     _refuse_forbidden(arguments, of="model_args")
     stated = dict(config.get("pretrained_cfg") or config)

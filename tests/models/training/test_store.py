@@ -404,16 +404,16 @@ def numbers(model: harness.Model) -> list[Any]:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs = 1", "epocs = 1", "no key named 'epocs'. Did you mean 'epochs'? Valid: augmentation,"),
+        ("epochs = 1", "epocs = 1", "no key named 'epocs'. Did you mean 'epochs'? Valid: epochs,"),
         ("[preprocessing]", "[preprocesing]", "no key named 'preprocesing'. Did you mean 'preprocessing'?"),
         (
             "input_size",
             "inputsize",
             "at preprocessing.inputsize: no key named 'inputsize'. Did you mean 'input_size'?",
         ),
-        ("epochs = 1", "", "at epochs: Field required"),
+        ("epochs = 1", "", "at epochs: this key is missing. Add it"),
         ("epochs = 1", "epochs = 0", "at epochs: Input should be greater than or equal to 1, not 0"),
-        ("epochs = 1", 'epochs = "1"', "at epochs: Input should be a valid integer, not '1'"),
+        ("epochs = 1", 'epochs = "1"', "at epochs: Input should be a whole number, not '1'"),
         ("lr = 0.01", "lr = nan", "at lr: nan is not a finite number"),
         ("schema = 1", "schema = 2", "at schema: Input should be 1, not 2"),
         (
@@ -423,7 +423,7 @@ def numbers(model: harness.Model) -> list[Any]:
         ),
         ("[1, 8, 8]", "[3, 8, 8]", "at preprocessing: mean has 1 values for 3 channels. Give 3"),
         ("[1, 8, 8]", "[1, 8, 8]\nstd = [0.0]", "at preprocessing: std (0.0,) must be above 0"),
-        ('"tiny"', '"../tiny"', "at name: String should match pattern"),
+        ('"tiny"', '"../tiny"', "at name: Input should be lower-case letters"),
         ("schema = 1", "schema = ", "is not valid TOML"),
     ],
 )

@@ -1,0 +1,28 @@
+"""What `ood-harness estimate` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EstimateOptions:
+    """How accuracy is estimated."""
+
+    calibration: str | None = None  # labelled ID data outside training; None: the model's validation part
+    suite: str | None = None  # its [id] are the model's ID data; None: the recipe's [data]
+    estimators: Sequence[str] = ()  # (): all that apply
+    split: str | None = None  # of the data
+    calibration_split: str | None = None
+    size: int = 2000  # images of a set, at most
+    seed: int = 0  # of the model's training
+    skip_unreadable: bool = False
+    curves: Path | None = None  # where curves are kept; None: the cache
+    cache: Path | None = None
+    device: str = "auto"
+    progress: bool = False
