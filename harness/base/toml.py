@@ -34,9 +34,7 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise InputError(
-            f"the {kind} {str(path)!r} cannot be read: {error.strerror}. Give a TOML file"
-        ) from None
+        raise InputError(f"the {kind} {str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"the {kind} {str(path)!r} is not valid TOML: {error}. {_hint(str(error))}"

@@ -25,7 +25,7 @@ from toys import TOY_PLUGIN, TOY_SUITE, as_toml
 from harness import cli
 from harness.engine import trainer
 from harness.engine.loading import Loader
-from harness.models.training import store
+from harness.models.training import training
 
 LISTED = Path(__file__).with_name("newcomers.txt")
 IMAGES = {"train": 4, "val": 2, "test": 3}  # of each class, by split
@@ -225,7 +225,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return work
 
     monkeypatch.setattr(Loader, "load", forbidden("a model was loaded"))
-    monkeypatch.setattr(store, "train", forbidden("a model was trained"))
+    monkeypatch.setattr(training, "train", forbidden("a model was trained"))
     monkeypatch.setattr(trainer, "kept_model", forbidden("a model was trained"))
     return found
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import harness
 from harness.base.errors import InputError
 from harness.cli import app, main
-from harness.models.training import store
+from harness.models.training import training
 from harness.reports.leaderboard import leaderboard
 
 RECIPE = """
@@ -85,7 +85,7 @@ def test_a_suite_finds_what_was_trained_for_it_and_shows_what_does_not_apply(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert invoke("train", "small.toml", "--suite", "own.toml").exit_code == 0
-    monkeypatch.setattr(store, "train", None)  # nothing is trained any more
+    monkeypatch.setattr(training, "train", None)  # nothing is trained any more
     frame = harness.run("own.toml", out="results", device="cpu")
     by_scorer = frame.set_index("scorer")
     assert by_scorer.loc["min_distance", "near_auroc"] > 0.5

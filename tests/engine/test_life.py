@@ -123,7 +123,7 @@ def test_a_shift_of_validation_data_that_cannot_be_made_ends_the_run_before_it_s
 )
 def test_a_suite_without_scorers_returns_its_table(kept: str, column: str, tmp_path: Path) -> None:
     suite = every_kind() | {"scorers": [], "ood": []}
-    del suite["adaptation"]
+    del suite["adaptation"], suite["curves"]
     for key in {"adapters", "estimators", "probes"} - {kept}:
         del suite[key]
     suite["adapters" if kept == "adapters" else kept] = {
@@ -180,6 +180,7 @@ def test_an_estimate_that_fails_keeps_the_data_of_its_record(
 
     monkeypatch.setattr("harness.evaluations.measures.model_accuracy", refuse)
     suite = every_kind() | {"scorers": [], "probes": [], "adapters": [], "ood": []}
+    del suite["curves"]
     run_suite(suite, tmp_path / "out")
     found = [r for r in read_journal(tmp_path / "out") if r["kind"] == "estimate"]
     assert found

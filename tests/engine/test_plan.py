@@ -23,7 +23,7 @@ def planned(content: dict[str, Any], **options: Any) -> Plan:
 
 def test_every_key_of_a_suite_has_its_workers(toy_suite: dict[str, Any]) -> None:
     plan = planned(toy_suite | {"probes": ["mean"]})
-    assert list(plan.workers) == ["scorers", "probes", "adapters", "estimators"]
+    assert list(plan.workers) == ["scorers", "probes", "curves", "adapters", "estimators"]
     assert [w.label for w in plan.named("scorers")] == ["level", "margin", "from_train"]
     assert [w.needs for w in plan.named("probes")] == [frozenset({"penultimate"})]
     assert plan.named("nothing") == ()

@@ -60,9 +60,9 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
             {"shift": [{"corrupt": ["fog"]}]},
             r"at shift\.0: give either corrupt and severity, or name and dataset",
         ),
-        ({"ood": []}, r"there are no ood, and no probes, adapters or estimators either"),
+        ({"ood": []}, r"there are no ood, and no probes, curves, adapters or estimators either"),
         ({"models": []}, r"at models: List should have at least 1 item, not \[\]"),
-        ({"scorers": []}, r"there are no scorers, and no probes, adapters or estimators either"),
+        ({"scorers": []}, r"there are no scorers, and no probes, curves, adapters or estimators either"),
         (
             {"scorers": [{"name": "level", "sign": float("inf")}]},
             r"at scorers\.0\.sign: inf is not a finite number",
