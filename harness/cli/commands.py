@@ -72,6 +72,18 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Samples of every dataset, at most: for a quick look.")
     ] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of the suite's scorers, only this one; repeatable."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Of the suite's models, only this one; repeatable."),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Measure again what the run's folder holds already."),
+    ] = False,
     plugin: Plugins = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the planned work and its cost, and stop.")
@@ -81,8 +93,8 @@ def run(
     from harness.engine.runner import RunOptions
     from harness.evaluations.run import prepare, run_plan
 
-    plan = prepare(suite, limit=limit, plugins=plugin or [])
-    options = RunOptions(out=out, cache=cache, device=device, progress=True)
+    plan = prepare(suite, limit=limit, plugins=plugin or [], models=model or [], scorers=scorer or [])
+    options = RunOptions(out=out, cache=cache, device=device, progress=True, fresh=fresh)
     if dry_run:
         from harness.cli.dry_run import described
 

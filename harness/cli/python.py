@@ -66,6 +66,9 @@ def run(
     cache: str | Path | None = None,
     device: str = "auto",
     limit: int | None = None,
+    scorers: Sequence[str] = (),
+    models: Sequence[str] = (),
+    fresh: bool = False,
     plugins: Sequence[str | Path] = (),
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -73,7 +76,8 @@ def run(
 
     A suite without scorers returns its first table: of probes, else of adapters, else of estimators.
 
-    Cells that `out` (default: results/SUITE) holds already are not run again. A cell that fails is a missing value in
+    `scorers` and `models` choose some of the suite's, by name; the rest of the folder stays as it is. Cells that `out`
+    (default: results/SUITE) holds already are not run again, unless `fresh`. A cell that fails is a missing value in
     the frame, and a record with its error in the folder.
 
     Raises HarnessError for an invalid name, suite or folder, before anything is run.
@@ -81,12 +85,15 @@ def run(
     from harness.engine.runner import RunOptions
     from harness.evaluations.run import prepare, reports, run_plan
 
-    plan = prepare(suite, limit=limit, plugins=[Path(file) for file in plugins])
+    plan = prepare(
+        suite, limit=limit, plugins=[Path(file) for file in plugins], models=models, scorers=scorers
+    )
     options = RunOptions(
         out=_path(out),
         cache=_path(cache),
         device=device,
         progress=progress,
+        fresh=fresh,
     )
     folder = run_plan(plan, options).folder
     frames = (report.frame(folder) for report in reports(plan.registry))

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    kind: Evaluation[C], model: PlannedModel, job: Job | Failure, recorder: Recorder, progress: RunProgress
+    kind: Evaluation[C],
+    model: PlannedModel,
+    job: Job | Failure,
+    recorder: Recorder,
+    progress: RunProgress,
+    *,
+    fresh: bool = False,
 ) -> None:
-    """Measure and record the cells of one kind and model that the run's folder lacks."""
+    """Measure and record the cells of one kind and model that the run's folder lacks, or all of them."""
     cells = list(kind.cells(recorder.plan, model))
     if isinstance(job, Failure):
         progress.leave_out(cells)
@@ -36,7 +42,7 @@ def evaluate(
             continue
         applicable.append(cell)
         key = attempt(sitting.key, cell)
-        if isinstance(key, Failure) or not key or not job.folder.is_done(cell.cell_id, key):
+        if fresh or isinstance(key, Failure) or not key or not job.folder.is_done(cell.cell_id, key):
             todo[cell.cell_id] = cell, key
     recorder.count(len(applicable) - len(todo), is_counted=kind.is_counted)
     progress.leave_out(cell for cell in cells if cell.cell_id not in todo)

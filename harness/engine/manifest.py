@@ -8,8 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.reports.records import read_manifest
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.contract.registry import Registry
+    from harness.engine.plan import Plan
     from harness.engine.suite import Suite
 
 _LIBRARIES = (
@@ -31,6 +36,24 @@ def describe_run(suite: Suite, device: str, registry: Registry) -> dict[str, Any
         "plugins": registry.versions,
         "git_commit": git_commit(),
     }
+
+
+def of_others(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Return what run.json says of the models and scorers that a narrowed plan leaves out: nothing for a whole one."""
+    known = read_manifest(folder) if plan.part else {}
+    mine = {model.title for model in plan.models}
+    return {
+        "models": {title: facts for title, facts in known.get("models", {}).items() if title not in mine},
+        "not_applicable": [entry for entry in known.get("not_applicable", []) if not _is_of(plan, entry)],
+    }
+
+
+def _is_of(plan: Plan, entry: Mapping[str, Any]) -> bool:
+    """Return whether a plan decides anew on an entry of what does not apply: whether it has its model and scorer."""
+    scorer = entry.get("scorer")
+    return any(
+        (model.label, model.seed) == (entry.get("model"), entry.get("seed")) for model in plan.models
+    ) and (scorer is None or any(scorer == worker.label for worker in plan.named("scorers")))
 
 
 def device_name(device: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base import digests
-from harness.base.errors import HarnessError, InputError
+from harness.base.errors import HarnessError, InputError, unknown_name
 from harness.contract.parameters import offer_taking
 from harness.contract.specs import ModelRequest
 from harness.data.classes import read_class_map
@@ -78,6 +78,9 @@ class Plan:
     workers: Mapping[str, tuple[Planned, ...]]  # scorers, probes, adapters, ... by their key in a suite
     limit: int | None = None
     folder: Path | None = None  # of the suite's file: relative paths start there
+    part: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # the names that it was narrowed to, by key
 
     @property
     def folder_name(self) -> str:
@@ -87,6 +90,29 @@ class Plan:
     def named(self, key: str) -> tuple[Planned, ...]:
         """Return the entries of the suite under a key."""
         return self.workers.get(key, ())
+
+    def narrowed(self, **chosen: Sequence[str]) -> Plan:
+        """Return the plan with some of its models or workers alone, by key: `models=["net"]`, `scorers=["gen"]`.
+
+        A model is named by its label, and keeps all its seeds; a worker by its label, or by its plugin's name, which
+        keeps it with any parameters. An empty list narrows nothing.
+
+        Raises UnknownNameError for a name that the suite does not have.
+        """
+        found = self
+        for key, names in ((key, names) for key, names in chosen.items() if names):
+            every = self.models if key == "models" else self.workers[key]
+            for name in names:
+                if not any(name in _names_of(one) for one in every):
+                    valid = dict.fromkeys(one.label for one in every)
+                    raise unknown_name(key.removesuffix("s"), name, valid, valid_label="In this suite")
+            kept: Any = tuple(one for one in every if not _names_of(one).isdisjoint(names))
+            part = {**found.part, key: list(dict.fromkeys(one.label for one in kept))}
+            if key == "models":
+                found = replace(found, models=kept, part=part)
+            else:
+                found = replace(found, workers={**found.workers, key: kept}, part=part)
+        return found
 
     def kept_epochs(self, model: PlannedModel) -> Sequence[int]:
         """Return the epochs of the model's training whose weights can be loaded, in order; none for most models.
@@ -175,6 +201,11 @@ def _model(entry: ModelEntry, seed: int, registry: Registry, folder: Path | None
     class_map = read_class_map(entry.class_map, folder) if entry.class_map is not None else None
     label = _with_params(label, entry.params)
     return PlannedModel(label, offered, name, seed, entry.params, class_map, entry.preprocessing, folder)
+
+
+def _names_of(one: Planned | PlannedModel) -> set[str]:
+    """Return the names by which a user may choose a model or a worker of a suite."""
+    return {one.label} if isinstance(one, PlannedModel) else {one.label, one.offered.spec.name}
 
 
 def _with_params(label: str, params: Mapping[str, object]) -> str:

@@ -48,6 +48,9 @@ class RunOptions:
     cache: Path | None = None
     device: str = "auto"
     progress: bool = False
+    fresh: bool = (
+        False  # measure again what the folder holds; features and trained models still come from the cache
+    )
 
 
 @dataclass
@@ -91,6 +94,8 @@ class Run:
             raise
         self.recorder = Recorder(plan, self.sets, self.folder, self._notify)
         self.models: dict[str, object] = {}
+        self._fresh = options.fresh
+        self._others = manifest.of_others(plan, place)
         self._seeds: dict[tuple[str, str], int] = {}  # by model label and digest: the first seed
 
     def execute(self) -> RunResult:
@@ -98,6 +103,7 @@ class Run:
         named = [name for kind in self.kinds for name in kind.names_of_sets(self.plan)]
         head = {
             **manifest.describe_run(self.plan.suite, self.loader.device, self.registry),
+            **({"part": self.plan.part, **self._others} if self.plan.part else {}),
             "sets": list(dict.fromkeys([*(entry.name for entry in self.plan.sets), *named])),
             "started": _now(),
         }
@@ -115,11 +121,11 @@ class Run:
             "images": asdict(self.loader.counts),
             "overlaps": self.overlaps,
             "overlaps_unchecked": self.sets.uncompared(),
-            "models": self.models,
+            "models": {**self._others["models"], **self.models},
             "data": self.sets.digests(),
             "data_facts": self.sets.facts(),
             "protocol": self.sets.protocol(),
-            "not_applicable": self.recorder.not_applicable,
+            "not_applicable": [*self._others["not_applicable"], *self.recorder.not_applicable],
             "problems": [str(problem) for problem in self.registry.problems],
         }
         self.folder.write_manifest({**head, **tail})
@@ -158,7 +164,7 @@ class Run:
         progress.enter(model)
         job = self.job(model)
         for kind in self.kinds:
-            evaluate(kind, model, job, self.recorder, progress)
+            evaluate(kind, model, job, self.recorder, progress, fresh=self._fresh)
         if isinstance(job, Job):
             self.folder.append_timings(job.bench.clock.lines(model=model.label, seed=model.seed))
 

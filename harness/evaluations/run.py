@@ -34,12 +34,20 @@ def kinds_of(registry: Registry) -> tuple[Evaluation[Any], ...]:
     return (*KINDS, *found)
 
 
-def prepare(suite: str, *, limit: int | None = None, plugins: Sequence[Path] = ()) -> Plan:
-    """Load the plugins and a suite, by name or path, and resolve all its names."""
+def prepare(
+    suite: str,
+    *,
+    limit: int | None = None,
+    plugins: Sequence[Path] = (),
+    models: Sequence[str] = (),
+    scorers: Sequence[str] = (),
+) -> Plan:
+    """Load the plugins and a suite, by name or path, and resolve all its names; keep some models or scorers alone."""
     registry = Registry.load(plugins)
     path = registry.path("suite", suite)
     content = read_based(path, "suite", registry, name=suite)
-    return plan_suite(content, registry, source=path.name, limit=limit, folder=path.parent)
+    plan = plan_suite(content, registry, source=path.name, limit=limit, folder=path.parent)
+    return plan.narrowed(models=models, scorers=scorers)
 
 
 def read_suite(content: Mapping[str, Any], registry: Registry, *, source: str) -> Suite:

@@ -220,13 +220,22 @@ class Scoring(Sitting[ScoreCell]):
     def _join_earlier_scorers(self) -> None:
         """Restore the scores of scorers that ran into this folder before, so that all are ranked together."""
         mine = SCORE, (self.job.model.label, SOURCE, SEPARATE), self.job.model.seed
+        gone: set[str] = set()
         for record in list(self.job.folder.records.values()):
             label, name = str(record.scorer), record.on
-            is_mine = (record.kind, record.place, record.seed) == mine
+            is_mine = (record.kind, record.place, record.seed) == mine and not record.by_stream
             if is_mine and label not in self.scorers and record.scores and name in self._scores:
-                if label not in self._id_scores:
-                    self._restore(self._id_scores, label, record.scores["id"])
-                self._restore(self._scores[name], label, record.scores["ood"])
+                has_id = label in self._id_scores or self._restore(
+                    self._id_scores, label, record.scores["id"]
+                )
+                if not has_id or not self._restore(self._scores[name], label, record.scores["ood"]):
+                    gone.add(label)
+        if gone:
+            logger.warning(
+                "%s: the scores of %s are gone, so the others are ranked without them. Run the whole suite again",
+                self.job.model.title,
+                ", ".join(sorted(gone)),
+            )
 
     @cached_property
     def _cells_digest(self) -> str:
