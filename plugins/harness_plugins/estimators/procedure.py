@@ -58,7 +58,7 @@ class Procedure:
         if self.first not in FIRSTS:
             raise harness.unknown_name("first prediction", self.first, FIRSTS, valid_label="Valid")
         require_optimizer(self.optimizer, self.lr)
-        self._adapter()
+        _ = self.adapter  # checks the rest
 
     def run(self, target: harness.Unlabelled, temperature: float = 1.0) -> Predictions:
         """Return the probe's logits before and after. Raises InputError for too few images or updates."""
@@ -70,7 +70,7 @@ class Procedure:
         use_batch_statistics(classifier)
         positions = shuffled_batches(stream, self.batch_size, self.steps, target.seed)
         batches = (target.batch(part) for part in positions)
-        updated = sum(adapted.updated for adapted in self._adapter().adapt(classifier, batches)) / self.steps
+        updated = sum(adapted.updated for adapted in self.adapter.adapt(classifier, batches)) / self.steps
         if updated < FEWEST_UPDATES:
             raise harness.InputError(
                 f"{100 * updated:.1f} % of {self.steps} steps updated a weight, so flips are not informative. Give a "
@@ -78,7 +78,9 @@ class Procedure:
             )
         return Predictions(before, predict(classifier, target, probe, self.probe_batch), updated)
 
-    def _adapter(self) -> Eta:
+    @property
+    def adapter(self) -> Eta:
+        """The method that adapts."""
         return Eta(self.margin, self.epsilon, self.lr, self.optimizer)
 
     def _split(self, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
