@@ -58,6 +58,7 @@ from harness.contract.specs import ModelSpec as ModelSpec
 from harness.contract.specs import ObjectiveSpec as ObjectiveSpec
 from harness.contract.specs import ProbeSpec as ProbeSpec
 from harness.contract.specs import RecipeSpec as RecipeSpec
+from harness.contract.specs import ReferenceModel as ReferenceModel
 from harness.contract.specs import ScorerSpec as ScorerSpec
 from harness.contract.specs import SuiteSpec as SuiteSpec
 from harness.contract.specs import TrainingData as TrainingData

@@ -556,6 +556,9 @@ class Halves:
 def harness_estimators() -> Iterator[harness.EstimatorSpec]:
     yield harness.EstimatorSpec("confident", Confident, needs={"penultimate", "validation"})
     yield harness.EstimatorSpec("halves", Halves)
+    yield harness.EstimatorSpec("long", Halves, passes=21)
+    of_three = harness.ReferenceModel("network", classes=3)
+    yield harness.EstimatorSpec("of_three_classes", Halves, passes=30, reference=of_three)
     yield harness.EstimatorSpec("easily_bored", EasilyBored)
     yield harness.EstimatorSpec("peering", Peering, needs={"logits", "peer"})
 

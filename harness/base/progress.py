@@ -36,6 +36,13 @@ def progress_bar(
     )
 
 
+def print_beside(line: str) -> None:
+    """Print a line on stderr, above the bars that are open."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
+
+
 def logged_beside() -> AbstractContextManager[None]:
     """While it is open, log messages are printed above the bars, not into them."""
     from tqdm.contrib.logging import logging_redirect_tqdm

@@ -32,6 +32,7 @@ from harness.models.training.checkpoint import opened
 from harness.models.training.store import untrained_model
 from harness.reports.record import ID
 from harness.reports.records import require_place
+from harness.reports.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,7 @@ class Cost:
         size = _size(self.rows * probe.columns * _BYTES)
         yield f"  features: {self.rows:,} rows × {probe.columns:,} columns × {_BYTES} bytes = {size}"
         yield (
-            f"  time: about {_duration(images * probe.seconds)} on {device}, from "
+            f"  time: about {duration(images * probe.seconds)} on {device}, from "
             f"{1000 * probe.seconds:.2g} ms per image; {self._excluded()}"
         )
 
@@ -206,10 +207,3 @@ def _untrained(plan: Plan, model: PlannedModel, sets: OpenSets, loader: Loader) 
 def _size(count: int) -> str:
     unit, scale = next(((unit, scale) for unit, scale in _UNITS if count >= scale), ("bytes", 1.0))
     return f"{count / scale:.3g} {unit}" if scale > 1 else f"{count} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"

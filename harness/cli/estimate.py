@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path  # typer reads annotations at run time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.base.progress import print_beside
 from harness.cli.options import CacheFolder, Device, Plugins, TextFormat
 from harness.reports.terminal import show
 from harness.reports.text import Format
+from harness.reports.wording import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.evaluations.estimation.guesses import Guess
 
 
 class Unreadable(StrEnum):
@@ -22,23 +29,35 @@ class Unreadable(StrEnum):
 
 def estimate(
     *,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="M", help="A recipe, a checkpoint folder, or FAMILY:NAME as in a suite (timm:resnet18)."
-        ),
-    ],
     data: Annotated[str, typer.Option(metavar="D", help="A folder of images, or a dataset's name.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="A recipe, a checkpoint folder, or FAMILY:NAME as in a suite (timm:resnet18). Default: the "
+            "model on which an installed estimator was fitted, if one names it.",
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
-            metavar="V", help="Labelled ID data outside training. Default: the model's validation part."
+            "--calibration",
+            "--valdata",
+            metavar="V",
+            help="Labelled ID data outside training. Default: the model's validation part.",
         ),
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="The suite with the model's ID data. Default: the recipe's [data].")
     ] = None,
-    estimator: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: all that apply.")] = None,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="E",
+            help="NAME, or NAME:KEY=VALUE,... as in NAME:steps=200. Repeatable. Default: all that apply, but those "
+            "that take long or were fitted on models of other classes.",
+        ),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="The split of the data, such as test.")] = None,
     calibration_split: Annotated[str | None, typer.Option(help="The split of the calibration data.")] = None,
     size: Annotated[int, typer.Option(min=2, help="Images of each set, at most.")] = 2000,
@@ -74,4 +93,15 @@ def estimate(
         device=device,
         progress=True,
     )
-    show(guess_text(run(model, data, options, plugins=plugin or [])), format)
+    found = run(model, data, options, plugins=plugin or [], finished=_tell)
+    show(guess_text(found), format)
+
+
+def _tell(rows: Sequence[Guess], left: float) -> None:
+    """Print an estimator's rows as soon as it has finished, with the time that the others may take."""
+    from harness.evaluations.estimation.guesses import guess_line
+
+    for row in rows:
+        print_beside(f"ood-harness: {guess_line(row)}")
+    if left:
+        print_beside(f"ood-harness: about {duration(left)} left")

@@ -285,18 +285,33 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True)
+class ReferenceModel:
+    """The models on which an estimator's own curve was fitted: the number of their classes, and one by its name."""
+
+    name: str  # as in a suite, "timm:resnet50.tv_in1k"
+    classes: int
+
+
+@dataclass(frozen=True)
 class EstimatorSpec:
     """An estimator of accuracy: its name, its builder and its needs.
 
     Valid needs: logits, penultimate (fields of Features), validation (for `fit`: clean ID with labels), head, linear
     (for `fit`), images (it may forward them, and change a copy of the model), normalisation (as for an adapter) and
     peer (another training of the model).
+
+    `passes` are its own forward passes per image of a set of 1,000 by default; a backward pass counts
+    as two. An estimator with a `reference` was fitted elsewhere, and is for models with as many classes. The
+    command `estimate` starts with the cheapest estimators, takes its model from the first reference if none is named,
+    and leaves out estimators that take long or have another reference, unless they are named.
     """
 
     name: str
     build: Callable[..., AnyEstimator]
     needs: Iterable[str] = frozenset({"logits"})
     cite: str = ""
+    passes: int = 0
+    reference: ReferenceModel | None = None
 
     def __post_init__(self) -> None:
         _freeze_needs(self, ESTIMATOR_NEEDS)

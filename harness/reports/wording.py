@@ -123,3 +123,11 @@ def json_of(content: Mapping[str, Any]) -> str:
         return None if is_missing(value) else value
 
     return json.dumps({key: plain(value) for key, value in content.items()}, indent=2, default=int) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in seconds, minutes or hours."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from typer.testing import CliRunner
 
 from harness.base.errors import DatasetError, HarnessError, InputError, UnknownNameError
 from harness.cli import app
+from harness.contract.registry import Registry
+from harness.evaluations.estimation import choice
 from harness.evaluations.estimation.options import EstimateOptions
-from harness.evaluations.estimation.session import Guesses, estimate
+from harness.evaluations.estimation.pace import Pace
+from harness.evaluations.estimation.session import Guesses, _Session, estimate
 
 SUITE = "digits"  # its ID are the digits 0 to 4
 
@@ -172,3 +177,148 @@ def test_the_command_prints_every_format(photos: Path, cache: Path, format: str)
     if format == "json":
         (row,) = json.loads(shown.stdout)["rows"]
         assert 0 <= row["accuracy"] <= 1
+
+
+# Which estimators run ----------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_given_behind_the_name(photos: Path, cache: Path, tmp_path: Path) -> None:
+    curves = tmp_path / "curves"
+    found = asked(photos, cache, estimators=("confident:says=0.25,named=mine",), curves=curves)
+    label = "confident(named=mine, says=0.25)"
+    assert [(row.estimator, row.definition) for row in found.rows] == [
+        (label, "mine"),
+        (f"{label}-fitted", "mine"),
+    ]
+    assert found.rows[0].accuracy == 0.25
+    kept = json.loads((curves / "confident(named=mine, says=0.25).json").read_text())
+    assert kept["key"]["params"] == {"named": "mine", "says": 0.25}
+    (curves / "confident(named=mine, says=0.25).json").rename(curves / "confident.json")
+    with pytest.raises(InputError, match="confident.json was fitted for params"):
+        asked(photos, cache, curves=curves)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("confident:says=much", "says of estimator confident is 'much'. Give a number"),
+        ("confident:sais=1", "no parameter of estimator confident named 'sais'"),
+        ("confident:says", "'says' is no new parameter"),
+        ("confident:", "'' is no new parameter"),
+        ("confident:says=1,says=0", "'says=0' is no new parameter"),
+        (
+            "flips:published=weighted_quadratic,steps=40",
+            "steps is 40, but the published curve was fitted with 990",
+        ),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_opened(cache: Path, given: str, message: str) -> None:
+    with pytest.raises(HarnessError, match=re.escape(message)) as raised:
+        asked("nowhere", cache, estimators=(given,))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_estimator_is_named_once(photos: Path, cache: Path) -> None:
+    with pytest.raises(InputError, match="'halves' is named twice"):
+        asked(photos, cache, estimators=("halves", "halves"))
+
+
+def by_default(classes: int) -> list[str]:
+    found = choice.planned((), Registry.load([TOY_PLUGIN]))
+    return [one.label for one in found if choice.suits(one, classes)]
+
+
+def test_what_takes_long_or_was_fitted_elsewhere_is_named_on_purpose() -> None:
+    assert "long" not in by_default(3)
+    assert "of_three_classes" in by_default(3)
+    assert "of_three_classes" not in by_default(10)
+    assert {name for name in by_default(1000) if name.startswith("flips")} == {
+        "flips", "flips_published", "flips_published_scaled",
+    }  # fmt: skip
+    assert {name for name in by_default(10) if name.startswith("flips")} == {"flips"}
+    assert [one.label for one in choice.planned(("long",), Registry.load([TOY_PLUGIN]))] == ["long"]
+
+
+def test_estimators_are_told_as_they_finish_cheapest_first(photos: Path, cache: Path) -> None:
+    told: list[tuple[str, float]] = []
+    options = EstimateOptions(cache=cache, device="cpu", estimators=("of_three_classes", "long", "halves"))
+    found = estimate(
+        "network",
+        "levels",
+        options,
+        plugins=[TOY_PLUGIN],
+        finished=lambda rows, left: told.append((rows[0].estimator, left)),
+    )
+    assert [name for name, _ in told] == ["halves", "long", "of_three_classes"]
+    assert [row.estimator for row in found.rows] == [name for name, _ in told]
+    assert told[0][1] > told[1][1] > told[2][1] == 0
+
+
+def test_the_time_left_is_the_work_left_at_the_rate_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set takes .1 passes of halves, and 1 more as it is the first to see it; 21.1 of long."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    halves, long = choice.planned(("halves", "long"), Registry.load([TOY_PLUGIN]))
+    with Pace([halves, long], [4, 2]) as pace:
+        assert pace.seconds_left == 0
+        now[0] = 3.0
+        pace.step(halves)
+        assert pace.seconds_left == pytest.approx((3 * 1.1 + 2 * 21.1) * 3.0 / 1.1)
+        pace.finish(halves)  # its curve was kept, so three sets were not needed
+        assert pace.seconds_left == pytest.approx(2 * 21.1 * 3.0 / 4.4)
+        now[0] = 14.0
+        pace.step(long)
+        assert pace.seconds_left == pytest.approx(21.1 * 14.0 / 25.5)
+
+
+def test_a_long_estimator_has_a_curve_only_if_it_is_named(photos: Path, cache: Path) -> None:
+    session = _Session("network", "levels", EstimateOptions(cache=cache), Registry.load([TOY_PLUGIN]))
+    halves, long = choice.planned(("halves", "long"), session.registry)
+    assert [session._wants_curve(one) for one in (halves, long)] == [True, False]
+    named = _Session("network", "levels", EstimateOptions(estimators=("long",)), session.registry)
+    assert named._wants_curve(long)
+
+
+# One argument -------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_model_is_that_of_the_first_reference(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry.load([TOY_PLUGIN])
+    assert choice.default_model(registry) == "timm:resnet50.tv_in1k"
+    monkeypatch.setattr(choice, "default_model", lambda registry: "network")
+    options = EstimateOptions(cache=cache, device="cpu")
+    found = estimate(None, "levels", options, plugins=[TOY_PLUGIN])
+    assert found.model == "network"
+    assert "of_three_classes" in {row.estimator for row in found.rows}
+
+
+def test_a_default_model_that_is_not_at_hand_is_said_in_a_line(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("harness_plugins.models.timm_models._weights", unreachable)
+    with pytest.raises(
+        InputError, match=r"default model 'timm:resnet50.tv_in1k' is not at hand \(no hub\)\. Name.*--model"
+    ) as raised:
+        estimate(None, "digits", EstimateOptions(cache=cache, device="cpu", split="test"))
+    assert "\n" not in str(raised.value)
+
+
+def unreachable(name: str) -> Path:
+    raise InputError("no hub")
+
+
+def test_valdata_is_calibration_and_each_estimate_is_a_line_on_stderr(cache: Path) -> None:
+    arguments = [
+        "estimate", "--model", "network", "--data", "levels", "--valdata", "levels", "--estimator", "halves",
+        "--estimator", "confident:says=0.5", "--cache", str(cache), "--plugin", str(TOY_PLUGIN), "--device", "cpu",
+    ]  # fmt: skip
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    lines = [line for line in shown.stderr.splitlines() if line.startswith("ood-harness: ")]
+    assert lines[0].startswith("ood-harness: halves 50.0")
+    assert "left" in lines[1]
+    assert any(line.startswith("ood-harness: confident(says=0.5) 50.0") for line in lines)

@@ -50,6 +50,13 @@ def guess_text(guesses: Guesses) -> Text:
     return Text([sheet], legend(guesses), numbers, asdict(guesses))
 
 
+def guess_line(guess: Guess) -> str:
+    """Show one estimate in a line."""
+    found = with_interval(guess.accuracy, guess.lo, guess.hi)
+    remark = _remark(guess)
+    return f"{guess.estimator} {found} ({guess.seen})" + (f": {remark}" if remark != ABSENT else "")
+
+
 def legend(guesses: Guesses) -> list[str]:
     """Explain how to read the estimates."""
     lines = [

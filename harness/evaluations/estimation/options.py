@@ -16,7 +16,7 @@ class EstimateOptions:
 
     calibration: str | None = None  # labelled ID data outside training; None: the model's validation part
     suite: str | None = None  # its [id] are the model's ID data; None: the recipe's [data]
-    estimators: Sequence[str] = ()  # (): all that apply
+    estimators: Sequence[str] = ()  # NAME or NAME:KEY=VALUE,...; (): all that suit the model
     split: str | None = None  # of the data
     calibration_split: str | None = None
     size: int = 2000  # images of a set, at most

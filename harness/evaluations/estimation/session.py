@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.base import digests
 from harness.base.cache import Cache, default_root
-from harness.base.errors import DatasetError, HarnessError, InputError, describe, shortened
-from harness.base.progress import progress_bar
+from harness.base.errors import DatasetError, HarnessError, InputError, describe
 from harness.contract.registry import Registry, names_where
-from harness.data.classes import numbered_as
 from harness.data.opening import calibration_sets, open_dataset, open_id
 from harness.data.sets import calibration_entries
 from harness.data.streams import Stream
 from harness.engine.clock import Clock
 from harness.engine.guard import Failure
 from harness.engine.loading import Loader
-from harness.engine.plan import Planned, PlannedModel
+from harness.engine.plan import PlannedModel
 from harness.engine.suite import load_id
 from harness.engine.workbench import Workbench
 from harness.evaluations import measures
-from harness.evaluations.estimation.curve import Curve, Point
+from harness.evaluations.estimation import choice
+from harness.evaluations.estimation.curve import Point
+from harness.evaluations.estimation.given import labelled
 from harness.evaluations.estimation.guesses import Guess, Guesses
+from harness.evaluations.estimation.kept import KeptCurves
 from harness.evaluations.estimation.measure import FITTED_WITH, VALIDATION, asked
+from harness.evaluations.estimation.pace import Pace
 from harness.evaluations.estimation.section import EstimationTable
 from harness.models.loaded import resolve_device
 from harness.models.training.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from harness.contract.features import Estimate, FeatureSet
     from harness.contract.protocols import Estimator
     from harness.contract.selection import Selection
     from harness.contract.specs import Model
     from harness.data.id_data import IdData
+    from harness.data.sets import SetEntry
+    from harness.engine.plan import Planned
+    from harness.evaluations.estimation.curve import Curve
     from harness.evaluations.estimation.options import EstimateOptions
+    from harness.models.loaded import LoadedModel
 
 logger = logging.getLogger("ood_harness")
 
@@ -48,8 +52,18 @@ BATCH_SIZE = 256
 UNSEEN = "nothing"
 
 
-def estimate(model: str, data: str, options: EstimateOptions, *, plugins: Sequence[Path] = ()) -> Guesses:
+def estimate(
+    model: str | None,
+    data: str,
+    options: EstimateOptions,
+    *,
+    plugins: Sequence[Path] = (),
+    finished: Callable[[Sequence[Guess], float], None] | None = None,
+) -> Guesses:
     """Estimate a model's accuracy on a dataset or folder without labels.
+
+    Without a model, it is the one that the first estimator was fitted on that names one. Estimators run from the
+    cheapest to the dearest; `finished` is called with the rows of each, and the seconds that the others may take.
 
     A curve turns an estimator's score into an accuracy: a kept curve of this model, or one that is fitted now on
     labelled ID data under the shifts that are set aside for calibration, and kept.
@@ -58,7 +72,8 @@ def estimate(model: str, data: str, options: EstimateOptions, *, plugins: Sequen
     another model, and a named estimator that does not apply.
     """
     registry = Registry.load(plugins)
-    return _Session(model, data, options, registry).guesses()
+    name = model or choice.default_model(registry)
+    return _Session(name, data, options, registry, is_default=model is None).guesses(finished)
 
 
 @dataclass(eq=False)
@@ -67,30 +82,40 @@ class _Session:
     data: str
     options: EstimateOptions
     registry: Registry
+    is_default: bool = False  # whether the model is the one that is taken if none is named
+    _pace: Pace = field(init=False)
     _calibrated: dict[int, list[tuple[str, Selection, float]]] = field(default_factory=dict)  # by size
 
-    def guesses(self) -> Guesses:
-        """Run every applicable estimator."""
+    def guesses(self, finished: Callable[[Sequence[Guess], float], None] | None = None) -> Guesses:
+        """Run every estimator that is named, or that suits the model and applies."""
+        asked = choice.planned(
+            self.options.estimators, self.registry
+        )  # checks them before anything is opened
         target = self._target
-        self._check()
-        applicable = [planned for planned in self._estimators if self._applies(planned)]
+        self._check(asked)
+        applicable = [one for one in asked if self._applies(one)]
         if not applicable:
             raise InputError("no estimator applies. Give labelled ID data with --calibration")
         self._features(target)  # an image that cannot be read ends the session at once
         rows: list[Guess] = []
-        with self._bar:
-            for planned in applicable:
-                rows += self._rows(planned, target)
+        sets = [1 + (len(self._shifts) + 1) * self._wants_curve(one) for one in applicable]
+        with Pace(applicable, sets, self.options.progress) as self._pace:
+            for one in applicable:
+                found = self._rows(one, target)
+                self._pace.finish(one)
+                rows += found
+                if finished is not None:
+                    finished(found, self._pace.seconds_left)
         return Guesses(self.model, self.data, len(target), list(target.skipped), rows)
 
-    def _check(self) -> None:
+    def _check(self, asked: Sequence[Planned]) -> None:
         """Raise HarnessError for options that cannot be met, before the model is loaded."""
         curves, known = self.options.curves, self._id_data
         if curves is not None and curves.exists() and not curves.is_dir():
             raise InputError(f"--curves {str(curves)!r} is a file. Name a folder")
         if self._given_calibration is not None or (known is not None and known.is_labelled):
             return
-        for planned in self._estimators if self.options.estimators else ():
+        for planned in asked if self.options.estimators else ():
             if VALIDATION in planned.needs:
                 raise InputError(
                     f"the estimator {planned.label!r} needs validation data, and none are known. Give labelled ID data "
@@ -108,11 +133,6 @@ class _Session:
                 f"the calibration data {self.options.calibration!r} have images without a label. Give labelled ID data"
             )
         return found
-
-    @cached_property
-    def _bar(self) -> Any:
-        """Counts the sets that estimators have seen, with the calibration sets of curves."""
-        return progress_bar(total=None, description="estimate", unit="set", enabled=self.options.progress)
 
     # Model and data ---------------------------------------------------------------------------------------------
 
@@ -158,7 +178,7 @@ class _Session:
     def _bench(self) -> Workbench:
         name, progress = self._model_name, self.options.progress
         planned = PlannedModel(self.model, self.registry.get("model", name), name, self.options.seed, {})
-        loaded = self._loader.load(planned, self._id_data)
+        loaded = self._load(planned)
         if not loaded.model.num_classes:
             raise InputError(
                 f"the model {self.model!r} is an encoder, which has no accuracy. Name a classifier"
@@ -170,6 +190,17 @@ class _Session:
             self.model, loaded, parts, BATCH_SIZE, self._loader.cache, counts, clock, progress=progress
         )
 
+    def _load(self, planned: PlannedModel) -> LoadedModel:
+        """Load the model. Raises InputError that says how to name another, if this one was not named."""
+        try:
+            return self._loader.load(planned, self._id_data)
+        except HarnessError as error:
+            if not self.is_default:
+                raise
+            raise InputError(
+                f"the default model {self.model!r} is not at hand ({error}). Name a model with --model"
+            ) from None
+
     @cached_property
     def _target(self) -> Selection:
         return self._readable(self._open(self.data, self.options.split).limited(self.options.size))
@@ -177,24 +208,10 @@ class _Session:
     def _validation(self, model: Model) -> Selection | None:
         """Open labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
         known = self._id_data
-        found, what = self._given_calibration, "the calibration data"
+        found = self._given_calibration
         if found is None:
             return self._own_validation(model)
-        if known is not None and known.class_names is not None:
-            return numbered_as(found, known.class_names, what=what, whose="the ID data")
-        if model.class_names is not None:
-            return numbered_as(
-                found, model.class_names, what=what, whose="the model", synonyms=model.class_synonyms
-            )
-        if found.num_classes > model.num_classes or (
-            found.class_names is not None and found.num_classes < model.num_classes
-        ):
-            names = f" ({shortened(found.class_names)})" if found.class_names is not None else ""
-            raise DatasetError(
-                f"{what} have {found.num_classes} classes{names}, the model has {model.num_classes} without names. "
-                "Give labelled data of all its classes"
-            )
-        return found
+        return labelled(found, known, model)
 
     def _own_validation(self, model: Model) -> Selection | None:
         """Return the validation or test part of the model's ID data; test if the model has seen validation."""
@@ -224,19 +241,16 @@ class _Session:
             )
         return kept
 
-    @cached_property
-    def _estimators(self) -> list[Planned]:
-        names = self.options.estimators or self.registry.names("estimator")
-        return [Planned(name, self.registry.get("estimator", name), {}) for name in names]
-
     def _applies(self, planned: Planned) -> bool:
         missing = self._bench.missing(frozenset({"logits", *planned.needs}))
-        if missing and planned.label in self.options.estimators:
+        if not self.options.estimators:
+            return not missing and choice.suits(planned, self._bench.loaded.model.num_classes)
+        if missing:
             fix = ". Give labelled ID data with --calibration" if VALIDATION in missing else ""
             raise InputError(
                 f"the estimator {planned.label!r} needs {', '.join(missing)}, which model and data do not offer{fix}"
             )
-        return not missing
+        return True
 
     # Estimates --------------------------------------------------------------------------------------------------
 
@@ -246,7 +260,7 @@ class _Session:
         try:
             fitted = self._fitted(planned)
             found = self._estimate(planned, fitted, target)
-            curve = self._kept_curve(planned, len(target)) or self._new_curve(planned, fitted, len(target))
+            curve = self._curve(planned, fitted, len(target)) if self._wants_curve(planned) else None
         except _RefusedError as refused:
             raise InputError(str(refused)) from None
         except Exception as error:  # a stranger's estimator may raise anything
@@ -278,7 +292,7 @@ class _Session:
     def _estimate(self, planned: Planned, fitted: Estimator, selection: Selection) -> Estimate:
         stream = Stream.of(selection, batch_size=BATCH_SIZE)
         found = asked(self._bench, planned, fitted, stream, selection.name)
-        self._bar.update()
+        self._pace.step(planned)
         return found
 
     def _features(self, selection: Selection) -> FeatureSet:
@@ -286,14 +300,21 @@ class _Session:
 
     # Curves -----------------------------------------------------------------------------------------------------
 
-    def _kept_curve(self, planned: Planned, size: int) -> Curve | None:
-        """Load the kept curve of this model and estimator. Raises _RefusedError for a curve of another."""
-        key = self._key(planned, size)
-        path = self._curve_path(planned, key)
+    def _wants_curve(self, planned: Planned) -> bool:
+        """Return whether a curve is due: not for an estimator that takes long, unless it is named."""
+        return bool(self.options.estimators) or not choice.is_long(planned)
+
+    @cached_property
+    def _kept(self) -> KeptCurves:
+        return KeptCurves(self._bench.loaded, self.options.curves, self._loader.cache.root)
+
+    def _curve(self, planned: Planned, fitted: Estimator, size: int) -> Curve | None:
+        """Return the kept curve of this model and estimator, or a new one. Raises _RefusedError for that of another."""
         try:
-            return Curve.load(path, key) if path.exists() else None
+            kept = self._kept.find(planned, size)
         except InputError as error:
             raise _RefusedError(str(error)) from None
+        return kept or self._new_curve(planned, fitted, size)
 
     def _new_curve(self, planned: Planned, fitted: Estimator, size: int) -> Curve | None:
         """Fit a curve on labelled ID data, and keep it; None without such data, or if all scores are the same."""
@@ -303,41 +324,25 @@ class _Session:
             Point(kind, self._estimate(planned, fitted, chosen).score, accuracy)
             for kind, chosen, accuracy in self._calibration(size)
         ]
-        key = self._key(planned, size)
         try:
-            curve = Curve.of(points, key)
+            return self._kept.new(planned, size, points)
         except InputError as error:
             logger.warning("%s: %s", planned.label, error)
             return None
-        path = self._curve_path(planned, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        curve.save(path)
-        return curve
-
-    def _curve_path(self, planned: Planned, key: dict[str, Any]) -> Path:
-        if self.options.curves is not None:
-            return self.options.curves / f"{planned.label}.json"
-        return self._loader.cache.root / "curves" / f"{planned.label}-{digests.digest(key)}.json"
-
-    def _key(self, planned: Planned, size: int) -> dict[str, Any]:
-        """Name everything that a curve depends on."""
-        model = self._bench.loaded.model
-        return {
-            "model": self._bench.loaded.digest,
-            "preprocessing": json.loads(json.dumps(model.preprocessing.values)),
-            "estimator": planned.offered.spec.name,
-            "code": planned.offered.source,
-            "classes": model.num_classes,
-            "size": size,
-        }
 
     def _calibration(self, size: int) -> list[tuple[str, Selection, float]]:
         """List the calibration sets: the kind of shift, the labelled set, and the model's accuracy on it."""
         if size not in self._calibrated:
-            entries = calibration_entries(None, EstimationTable().severity, self.registry)
-            sets = calibration_sets(self._bench.parts[VALIDATION].limited(size), entries, self.registry)
+            sets = calibration_sets(self._bench.parts[VALIDATION].limited(size), self._shifts, self.registry)
             self._calibrated[size] = [(kind, chosen, self._accuracy(chosen)) for kind, chosen in sets]
         return self._calibrated[size]
+
+    @cached_property
+    def _shifts(self) -> list[SetEntry]:
+        """The shifts that are set aside for curves; none without labelled data to shift."""
+        if VALIDATION not in self._bench.parts:
+            return []
+        return calibration_entries(None, EstimationTable().severity, self.registry)
 
     def _accuracy(self, selection: Selection) -> float:
         value = measures.model_accuracy(self._features(selection), among=selection.competing)["value"]

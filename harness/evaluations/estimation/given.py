@@ -1,0 +1,36 @@
+"""Labelled ID data that a user gives for a model: checked, and numbered as the model's classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.base.errors import DatasetError, shortened
+from harness.data.classes import numbered_as
+
+if TYPE_CHECKING:
+    from harness.contract.selection import Selection
+    from harness.contract.specs import Model
+    from harness.data.id_data import IdData
+
+
+def labelled(found: Selection, known: IdData | None, model: Model) -> Selection:
+    """Give the classes of calibration data the numbers of the known ID data, or else of the model.
+
+    Raises DatasetError for other classes than the model's.
+    """
+    what = "the calibration data"
+    if known is not None and known.class_names is not None:
+        return numbered_as(found, known.class_names, what=what, whose="the ID data")
+    if model.class_names is not None:
+        return numbered_as(
+            found, model.class_names, what=what, whose="the model", synonyms=model.class_synonyms
+        )
+    if found.num_classes > model.num_classes or (
+        found.class_names is not None and found.num_classes < model.num_classes
+    ):
+        names = f" ({shortened(found.class_names)})" if found.class_names is not None else ""
+        raise DatasetError(
+            f"{what} have {found.num_classes} classes{names}, the model has {model.num_classes} without names. "
+            "Give labelled data of all its classes"
+        )
+    return found
