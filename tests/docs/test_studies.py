@@ -20,7 +20,6 @@ SMALL = {
     "stability": ["--seeds", "1", "--epochs", "1", "--train", "600", "--test", "200", "--workers", "1"],
     "estimation": [],
     "correlation": ["--train", "300", "--test", "200"],
-    "flips": ["--train", "1000", "--size", "160", "--runs", "1", "--shifts", "1", "--authors", "3"],
     "enigma": ["--seeds", "1", "--steps", "3", "--pool", "100", "--probe", "60", "--train", "300"],
 }
 
