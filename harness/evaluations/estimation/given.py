@@ -1,7 +1,8 @@
-"""Labelled ID data that a user gives for a model: checked, and numbered as the model's classes."""
+"""Labelled ID data to fit estimators on: those that a user gives for a model, or the model's own."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from harness.base.errors import DatasetError, shortened
@@ -11,6 +12,21 @@ if TYPE_CHECKING:
     from harness.contract.selection import Selection
     from harness.contract.specs import Model
     from harness.data.id_data import IdData
+
+logger = logging.getLogger("ood_harness")
+
+
+def own_validation(known: IdData | None, model: Model, *, name: str) -> Selection | None:
+    """Return the validation or test part of the model's ID data; test if the model has seen validation."""
+    if known is None or not known.is_labelled:
+        return None
+    if not known.has_trained(model.trained_on):
+        return known.validation or known.test
+    logger.warning(
+        "%s was trained on the suite's validation part for all that is known, so ID test is used in its place",
+        name,
+    )
+    return known.test
 
 
 def labelled(found: Selection, known: IdData | None, model: Model) -> Selection:

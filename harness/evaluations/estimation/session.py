@@ -23,7 +23,7 @@ from harness.engine.workbench import Workbench
 from harness.evaluations import measures
 from harness.evaluations.estimation import choice
 from harness.evaluations.estimation.curve import Point
-from harness.evaluations.estimation.given import labelled
+from harness.evaluations.estimation.given import labelled, own_validation
 from harness.evaluations.estimation.guesses import Guess, Guesses
 from harness.evaluations.estimation.kept import KeptCurves
 from harness.evaluations.estimation.measure import FITTED_WITH, VALIDATION, asked
@@ -207,24 +207,10 @@ class _Session:
 
     def _validation(self, model: Model) -> Selection | None:
         """Open labelled ID data to fit estimators on; if none are given, the model's validation or test part."""
-        known = self._id_data
         found = self._given_calibration
         if found is None:
-            return self._own_validation(model)
-        return labelled(found, known, model)
-
-    def _own_validation(self, model: Model) -> Selection | None:
-        """Return the validation or test part of the model's ID data; test if the model has seen validation."""
-        known = self._id_data
-        if known is None or not known.is_labelled:
-            return None
-        if not known.has_trained(model.trained_on):
-            return known.validation or known.test
-        logger.warning(
-            "%s was trained on the suite's validation part for all that is known, so ID test is used in its place",
-            self.model,
-        )
-        return known.test
+            return own_validation(self._id_data, model, name=self.model)
+        return labelled(found, self._id_data, model)
 
     def _open(self, name: str, split: str | None) -> Selection:
         """Open a dataset by the name that a plugin gave it, or a folder."""
