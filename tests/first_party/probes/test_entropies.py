@@ -20,6 +20,7 @@ def features():
         penultimate=torch.randn(90, 6, generator=draw),
         logits=torch.randn(90, 4, generator=draw),
         labels=torch.arange(90) % 3,
+        inputs=torch.randn(90, 12, generator=draw),
     )
 
 

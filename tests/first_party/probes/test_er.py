@@ -119,7 +119,9 @@ def published(seed):
 
 
 # Theirs are float32, in which numbers near -249 lie 1.5e-5 apart; the plug-in entropy is a weighted sum of a thousand.
+# Numbers near 7 lie 4.8e-7 apart, and another CPU adds them in another order.
 ROUNDING = {0: 1e-4, 1: 2e-5, 5: 2e-5, 6: 1e-6}
+OTHERS = 5e-7
 
 
 @pytest.mark.parametrize("seed", [0, 42])
@@ -127,7 +129,7 @@ def test_the_authors_script_gives_their_numbers(seed):
     for column, (found, expected) in enumerate(
         zip(published(seed), GOLDEN["main_seeded"][str(seed)], strict=True)
     ):
-        assert found == pytest.approx(expected, abs=ROUNDING.get(column, 2e-7)), column
+        assert found == pytest.approx(expected, abs=ROUNDING.get(column, OTHERS)), column
 
 
 def test_published_numbers_are_reached_as_distributions():
@@ -142,7 +144,7 @@ def test_published_numbers_are_reached_as_distributions():
         (5, -248.6686, 0.0095),
         (6, 6.1044, 0.0030),
     ):
-        assert abs(means[column] - mean) <= 4 * deviation / math.sqrt(8) + ROUNDING.get(column, 2e-7)
+        assert abs(means[column] - mean) <= 4 * deviation / math.sqrt(8) + ROUNDING.get(column, OTHERS)
         assert deviation / 3 < deviations[column] < 3 * deviation  # chi-square, 7 degrees: one in 10,000
 
 
