@@ -181,9 +181,9 @@ def test_a_config_that_does_not_fit_our_weights_is_one_line(
         ({"architecture": "test_vit"}, "do not fit the architecture: keys"),
         ({"architecture": "local-dir:/tmp"}, "no timm architecture named 'local-dir:/tmp'"),
         ({"num_classes": 7}, "2 of another shape (fc.weight (6, 96) for (7, 96), fc.bias (6,) for (7,))"),
-        ({"model_args": {"checkpoint_path": "/x.pth"}}, "model_args has 'checkpoint_path'"),
+        ({"model_args": {"checkpoint_path": "/x.pth"}}, "model_args has the argument 'checkpoint_path'"),
         ({"model_args": {"no_such": 1}}, "does not describe a model: TypeError"),
-        ({"architecture": None}, "does not describe a model"),
+        ({"architecture": None}, "config.json names no architecture. Add"),
     ],
 )
 def test_a_config_that_does_not_fit_a_timm_model_is_one_line(
