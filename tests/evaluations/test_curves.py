@@ -257,7 +257,7 @@ def test_a_failing_probe_is_a_record_for_each_epoch(watched: dict[str, Any], tmp
 @pytest.mark.parametrize(
     ("curves", "message"),
     [
-        ({"every": 2}, "at curves.probes: Field required"),
+        ({"every": 2}, "at curves.probes: this key is missing. Add it"),
         ({"probes": []}, "at curves.probes"),
         ({"probes": ["maen"]}, "no probe named 'maen'"),
         ({"probes": ["mean"], "on": ["clsoe"]}, "no set of \\[curves\\] named 'clsoe'"),
