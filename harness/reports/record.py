@@ -64,6 +64,7 @@ class Record:
     error: str | None = None
     # The keys of some kinds only.
     probe: str | None = None
+    epoch: int | None = None  # of the training, after which a probe was measured
     estimator: str | None = None
     needs: Sequence[str] = ()  # of the estimator
     definition: str | None = None  # which of its definitions the estimator used, if it has several
@@ -128,7 +129,7 @@ class Record:
 
 _NAMES = [one.name for one in fields(Record) if one.name != "extra"]
 _OPTIONAL: Mapping[str, object] = {  # the keys of some kinds only, with the defaults
-    **dict.fromkeys(("probe", "estimator", "definition", "shift", "mixture", "facts", "variants")),
+    **dict.fromkeys(("probe", "epoch", "estimator", "definition", "shift", "mixture", "facts", "variants")),
     "needs": (),
     "by_stream": {},
 }

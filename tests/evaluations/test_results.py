@@ -32,6 +32,7 @@ PLACE = [
     "protocol",
     "stream",
     "scorer",
+    "epoch",
     "probe",
     "estimator",
     "set",
@@ -59,7 +60,7 @@ def test_every_number_of_the_journal_is_a_row(everything: Path) -> None:
     frame = harness.load(everything)
     assert not frame.duplicated(PLACE).any()
     measured = frame[frame["error"].isna()]
-    assert set(measured["kind"]) == {"score", "model", "probe", "adaptation", "estimate"}
+    assert set(measured["kind"]) == {"score", "model", "probe", "curve", "adaptation", "estimate"}
     columns = ["kind", "model", "seed", "adapter", "set", "metric", "value", "lo", "hi"]
     rows = [
         tuple(None if pd.isna(v) else v for v in row) for row in measured[columns].itertuples(index=False)
@@ -172,7 +173,7 @@ def test_runs_over_different_data_are_refused(toy_suite: dict[str, Any], tmp_pat
 def test_no_folder_and_no_run_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder is given"):
         harness.load()
-    with pytest.raises(RecordsError, match="is no run's folder: records.jsonl cannot be read"):
+    with pytest.raises(RecordsError, match="is no run's folder: it has no records.jsonl"):
         harness.load(tmp_path)
     (tmp_path / "records.jsonl").write_text("")
     with pytest.raises(RecordsError, match="no records in"):

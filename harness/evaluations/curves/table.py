@@ -53,7 +53,7 @@ def _row(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "on": record.on,
         "probe": record.probe,
-        "epoch": record.extra["epoch"],
+        "epoch": record.epoch,
         **metric,
     }
 

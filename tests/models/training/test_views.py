@@ -376,7 +376,7 @@ def test_an_encoder_offers_no_logits_and_extraction_gives_its_penultimate_featur
     assert tiny.validation is not None
     model = LoadedModel(encoder[1], "cpu")
     assert model.offers == {
-        "penultimate", "images", "gradients", "stream", "layers", "normalisation", "batchnorm",
+        "penultimate", "images", "inputs", "gradients", "stream", "layers", "normalisation", "batchnorm",
     }  # fmt: skip
     stream, cache = Stream.of(tiny.validation, batch_size=4), Cache(tmp_path / "features")
     features = extract(model, stream, cache).features
