@@ -158,7 +158,9 @@ def test_an_unknown_probe_or_parameter_is_named_before_anything_runs(
         run_suite(toy_suite | {"probes": ["meen"]}, tmp_path / "out")
     with pytest.raises(HarnessError, match="minus"):
         run_suite(toy_suite | {"probes": [{"name": "mean", "minus": 1}]}, tmp_path / "out")
-    with pytest.raises(HarnessError, match="no scorers, and no probes, adapters or estimators either"):
+    with pytest.raises(
+        HarnessError, match="no scorers, and no probes, curves, adapters or estimators either"
+    ):
         run_suite(toy_suite | {"scorers": []}, tmp_path / "out")
 
 
