@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.reports.board_text import _latex_escaped
 from harness.reports.terminal import as_terminal
 from harness.reports.text import Sheet, Text, as_markdown
+from harness.reports.wording import _latex_escaped
 
 NAMES = ["net [ours]", "[/x]", "a|b", r"C:\net", "[bold]net", "Å"]
 
