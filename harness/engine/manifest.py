@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import InputError
+from harness.reports.record import title_of_model
 from harness.reports.records import read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from harness.contract.registry import Registry
     from harness.engine.plan import Plan
@@ -38,22 +41,37 @@ def describe_run(suite: Suite, device: str, registry: Registry) -> dict[str, Any
     }
 
 
-def of_others(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Return what run.json says of the models and scorers that a narrowed plan leaves out: nothing for a whole one."""
-    known = read_manifest(folder) if plan.part else {}
-    mine = {model.title for model in plan.models}
-    return {
-        "models": {title: facts for title, facts in known.get("models", {}).items() if title not in mine},
-        "not_applicable": [entry for entry in known.get("not_applicable", []) if not _is_of(plan, entry)],
-    }
+def known(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Return what run.json says of models and of what does not apply, which a narrowed plan adds to; else nothing."""
+    content = read_manifest(folder) if plan.part else {}
+    return {"models": content.get("models", {}), "not_applicable": content.get("not_applicable", [])}
 
 
-def _is_of(plan: Plan, entry: Mapping[str, Any]) -> bool:
-    """Return whether a plan decides anew on an entry of what does not apply: whether it has its model and scorer."""
-    scorer = entry.get("scorer")
-    return any(
-        (model.label, model.seed) == (entry.get("model"), entry.get("seed")) for model in plan.models
-    ) and (scorer is None or any(scorer == worker.label for worker in plan.named("scorers")))
+def left_out(plan: Plan, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the entries of what does not apply on which a narrowed plan does not decide anew."""
+    return [entry for entry in entries if _is_left_out(plan, entry)]
+
+
+def _is_left_out(plan: Plan, entry: Mapping[str, Any]) -> bool:
+    """Return whether an entry is of a model, or of a worker of a narrowed key, that the plan does not have."""
+    if title_of_model(entry.get("model", ""), entry.get("seed", 0)) not in {m.title for m in plan.models}:
+        return True
+    named = ((kept, entry.get(key.removesuffix("s"))) for key, kept in plan.part.items() if key != "models")
+    return any(label is not None and label not in kept for kept, label in named)
+
+
+def require_same_model(plan: Plan, before: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> None:
+    """Raise InputError if a plan of some workers alone meets another model than that of the folder's other numbers.
+
+    Else one board would rank scores of two networks together.
+    """
+    if before is None or not plan.part.keys() - {"models"}:
+        return
+    if any(before.get(key) != json.loads(json.dumps(facts[key])) for key in ("digest", "preprocessing")):
+        raise InputError(
+            "it has changed since the folder's other numbers were measured. Run the whole suite, or name another "
+            "folder with --out"
+        )
 
 
 def device_name(device: str) -> str:

@@ -95,7 +95,7 @@ class Run:
         self.recorder = Recorder(plan, self.sets, self.folder, self._notify)
         self.models: dict[str, object] = {}
         self._fresh = options.fresh
-        self._others = manifest.of_others(plan, place)
+        self._known = manifest.known(plan, place)
         self._seeds: dict[tuple[str, str], int] = {}  # by model label and digest: the first seed
 
     def execute(self) -> RunResult:
@@ -103,7 +103,7 @@ class Run:
         named = [name for kind in self.kinds for name in kind.names_of_sets(self.plan)]
         head = {
             **manifest.describe_run(self.plan.suite, self.loader.device, self.registry),
-            **({"part": self.plan.part, **self._others} if self.plan.part else {}),
+            **({"part": self.plan.part, **self._known} if self.plan.part else {}),
             "sets": list(dict.fromkeys([*(entry.name for entry in self.plan.sets), *named])),
             "started": _now(),
         }
@@ -121,11 +121,14 @@ class Run:
             "images": asdict(self.loader.counts),
             "overlaps": self.overlaps,
             "overlaps_unchecked": self.sets.uncompared(),
-            "models": {**self._others["models"], **self.models},
+            "models": {**self._known["models"], **self.models},
             "data": self.sets.digests(),
             "data_facts": self.sets.facts(),
             "protocol": self.sets.protocol(),
-            "not_applicable": [*self._others["not_applicable"], *self.recorder.not_applicable],
+            "not_applicable": [
+                *manifest.left_out(self.plan, self._known["not_applicable"]),
+                *self.recorder.not_applicable,
+            ],
             "problems": [str(problem) for problem in self.registry.problems],
         }
         self.folder.write_manifest({**head, **tail})
@@ -173,9 +176,10 @@ class Run:
         self._require_own_weights(model, bench.loaded.digest)
         if self.sets.id_data.has_trained(bench.loaded.model.trained_on):
             self.recorder.seen.add(model.title)
+        facts = {"digest": bench.loaded.digest, "preprocessing": bench.loaded.model.preprocessing.facts}
+        manifest.require_same_model(self.plan, self._known["models"].get(model.title), facts)
         self.models[model.title] = {
-            "digest": bench.loaded.digest,
-            "preprocessing": bench.loaded.model.preprocessing.facts,
+            **facts,
             "offers": sorted(bench.loaded.offers),
             **({"classes": bench.loaded.classes} if bench.loaded.classes else {}),
             **bench.loaded.model.facts,

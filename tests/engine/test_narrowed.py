@@ -105,6 +105,20 @@ def test_fresh_measures_again_what_is_there_from_the_same_features(suite: Path, 
     assert files(tmp_path / "out") == before
 
 
+def test_a_part_never_ranks_the_scores_of_two_networks_together(suite: Path, tmp_path: Path) -> None:
+    ran(suite, tmp_path / "out")
+    before = files(tmp_path / "out")
+    text = suite.read_text()
+    suite.write_text(text.replace("seeds = [0, 1]", "seeds = [0, 1], preprocessing = { std = [0.5] }"))
+    for _ in range(2):  # a refused part does not make the next one pass
+        part = ran(suite, tmp_path / "out", scorers=["level"], models=["network"])
+        assert part.failed == part.cells == 2 * 3
+        assert files(tmp_path / "out") == before
+    whole = ran(suite, tmp_path / "out")
+    assert not whole.failed
+    assert files(tmp_path / "out") != before
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

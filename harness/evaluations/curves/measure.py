@@ -63,11 +63,9 @@ class Watching(Sitting[CurveCell]):
     _opened: tuple[int, Workbench] | None = None
 
     def key(self, cell: CurveCell) -> str:
-        """Digest everything that the number depends on: the weights of an epoch follow from the trained model's."""
+        """Digest everything that the number depends on. This loads the epoch: its weights may have been replaced."""
         stream, layers = self.job.sets.stream(cell.on), "layers" in cell.worker.needs
-        return self.job.key(
-            cell.worker, self.job.bench.loaded.features_key(stream, layers=layers), cell.epoch
-        )
+        return self.job.key(cell.worker, self._after(cell.epoch).loaded.features_key(stream, layers=layers))
 
     def measured(self, cell: CurveCell) -> Measured | Failure:
         """Measure one set after one epoch. A probe that is fitted on nothing is built once for all epochs."""
