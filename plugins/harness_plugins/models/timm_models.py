@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,8 +136,21 @@ def build_timm(
     if wants_weights:
         given["pretrained_cfg_overlay"] = {"file": str(_weights(name)), "custom_load": False}
     seed = request.seed if request.num_outputs is None else None
+    asked = _asked(request, name)
+    for key in sorted(asked.keys() & arguments.keys()):
+        raise harness.InputError(
+            f"timm has the argument {key!r}, which follows from the data and the preprocessing. Remove it"
+        )
+    with _blamed(name, arguments):
+        model = create(name, given | asked, seed=seed)
+    return replace(model, classifier=harness.opened(model.classifier, request.device, name=name))
+
+
+@contextmanager
+def _blamed(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Name the user's own arguments, if there are any, in an error of building."""
     try:
-        model = create(name, given | _asked(request, name), seed=seed)
+        yield
     except BUILDING_ERRORS as error:
         if not arguments:
             raise
@@ -144,7 +158,6 @@ def build_timm(
         raise harness.InputError(
             f"timm cannot build {name!r} with {shown}: {' '.join(str(error).split())}"
         ) from None
-    return replace(model, classifier=harness.opened(model.classifier, request.device, name=name))
 
 
 def _asked(request: harness.ModelRequest, name: str) -> dict[str, Any]:

@@ -99,6 +99,42 @@ def test_an_unreachable_hub_is_one_line_with_the_fix(tmp_path: Path, monkeypatch
         build_timm(request("test_resnet"))
 
 
+def test_an_architectures_own_arguments_size_it() -> None:
+    model = build_timm(
+        request("vit_tiny_patch16_224"), pretrained=False, patch_size=8, embed_dim=24, depth=2, num_heads=3
+    )
+    network: Any = model.classifier
+    assert (network.num_features, len(network.blocks)) == (24, 2)
+    assert network.patch_embed.proj.weight.shape == (24, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"embed_dmi": 24}, "timm cannot build 'test_vit' with embed_dmi=24: "),
+        (
+            {"checkpoint_path": "/x.pth"},
+            "timm has the argument 'checkpoint_path', which a suite or checkpoint may not",
+        ),
+    ],
+)
+def test_an_argument_that_an_architecture_lacks_or_may_not_get_is_one_line(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(harness.InputError) as caught:
+        build_timm(request("test_vit"), pretrained=False, **arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_argument_that_the_recipe_decides_is_refused_and_not_overruled_in_silence() -> None:
+    asked = harness.ModelRequest(
+        "timm:test_vit", "test_vit", num_outputs=3, input_size=(1, 32, 32), pretrained=False
+    )
+    with pytest.raises(harness.InputError, match="'num_classes', which follows from the data"):
+        build_timm(asked, num_classes=7)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

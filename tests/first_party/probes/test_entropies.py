@@ -9,8 +9,15 @@ from torch.nn import functional
 
 import harness
 from harness.contract.registry import Registry
-from harness_plugins.probes import diffusion, er
-from harness_plugins.probes.entropies import ClassEntropy, DiffusionEntropy, DiffusionInformation, VmfEntropy
+from harness_plugins.probes import clouds, diffusion, er
+from harness_plugins.probes.accuracy import ClassifierAccuracy
+from harness_plugins.probes.entropies import (
+    ClassEntropy,
+    DiffusionEntropy,
+    DiffusionInformation,
+    InputInformation,
+    VmfEntropy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,30 @@ def test_diffusion_information(features):
         features.penultimate, features.labels, sigma=1.0
     )
     assert measured(DiffusionInformation(sigma=1.0), features).value == pytest.approx(expected)
+
+
+def test_input_information_is_that_of_clusters_of_the_pixels_found_once(features, monkeypatch):
+    expected = diffusion.diffusion_spectral_mutual_information(
+        features.penultimate, features.inputs, sigma=1.0, clusters=4
+    )
+    calls = []
+    original = clouds.input_clusters
+    monkeypatch.setattr(clouds, "input_clusters", lambda *given: calls.append(1) or original(*given))
+    probe = InputInformation(sigma=1.0, clusters=4)
+    assert [measured(probe, features).value for _ in range(2)] == [pytest.approx(expected)] * 2
+    assert len(calls) == 1
+
+
+def test_classifier_accuracy_counts_labelled_samples(features):
+    labels = features.labels.clone()
+    labels[::2] = -1
+    hits = [
+        int(row.argmax()) == int(label)
+        for row, label in zip(features.logits, labels, strict=True)
+        if label >= 0
+    ]
+    found = measured(ClassifierAccuracy(), harness.Features(logits=features.logits, labels=labels))
+    assert found.value == pytest.approx(sum(hits) / 45)
 
 
 @pytest.mark.parametrize("reduction", er.REDUCTIONS)
