@@ -12,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 
 import harness
+from harness_plugins.probes.er import __main__ as er_check
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "representation.md").read_text()
@@ -29,6 +30,18 @@ def rows(first_header: str) -> dict[str, list[str]]:
 
 def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d*\.\d+", text.replace("−", "-"))]
+
+
+def test_the_printed_check_of_er() -> None:
+    """The labels as printed, the values up to the rounding of another processor."""
+    (shown,) = re.findall(r"```text\n(Continuous entropy\n.*?)```", TEXT, re.DOTALL)
+    printed = list(er_check.text(0))
+    assert len(shown.splitlines()) == len(printed) - 2  # without the verdict
+    for line, expected in zip(shown.splitlines(), printed, strict=False):
+        number = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+        assert re.sub(rf"{number} *", "", line) == re.sub(rf"{number} *", "", expected)
+        found, wanted = ([float(n) for n in re.findall(number, text)] for text in (line, expected))
+        assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
 
 def test_drift() -> None:

@@ -19,6 +19,7 @@ from harness.contract.registry import Registry
 from harness.engine.suite import Suite
 from harness.evaluations.run import prepare
 from harness_plugins import losses
+from harness_plugins.probes import er
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "seeds.md").read_text()
@@ -26,7 +27,8 @@ SEEDS, _, UNVERIFIED = TEXT.partition("## Not verified here")
 ROWS = [line.strip("| ").split(" | ") for line in SEEDS.splitlines() if re.match(r"\| (?!in its |-)", line)]
 SPANS = [span for row in ROWS for span in re.findall(r"`([^`]+)`", row[1])]
 COMMANDS = [span for span in SPANS if span.startswith("ood-harness ")]
-EXPRESSIONS = [span for span in SPANS if re.match(r"(harness|losses)\.", span)]
+ER = ("vmf_entropy", "discrete_entropy", "vmf_reconstruction", "discrete_reconstruction")
+EXPRESSIONS = [span for span in SPANS if re.match(rf"(harness|losses)\.|({'|'.join(ER)})\(", span)]
 
 
 def call(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -73,6 +75,10 @@ def test_every_expression_runs(expression: str) -> None:
         "num_classes": 3,
         "logits": torch.randn(5, 3, generator=generator),
         "targets": torch.tensor([0, 1, 2, 0, 1]),
+        "units": torch.eye(3),
+        "probabilities": torch.eye(3),
+        "others": torch.eye(3).flip(0),
+        **{name: getattr(er, name) for name in ER},
         "id_scores": np.arange(4.0),
         "ood_scores": np.arange(4.0) + 0.5,
     }
