@@ -142,6 +142,28 @@ def test_the_probe_of_the_plugin_document_is_the_effective_rank() -> None:
     assert found.value == pytest.approx(4)
 
 
+def test_the_python_code_runs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 4, generator=generator)
+    units = torch.nn.functional.normalize(z, dim=1)
+    given = {
+        "x": z,
+        "z": z,
+        "units": units,
+        "embeddings": units,
+        "projection1": units,
+        "projection2": units.flip(0),
+        "images": torch.rand(60, 9, generator=generator).numpy(),
+        "labels": torch.arange(60) % 3,
+    }
+    for code in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL):
+        names = dict(given)
+        exec(code, names)  # type: ignore[arg-type]
+        if "dsmi" in names:
+            assert names["clusters"].shape == (60,)  # type: ignore[union-attr]
+            assert -1 < names["asmi"] < np.log2(60)  # type: ignore[operator]
+
+
 def test_encoders() -> None:
     folder = ROOT / "results" / "fashion-mnist-encoders"
     board, probes = pd.read_csv(folder / "leaderboard.csv"), pd.read_csv(folder / "probes.csv")

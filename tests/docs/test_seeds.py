@@ -19,7 +19,7 @@ from harness.contract.registry import Registry
 from harness.engine.suite import Suite
 from harness.evaluations.run import prepare
 from harness_plugins import losses
-from harness_plugins.probes import er
+from harness_plugins.probes import classic, diffusion, dse_dsmi, er
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "seeds.md").read_text()
@@ -28,7 +28,8 @@ ROWS = [line.strip("| ").split(" | ") for line in SEEDS.splitlines() if re.match
 SPANS = [span for row in ROWS for span in re.findall(r"`([^`]+)`", row[1])]
 COMMANDS = [span for span in SPANS if span.startswith("ood-harness ")]
 ER = ("vmf_entropy", "discrete_entropy", "vmf_reconstruction", "discrete_reconstruction")
-EXPRESSIONS = [span for span in SPANS if re.match(rf"(harness|losses)\.|({'|'.join(ER)})\(", span)]
+MODULES = ("harness", "losses", "dse_dsmi", "diffusion", "classic")
+EXPRESSIONS = [span for span in SPANS if re.match(rf"({'|'.join(MODULES)})\.|({'|'.join(ER)})\(", span)]
 
 
 def call(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -71,6 +72,11 @@ def test_every_expression_runs(expression: str) -> None:
     names: dict[str, Any] = {
         "harness": harness,
         "losses": losses,
+        "dse_dsmi": dse_dsmi,
+        "diffusion": diffusion,
+        "classic": classic,
+        "z": torch.randn(12, 4, generator=generator),
+        "labels": torch.arange(12) % 3,
         "num_features": 8,
         "num_classes": 3,
         "logits": torch.randn(5, 3, generator=generator),
@@ -113,7 +119,9 @@ def test_the_first_experiment_of_gen_and_its_pictures(
     assert call("ood-harness run one.toml --limit 200 --out results/mnist-split", monkeypatch) == 0
     board = capfd.readouterr().out
     assert "gen" in board
-    drawn = [command for command in COMMANDS if command.startswith("ood-harness plot")]
+    drawn = [
+        command for command in COMMANDS if re.match(r"ood-harness plot \w+ results/mnist-split ", command)
+    ]
     assert len(drawn) == 3
     for command in drawn:
         assert call(command, monkeypatch) == 0

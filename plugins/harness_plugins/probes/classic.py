@@ -13,7 +13,7 @@ import torch
 import harness
 from harness_plugins.probes import spectrum
 from harness_plugins.probes.clouds import CLUSTERS, classes_of, cloud_of, points_of, resolve_width
-from harness_plugins.probes.diffusion import bits, mutual_information, spectral_entropy
+from harness_plugins.probes.diffusion import REPETITIONS, bits, mutual_information, spectral_entropy
 from harness_plugins.probes.spectrum import Estimate
 from harness_plugins.scorers.moments import squared_distances
 
@@ -40,13 +40,22 @@ def binned_entropy(x: Array, *, bins: int = 2) -> float:
 
 
 def binned_mutual_information(
-    z: Array, y: Array, *, bins: int = 2, seed: int = 0, clusters: int = CLUSTERS
+    z: Array,
+    y: Array,
+    *,
+    bins: int = 2,
+    seed: int = 0,
+    clusters: int = CLUSTERS,
+    repetitions: int = REPETITIONS,
 ) -> float:
     """Compute DSMI with the binned entropy in place of DSE; y as in diffusion_spectral_mutual_information."""
     points = points_of(z)
     classes = classes_of(y, len(points), clusters)
     return mutual_information(
-        lambda rows: Estimate(binned_entropy(points[rows], bins=bins)), classes, seed=seed
+        lambda rows: Estimate(binned_entropy(points[rows], bins=bins)),
+        classes,
+        seed=seed,
+        repetitions=repetitions,
     ).value
 
 
@@ -58,14 +67,23 @@ def matrix_entry_entropy(x: Array, *, sigma: Width = 10.0) -> float:
 
 
 def matrix_entry_mutual_information(
-    z: Array, y: Array, *, sigma: Width = 10.0, seed: int = 0, clusters: int = CLUSTERS
+    z: Array,
+    y: Array,
+    *,
+    sigma: Width = 10.0,
+    seed: int = 0,
+    clusters: int = CLUSTERS,
+    repetitions: int = REPETITIONS,
 ) -> float:
     """Compute DSMI with the matrix-entry entropy in place of DSE; y as in diffusion_spectral_mutual_information."""
     points = cloud_of(z)
     width = resolve_width(points, sigma)
     classes = classes_of(y, len(points), clusters)
     return mutual_information(
-        lambda rows: Estimate(matrix_entry_entropy(points[rows], sigma=width)), classes, seed=seed
+        lambda rows: Estimate(matrix_entry_entropy(points[rows], sigma=width)),
+        classes,
+        seed=seed,
+        repetitions=repetitions,
     ).value
 
 
@@ -83,6 +101,35 @@ def adjacency_spectral_entropy(
     width = resolve_width(points, sigma)
     matrix_of = spectrum.diffusion_matrix if anisotropic else spectrum.kernel_matrix
     return spectral_entropy(torch.linalg.eigvalsh(matrix_of(points, sigma=width)))
+
+
+def adjacency_spectral_mutual_information(
+    z: Array,
+    y: Array,
+    *,
+    sigma: Width = 10.0,
+    anisotropic: bool = False,
+    neighbours: int | None = None,
+    seed: int = 0,
+    clusters: int = CLUSTERS,
+    repetitions: int = REPETITIONS,
+) -> float:
+    """Compute DSMI with the adjacency spectral entropy in place of DSE; y as in diffusion_spectral_mutual_information.
+
+    Each class, and each random subset, is a graph of its own, so `neighbours` is at most the size of the least class.
+    If `anisotropic`, it is DSMI with t = 1.
+    """
+    points = cloud_of(z)
+    width = resolve_width(points, sigma)
+    classes = classes_of(y, len(points), clusters)
+
+    def entropy(rows: Tensor) -> Estimate:
+        chosen = points[rows]
+        return Estimate(
+            adjacency_spectral_entropy(chosen, sigma=width, anisotropic=anisotropic, neighbours=neighbours)
+        )
+
+    return mutual_information(entropy, classes, seed=seed, repetitions=repetitions).value
 
 
 def _nearest(points: Tensor, neighbours: int) -> Tensor:

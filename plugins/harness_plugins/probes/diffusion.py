@@ -120,6 +120,7 @@ def diffusion_spectral_mutual_information(
     t: float = 1,
     seed: int = 0,
     clusters: int = CLUSTERS,
+    repetitions: int = REPETITIONS,
     exact_rows: int = EXACT_ROWS,
 ) -> float:
     """Compute DSMI(Z; Y) = Σ_c n_c/N [mean of 5 random subsets' DSE - DSE of class c], in bits (equation 6).
@@ -135,13 +136,14 @@ def diffusion_spectral_mutual_information(
         t: diffusion time.
         seed: for the subsets.
         clusters: number of bins or clusters, if y is not classes.
+        repetitions: number of random subsets of each class's size.
         exact_rows: up to this number all eigenvalues are computed.
 
-    Raises InputError as diffusion_spectral_entropy does, and for y of another length.
+    Raises InputError as diffusion_spectral_entropy does, for y of another length, and for less than one subset.
 
     """
     return estimate_information(
-        z, y, sigma=sigma, t=t, seed=seed, clusters=clusters, exact_rows=exact_rows
+        z, y, sigma=sigma, t=t, seed=seed, clusters=clusters, repetitions=repetitions, exact_rows=exact_rows
     ).value
 
 
@@ -153,6 +155,7 @@ def estimate_information(
     t: float = 1,
     seed: int = 0,
     clusters: int = CLUSTERS,
+    repetitions: int = REPETITIONS,
     exact_rows: int = EXACT_ROWS,
 ) -> Estimate:
     """Compute diffusion_spectral_mutual_information and its standard error, None if it is exact.
@@ -171,6 +174,7 @@ def estimate_information(
             ),
             classes,
             seed=seed,
+            repetitions=repetitions,
         )
     kernel = spectrum.kernel_matrix(points, sigma=width)
 
@@ -180,16 +184,22 @@ def estimate_information(
         scale = block.sum(dim=1).rsqrt()
         return Estimate(spectral_entropy(torch.linalg.eigvalsh(block.mul_(scale[:, None]).mul_(scale)), t=t))
 
-    return mutual_information(entropy, classes, seed=seed)
+    return mutual_information(entropy, classes, seed=seed, repetitions=repetitions)
 
 
 def mutual_information(
-    entropy: Callable[[Tensor], Estimate], classes: NDArray[np.int64], *, seed: int = 0
+    entropy: Callable[[Tensor], Estimate],
+    classes: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    repetitions: int = REPETITIONS,
 ) -> Estimate:
-    """Compute Σ_c n_c/N [mean entropy of 5 random subsets of size n_c - entropy of class c].
+    """Compute Σ_c n_c/N [mean entropy of `repetitions` random subsets of size n_c - entropy of class c].
 
     `entropy` takes positions of rows (n,). classic.py uses it with other entropies.
     """
+    if not isinstance(repetitions, int) or repetitions < 1:
+        raise harness.InputError(f"repetitions is {repetitions}. Give a whole number of at least 1")
     count = len(classes)
     found, sizes = np.unique(classes, return_counts=True)
     if len(found) == 1:
@@ -197,11 +207,11 @@ def mutual_information(
     value, variance = 0.0, 0.0
     for label, size in zip(found.tolist(), sizes.tolist(), strict=True):
         draw = random.Random(seed)
-        subsets = [entropy(torch.tensor(draw.sample(range(count), size))) for _ in range(REPETITIONS)]
+        subsets = [entropy(torch.tensor(draw.sample(range(count), size))) for _ in range(repetitions)]
         within = entropy(torch.from_numpy(np.flatnonzero(classes == label)))
         share = size / count
-        value += share * (math.fsum(found.value for found in subsets) / REPETITIONS - within.value)
-        errors = [share / REPETITIONS * (found.standard_error or 0.0) for found in subsets]
+        value += share * (math.fsum(found.value for found in subsets) / repetitions - within.value)
+        errors = [share / repetitions * (found.standard_error or 0.0) for found in subsets]
         variance += math.fsum(e**2 for e in (*errors, share * (within.standard_error or 0.0)))
     return Estimate(value, math.sqrt(variance) if variance else None)
 
