@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 import harness
 from harness_plugins.adapters.eta import Eta
-from harness_plugins.estimators.flipping import flip_weights, predict, published_accuracy, shuffled_batches
-from harness_plugins.estimators.flips import Flips, FlipsScaled
+from harness_plugins.estimators.flipping import flip_weights, predict, shuffled_batches
+from harness_plugins.estimators.flips import Flips
 from harness_plugins.estimators.procedure import tempered
-from harness_plugins.estimators.temperature import fit_temperature
 
 
 def open_filters(**settings: Any) -> Flips:
@@ -39,26 +38,6 @@ def test_weights_are_ranks_from_the_least_confident_with_ties_averaged() -> None
     weights = flip_weights(torch.tensor([0.9, 0.5, 0.7, 0.5]))
     assert weights.tolist() == [4 / 4, 1.5 / 4, 3 / 4, 1.5 / 4]
     assert flip_weights(torch.rand(101)).sum().item() == pytest.approx(102 / 2)
-
-
-@pytest.mark.parametrize(
-    ("form", "count", "percent"),
-    [
-        ("weighted_quadratic", 0, 75.6618580),
-        ("weighted_quadratic", 100, 3.55553868 - 32.1445023 + 75.6618580),
-        ("linear", 200, 83.55158891 - 20.636454),
-        ("quadratic", 300, -0.910498437 - 28.78220997 + 82.5756446),
-        ("linear", 900, 0.0),
-    ],
-)
-def test_the_published_polynomials(form: Any, count: float, percent: float) -> None:
-    assert published_accuracy(count, form) == pytest.approx(percent / 100)
-
-
-def test_the_weighted_polynomial_turns_up_again_as_the_original_does() -> None:
-    """Its least value is at .321445023 / (2 * 3.55553868e-4) = 452.03: about 3.0 %."""
-    assert published_accuracy(452.03, "weighted_quadratic") == pytest.approx(0.0301, abs=1e-4)
-    assert published_accuracy(500.5, "weighted_quadratic") > published_accuracy(452.03, "weighted_quadratic")
 
 
 def test_a_stream_is_in_full_batches_shuffled_anew_by_its_seed() -> None:
@@ -128,105 +107,6 @@ def test_it_leaves_no_trace() -> None:
 
 # The two definitions ------------------------------------------------------------------------------------------------
 
-AUTHORS: dict[str, Any] = {
-    "first": "adapted",
-    "epsilon": 0.05,
-    "margin": 0.4,
-    "probe": 1000,
-    "probe_batch": 100,
-    "batch_size": 64,
-    "disjoint": False,
-    "steps": 990,
-    "lr": 2.5e-4,
-    "optimizer": "sgd",
-}
-
-
-class Toy(nn.Module):
-    """A linear layer, BatchNorm and a head of 200 classes, with weights that a seed fixes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        rng = np.random.default_rng(0)
-        self.inner, self.norm, self.fc = nn.Linear(16, 32), nn.BatchNorm2d(32).double(), nn.Linear(32, 200)
-        for layer, scale in ((self.inner, 0.5), (self.fc, 3.0)):
-            layer.weight.data = torch.from_numpy(scale * rng.standard_normal(tuple(layer.weight.shape)))
-            layer.bias.data = torch.zeros(len(layer.weight), dtype=torch.float64)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(self.inner(images.flatten(1))[:, :, None, None])
-        return normalised.relu()
-
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        pooled = features.flatten(1)
-        return pooled if pre_logits else self.fc(pooled)
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
-
-@pytest.fixture(scope="module")
-def toy_stream() -> harness.Unlabelled:
-    """1,200 points around 50 centres, and the toy network."""
-    rng = np.random.default_rng(1)
-    centres = rng.standard_normal((50, 16))[np.arange(1200) % 50]
-    images = torch.from_numpy(centres + rng.standard_normal((1200, 16))).reshape(1200, 1, 4, 4)
-    return harness.Unlabelled(
-        harness.FeatureSet({"ids": np.arange(1200)}), batch=lambda at: images[at], model=lambda: Toy().eval()
-    )
-
-
-@pytest.mark.parametrize(
-    ("temperature", "count"), [(0.5, 213.206), (1, 151.683), (1.5, 168.989), (3, 96.886)]
-)
-def test_the_authors_counts_on_a_toy_stream_by_temperature(
-    toy_stream: harness.Unlabelled, temperature: float, count: float
-) -> None:
-    """By the authors' own code, run on this network and these batches, with .4 ln 200 for its .4 ln 1000."""
-    found = Flips(published="weighted_quadratic", temperature=temperature).estimate(toy_stream)
-    assert found.accuracy == pytest.approx(published_accuracy(count, "weighted_quadratic"), abs=2e-4)
-    assert found.facts["temperature"] == temperature
-    assert found.definition.endswith("published curve of ImageNet models")
-
-
-def test_the_probe_s_batches_matter_by_so_much(toy_stream: harness.Unlabelled) -> None:
-    """The authors' own code gives 151.407 with a probe in batches of 64, which are those of the stream."""
-    score = Flips(**AUTHORS | {"probe_batch": 64}).estimate(toy_stream).score
-    assert 500.5 * score == pytest.approx(151.407, abs=0.5)
-
-
-def test_published_implies_the_authors_setting() -> None:
-    implied = Flips(published="weighted_quadratic")
-    assert implied.procedure == Flips(**AUTHORS).procedure
-    assert Flips(published="weighted_quadratic", **AUTHORS).procedure == implied.procedure
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("first", "source"),
-        ("epsilon", 0.4),
-        ("margin", 0.5),
-        ("probe", 500),
-        ("probe_batch", 64),
-        ("probe_share", 0.5),
-        ("batch_size", 50),
-        ("disjoint", True),
-        ("steps", 40),
-        ("lr", 1e-3),
-        ("optimizer", "adam"),
-    ],
-)
-def test_published_refuses_another_setting_and_says_why(name: str, value: Any) -> None:
-    with pytest.raises(
-        harness.InputError, match=rf"^{name} is .*published curve was fitted with .*Leave {name} out"
-    ) as raised:
-        Flips(published="weighted_quadratic", **{name: value})
-    assert "\n" not in str(raised.value)
-
 
 def test_each_definition_is_named() -> None:
     given = target(made())
@@ -236,18 +116,6 @@ def test_each_definition_is_named() -> None:
     assert open_filters().estimate(given).definition == "first predictions under batch statistics"
     named = Flips(weighted=False, published="linear")
     assert named.definition == "first predictions under batch statistics, published curve of ImageNet models"
-
-
-def test_the_scaled_flips_divide_by_the_temperature_of_validation() -> None:
-    logits = torch.randn(400, 200, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    labels = torch.distributions.Categorical(logits=logits / 1.5).sample()
-    data = harness.FitData(validation=harness.FeatureSet.of(harness.Features(logits=logits, labels=labels)))
-    fitted = FlipsScaled().fit(data)
-    assert fitted.temperature == fit_temperature(logits, labels) == pytest.approx(1.5, abs=0.3)
-    assert fitted == Flips(published="weighted_quadratic", temperature=fitted.temperature)
-    assert FlipsScaled(published="linear").fit(data).weighted is False
-    with pytest.raises(harness.HarnessError, match="no published curve named 'cubic'"):
-        FlipsScaled(published="cubic")  # type: ignore[arg-type]
 
 
 def test_a_temperature_divides_the_logits_and_nothing_else() -> None:
