@@ -195,7 +195,7 @@ def _untrained(plan: Plan, model: PlannedModel, sets: OpenSets, loader: Loader) 
         pretrained=False,
     )
     if spec.takes == "recipe":
-        built = untrained_model(request.argument, request)
+        built = untrained_model(request.argument, request, **model.params)
     elif spec.architecture:
         built = spec.build(request, **model.params)
     else:

@@ -11,7 +11,7 @@ from harness.cli.options import CacheFolder, Plugins
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="hist, roc, features2d or curves.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="hist, roc, features2d, curves or probes.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
     *,
     output: Annotated[
@@ -46,7 +46,7 @@ def plot(
     device: Annotated[str, typer.Option(help="For features2d: auto, cpu, cuda or cuda:N.")] = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Draw a finished run: score histograms, ROC curves, a 2-D map of features, or probes along training."""
+    """Draw a finished run: score histograms, ROC curves, a map of features, probes along training or over accuracy."""
     from harness.evaluations.pictures import FeatureOptions, draw
     from harness.reports.plots.curves import Choice
 

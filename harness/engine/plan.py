@@ -196,10 +196,9 @@ def _model(entry: ModelEntry, seed: int, registry: Registry, folder: Path | None
             f"the model {entry.name!r} is one folder for {len(entry.seeds)} seeds, so one network would count "
             f"{len(entry.seeds)} times. Write {SEED} in its path, as in {family}:net-{SEED}, or name one seed"
         )
-    label = entry.label or PurePath(argument).name or family
+    label = entry.label or _with_params(PurePath(argument).name or family, entry.params)
     name = entry.name.replace(SEED, str(seed))
     class_map = read_class_map(entry.class_map, folder) if entry.class_map is not None else None
-    label = _with_params(label, entry.params)
     return PlannedModel(label, offered, name, seed, entry.params, class_map, entry.preprocessing, folder)
 
 

@@ -156,8 +156,9 @@ def parse_suite(
     spelt = dict(content)
     if isinstance(models := spelt.get("models"), list):
         spelt["models"] = [
-            _with_parameters(_without_family_key(entry, families, source), catalogue, source)
+            _with_parameters(_without_family_key(one, families, source), catalogue, source)
             for entry in models
+            for one in _each(entry, families, source)
         ]
     return parse(_with(tuple(sections)), spelt, source=source, parts=parts)
 
@@ -168,6 +169,24 @@ def _with(sections: tuple[type[Section], ...]) -> type[Suite]:
     create: Any = create_model  # whose overloads know no tuple of bases
     found: type[Suite] = create("Suite", __base__=(Suite, *sections))
     return found
+
+
+def _each(entry: Any, families: Sequence[str], source: str) -> list[Any]:
+    """Split an entry that names several models, `timm = ["a", "b"]`, into one for each; other keys are of all."""
+    lists = [
+        key for key in ("name", *families) if isinstance(entry, dict) and isinstance(entry.get(key), list)
+    ]
+    if not lists:
+        return [entry]
+    key = lists[0]
+    if not entry[key]:
+        raise InputError(f"{source}: at models: {key} = [] names no model. Name one or more")
+    if len(entry[key]) > 1 and "label" in entry:
+        raise InputError(
+            f"{source}: at models: the label {entry['label']!r} is for {len(entry[key])} models. Leave it out, or give "
+            "each model an entry of its own"
+        )
+    return [{**entry, key: name} for name in entry[key]]
 
 
 def _without_family_key(entry: Any, families: Sequence[str], source: str) -> Any:

@@ -13,6 +13,7 @@ from harness.engine.guard import Failure, attempt
 from harness.engine.loading import Loader
 from harness.engine.sets import OpenSets
 from harness.evaluations.curves.picture import lines
+from harness.evaluations.probes.picture import dots
 from harness.evaluations.run import plan_suite
 from harness.models.extract import Counts
 from harness.models.loaded import resolve_device
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-HIST, ROC, FEATURES, CURVES = "hist", "roc", "features2d", "curves"
-KINDS = (HIST, ROC, FEATURES, CURVES)
+HIST, ROC, FEATURES, CURVES, PROBES = "hist", "roc", "features2d", "curves", "probes"
+KINDS = (HIST, ROC, FEATURES, CURVES, PROBES)
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 SAMPLES = 1000
 _SAMPLING_SEED = 0
@@ -79,6 +80,8 @@ def draw(
         picture: drawing.Picture = scatters(folder, choice, options)
     elif kind == CURVES:
         picture = lines(folder, choice)
+    elif kind == PROBES:
+        picture = dots(folder, choice)
     else:
         picture = (histograms if kind == HIST else rocs)(folder, choice, log=log)
     drawing.write(picture, output)
@@ -90,7 +93,9 @@ def _require_known(kind: str, choice: Choice, options: FeatureOptions, *, log: b
         raise unknown_name("kind of picture", kind, KINDS, valid_label="Valid")
     of_features = {"--method": options.method is not None, "--samples": options.samples is not None}
     of_scores = {"--log": log, "--scorer": bool(choice.scorers)}
-    for given, kinds in ((of_features, (FEATURES,)), (of_scores, (HIST, ROC))):
+    of_one = {"--model": choice.model is not None, "--seed": choice.seed is not None}
+    others = tuple(one for one in KINDS if one != PROBES)  # which show all models beside each other
+    for given, kinds in ((of_features, (FEATURES,)), (of_scores, (HIST, ROC)), (of_one, others)):
         option = next((option for option, is_given in given.items() if is_given), None)
         if option is not None and kind not in kinds:
             raise InputError(

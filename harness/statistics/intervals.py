@@ -183,6 +183,19 @@ def normal_interval(
     return value - reach, value + reach
 
 
+def correlation_interval(correlation: float, count: int, confidence: float = 0.95) -> Interval | None:
+    """Compute the interval of Pearson's correlation of count pairs on Fisher's scale: standard error 1 / √(n - 3).
+
+    It holds for pairs from a bivariate normal distribution. At ±1 its width is 0. None below 4 pairs.
+    """
+    if count < 4:
+        return None
+    if abs(correlation) >= 1:
+        return correlation, correlation
+    centre, reach = math.atanh(correlation), _normal_quantile(confidence) / math.sqrt(count - 3)
+    return math.tanh(centre - reach), math.tanh(centre + reach)
+
+
 def rank_correlation_interval(correlation: float, count: int, confidence: float = 0.95) -> Interval | None:
     """Compute the interval of Spearman's correlation of count pairs on Fisher's scale.
 

@@ -151,7 +151,7 @@ def test_each_reason_is_logged_once_per_model_and_method(
     assert any(line == "network(size=8) (seed 0), level on close: the drive has died" for line in about)
     assert len(lines) == len(set(lines))
     assert any("unruly(how=raises) on id: ZeroDivisionError: by design" in line for line in lines)
-    assert any(line.startswith("distance(head=distance, size=8) (seed 0), slide (") for line in lines)
+    assert any(line.startswith("distance (seed 0), slide (") for line in lines)
 
 
 def test_ranks_that_are_lost_are_reported(

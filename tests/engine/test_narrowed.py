@@ -46,7 +46,7 @@ def files(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("records.jsonl", "leaderboard.csv", "leaderboard.md")]
 
 
-DISTANCE = "distance(head=distance)"
+DISTANCE = "distance"
 
 
 def test_a_part_is_measured_alone_and_the_rest_later_gives_the_whole(suite: Path, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_a_model_with_fewer_classes_than_the_suite_fails_with_both_counts(
     toy_suite["models"].append({"name": "network", "label": "narrow", "params": {"outputs": 2}})
     result = run_suite(toy_suite, tmp_path / "out")
 
-    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["model"] == "narrow(outputs=2)"}
+    errors = {r["error"] for r in read_journal(tmp_path / "out") if r["model"] == "narrow"}
     assert result.failed == 9
     assert len(errors) == 1
     assert "has 2 classes, the suite's ID data have 3" in errors.pop()

@@ -68,6 +68,12 @@ def test_a_misspelt_key_names_its_place_and_the_nearest(toy_suite: dict[str, Any
             r"at scorers\.0\.sign: inf is not a finite number",
         ),
         ({"models": [{"recipe": "a", "timm": "b"}]}, r"recipe and timm name two models"),
+        ({"models": [{"recipe": ["a"], "timm": ["b"]}]}, r"recipe and timm name two models"),
+        ({"models": [{"timm": []}]}, r"at models: timm = \[\] names no model\. Name one or more"),
+        (
+            {"models": [{"timm": ["a", "b"], "label": "net"}]},
+            r"at models: the label 'net' is for 2 models\. Leave it out, or give each model an entry of its own",
+        ),
         (
             {"shift": [{"corrupt": ["fog"], "severity": [1], "name": "x"}]},
             r"give either corrupt and severity, or",
@@ -226,6 +232,27 @@ def test_the_digest_follows_the_data_and_not_the_competitors(toy_suite: dict[str
 def test_family_keys_are_short_for_names(toy_suite: dict[str, Any]) -> None:
     toy_suite["models"] = [{"timm": "resnet18"}, {"checkpoint": "a/b"}, {"recipe": "x", "seeds": [3]}]
     assert [m.name for m in parsed(toy_suite).models] == ["timm:resnet18", "checkpoint:a/b", "recipe:x"]
+
+
+def test_an_entry_may_name_several_models_of_a_family(toy_suite: dict[str, Any]) -> None:
+    toy_suite["models"] = [{"timm": ["resnet18", "vgg11"], "seeds": [3]}, {"name": ["network"], "label": "n"}]
+    models = parsed(toy_suite).models
+    assert [(m.name, m.seeds, m.label) for m in models] == [
+        ("timm:resnet18", [3], None),
+        ("timm:vgg11", [3], None),
+        ("network", [0], "n"),
+    ]
+
+
+def test_a_label_is_the_models_whole_name_and_parameters_tell_those_without_one_apart(
+    toy_suite: dict[str, Any], registry: Registry
+) -> None:
+    entry = {"name": "network", "params": {"head": "distance"}}
+    toy_suite["models"] = [entry, entry | {"label": "distance"}]
+    assert [m.label for m in planned(toy_suite, registry).models] == ["network(head=distance)", "distance"]
+    toy_suite["models"] = [{"name": "network", "label": "distance"}, entry | {"label": "distance"}]
+    with pytest.raises(InputError, match="two models are both 'distance.*another label"):
+        planned(toy_suite, registry)
 
 
 def test_a_file_that_is_no_toml_or_no_suite_is_named(tmp_path: Path, registry: Registry) -> None:

@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from journals import read_journal, records_of
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr, spearmanr
 from toys import TOY_PLUGIN, as_toml, run_suite, toy_module
 from typer.testing import CliRunner
 
 import harness
-from harness.base.errors import HarnessError, RecordsError
+from harness.base.errors import HarnessError, InputError, RecordsError
 from harness.cli import app
+from harness.evaluations.pictures import draw
+from harness.evaluations.probes.picture import dots
 from harness.evaluations.probes.table import probe_table, probe_text
+from harness.reports.plots.curves import Choice
 from harness.reports.text import as_json, as_markdown
-from harness.statistics.intervals import normal_interval, rank_correlation_interval
+from harness.statistics.intervals import correlation_interval, normal_interval, rank_correlation_interval
 
 
 @pytest.fixture
@@ -139,9 +142,38 @@ def test_correlation_is_over_all_trained_models_with_their_accuracies(
     assert row["models"] == len(widths)
     expected = spearmanr(on_id["value"], on_id["accuracy"]).statistic
     np.testing.assert_equal(row["correlation"], expected)
+    linear = pearsonr(on_id["value"], on_id["accuracy"])
+    interval = linear.confidence_interval()
+    assert (row["pearson"], row["pearson_lo"], row["pearson_hi"]) == pytest.approx(
+        (linear.statistic, interval.low, interval.high)
+    )
     content = json.loads(as_json(probe_text(table)))
     assert len(content["probes"]) == len(table.frame)
     assert (tmp_path / "out/probes.csv").read_text().count("\n") == len(table.frame) + 1
+
+
+def test_the_picture_has_a_point_per_trained_model_and_names_the_correlation(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["models"] = [
+        {"name": "network", "label": f"m{i}", "params": {"std": std}}
+        for i, std in enumerate((0.3, 0.5, 0.65, 0.8, 1.0))
+    ]
+    run_suite(toy_suite | {"probes": ["mean", "labels"]}, tmp_path / "out")
+    table = probe_table([tmp_path / "out"])
+    picture = dots(tmp_path / "out", Choice(sets=["id"]))
+    row = table.correlations.set_index(["probe", "on"]).loc["mean", "id"]
+    title = f"mean on id\n{row['correlation']:+.2f} [{row['lo']:+.2f}, {row['hi']:+.2f}]"
+    assert set(picture.panels) == {title, "labels on id"}  # the labels' mean is the same for every model
+    of_first = table.frame.query("model == 'm0' and on == 'id' and probe == 'mean'")
+    points = picture.panels[title]["m0"]
+    assert points[:, 0].tolist() == of_first["value"].tolist()
+    assert points[:, 1].tolist() == pytest.approx((100 * of_first["accuracy"]).tolist())
+    assert draw("probes", tmp_path / "out", tmp_path / "p.svg", Choice()) == "toy: accuracy over probes"
+    with pytest.raises(InputError, match="--model does not apply to probes"):
+        draw("probes", tmp_path / "out", tmp_path / "p.svg", Choice(model="m0"))
+    with pytest.raises(HarnessError, match="no set named 'colse'"):
+        dots(tmp_path / "out", Choice(sets=["colse"]))
 
 
 def test_folders_without_probes_are_refused_in_one_line(toy_suite: dict[str, Any], tmp_path: Path) -> None:
@@ -175,6 +207,12 @@ def test_intervals_of_estimates_and_correlations() -> None:
     )
     low, high = rank_correlation_interval(1.0, 12) or (0, 0)
     assert 0.9 < low < high == 1.0
+    assert correlation_interval(0.5, 3) is None
+    assert correlation_interval(-1.0, 12) == (-1.0, -1.0)
+    reach = 1.959964 / 3
+    assert correlation_interval(0.5, 12) == pytest.approx(
+        (math.tanh(math.atanh(0.5) - reach), math.tanh(math.atanh(0.5) + reach))
+    )
 
 
 def test_the_interval_of_a_correlation_covers_as_often_as_it_says() -> None:

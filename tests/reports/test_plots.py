@@ -40,7 +40,7 @@ def ran(toy_suite: dict[str, Any], tmp_path: Path) -> Path:
 @pytest.fixture
 def fitting(kind: str, toy_suite: dict[str, Any], tmp_path: Path) -> Path:
     """A run that has what a kind of picture shows."""
-    also = {"curves": {"probes": ["mean"]}} if kind == "curves" else {}
+    also = {"curves": {"curves": {"probes": ["mean"]}}, "probes": {"probes": ["mean"]}}.get(kind, {})
     return run_suite(toy_suite | also, tmp_path / "out").folder
 
 

@@ -11,7 +11,7 @@ from harness.reports.record import MODEL
 from harness.reports.records import failures, gathered, records_of
 from harness.reports.text import Sheet, Text
 from harness.reports.wording import ABSENT
-from harness.statistics.intervals import rank_correlation_interval
+from harness.statistics.intervals import correlation_interval, rank_correlation_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class ProbeTable:
 
     suite: str
     frame: pd.DataFrame  # model, seed, on, probe, value, lo, hi, accuracy
-    correlations: pd.DataFrame  # probe, on, models, correlation, lo, hi
+    correlations: pd.DataFrame  # probe, on, models, correlation, lo, hi, pearson, pearson_lo, pearson_hi
     notes: list[str]
 
 
@@ -38,7 +38,7 @@ def probe_table(folders: Sequence[Path]) -> ProbeTable:
     """Gather the probes of runs of one suite; if several runs hold a cell, the last one's record counts.
 
     The accuracy is the model's on the set, if the set has ID's labels, else its accuracy on ID test. Every trained
-    model is one point of the correlation (Spearman's), also a second seed of the same recipe.
+    model is one point of the correlations, Spearman's and Pearson's, also a second seed of the same recipe.
 
     Raises RecordsError for folders without probes, and for runs of different suites or data.
     """
@@ -75,19 +75,25 @@ def _correlations(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     known = frame.dropna(subset=["accuracy"])
     for (probe, on), group in known.groupby(["probe", "on"], sort=False):
-        correlation = _spearman(group["value"].tolist(), group["accuracy"].tolist())
-        interval = None if math.isnan(correlation) else rank_correlation_interval(correlation, len(group))
-        rows.append((probe, on, len(group), correlation, *(interval or (math.nan, math.nan))))
-    return pd.DataFrame(rows, columns=["probe", "on", "models", "correlation", "lo", "hi"])
+        rows.append((probe, on, len(group), *_correlation(group["value"], group["accuracy"])))
+    columns = ["correlation", "lo", "hi", "pearson", "pearson_lo", "pearson_hi"]
+    return pd.DataFrame(rows, columns=["probe", "on", "models", *columns])
 
 
-def _spearman(values: list[float], accuracies: list[float]) -> float:
-    """Correlate the ranks, ties at their mean; NaN if one side is constant or there are fewer than 4 models."""
-    from scipy.stats import spearmanr
+def _correlation(values: pd.Series[float], accuracies: pd.Series[float]) -> tuple[float, ...]:
+    """Correlate ranks (ties at their mean), then values, each with its interval.
 
-    if len(values) < FEWEST_MODELS or len(set(values)) == 1 or len(set(accuracies)) == 1:
-        return math.nan
-    return float(spearmanr(values, accuracies).statistic)
+    NaN if one side is constant or there are fewer than 4 models.
+    """
+    from scipy.stats import pearsonr, spearmanr
+
+    count = len(values)
+    if count < FEWEST_MODELS or values.nunique() == 1 or accuracies.nunique() == 1:
+        return (math.nan,) * 6
+    ranks, linear = (float(of(values, accuracies).statistic) for of in (spearmanr, pearsonr))
+    intervals = rank_correlation_interval(ranks, count), correlation_interval(linear, count)
+    low, high = (interval or (math.nan, math.nan) for interval in intervals)
+    return ranks, *low, linear, *high
 
 
 _NAMES = ("model", "on", "probe")  # columns that are names
@@ -109,7 +115,8 @@ def legend(table: ProbeTable) -> list[str]:
     return [
         "With several seeds: the mean, and after ± the standard deviation over the seeds.",
         "Correlation: Spearman's, over all trained models, one point each, with its 95 % interval (Fisher's scale, "
-        "Bonett & Wright 2000). Accuracy: on the set if it has ID's labels, else on ID test.",
+        "Bonett & Wright 2000). Pearson's has Fisher's interval, exact for normal values. Accuracy: on the set if "
+        "it has ID's labels, else on ID test.",
         f"{ABSENT}: not applicable, not measured, constant, or fewer than {FEWEST_MODELS} models.",
         *table.notes,
     ]
@@ -129,16 +136,23 @@ def _numbers(table: ProbeTable) -> tuple[list[str], list[list[str]]]:
 
 def _correlated(table: ProbeTable) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [str(row["probe"]), str(row["on"]), str(row["models"]), _correlation(row)]
+        [str(row["probe"]), str(row["on"]), str(row["models"]), correlation_text(row), _pearson_text(row)]
         for row in table.correlations.to_dict(orient="records")
     ]
-    return ["probe", "on", "models", "correlation with accuracy"], rows
+    return ["probe", "on", "models", "correlation with accuracy", "Pearson's"], rows
 
 
-def _correlation(row: dict[Any, Any]) -> str:
-    if math.isnan(row["correlation"]):
-        return ABSENT
-    return f"{row['correlation']:+.2f} [{row['lo']:+.2f}, {row['hi']:+.2f}]"
+def correlation_text(row: Mapping[Any, Any]) -> str:
+    """Show a rank correlation with its interval."""
+    return _with_interval(row["correlation"], row["lo"], row["hi"])
+
+
+def _pearson_text(row: Mapping[Any, Any]) -> str:
+    return _with_interval(row["pearson"], row["pearson_lo"], row["pearson_hi"])
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return ABSENT if math.isnan(value) else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _summary(values: pd.Series[float]) -> str:

@@ -17,6 +17,8 @@ from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, Part, Seed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.contract.protocols import Catalogue
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -155,6 +157,7 @@ class Recipe(_StrictTable):
 # Keys that recipes did not always have: at their defaults they leave the digest as it was, so nothing is trained again.
 _LATER = {"labels": "true", "snapshots": None}
 
+_OF_SUITES = frozenset({"seeds", "data"})  # keys of recipes that a suite does not read
 _PARTS = {
     "preprocessing": PreprocessingTable.keys(),
     "augmentation": AugmentationTable.keys(),
@@ -166,19 +169,30 @@ _PARTS = {
 }
 
 
-def load_recipe(name_or_path: str, catalogue: Catalogue, *, folder: Path | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str,
+    catalogue: Catalogue,
+    *,
+    folder: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
     """Load a recipe by the name that a plugin gave it, or from a TOML file: in `folder`, else in the working folder.
 
     A recipe with a `base` gives only the keys that differ from the base; a table replaces the whole table of the base.
+    `changes` are keys that a suite gives in the same way.
 
     Raises HarnessError, one line, for a missing recipe, a cycle of bases, and invalid keys or values, with the nearest
     valid key.
     """
+    changes = changes or {}
     path = beside(folder, str(catalogue.path("recipe", name_or_path)))
-    content = read_based(path, "recipe", catalogue, name=name_or_path)
+    source = f"{path.name} with the suite's params" if changes else path.name
+    if own := sorted(changes.keys() & _OF_SUITES):
+        raise InputError(f"{source}: {own[0]} follows from the suite. Remove it from params")
+    content = {**read_based(path, "recipe", catalogue, name=name_or_path), **changes}
     defaults = names_where(catalogue, "objective", lambda spec: spec.is_default)
     if "objective" not in content and defaults:
         content["objective"] = defaults[0]
-    recipe = parse(Recipe, content, source=path.name, parts=_PARTS)
+    recipe = parse(Recipe, content, source=source, parts=_PARTS)
     recipe._folder = path.parent
     return recipe

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
@@ -31,6 +31,7 @@ from harness.models.training.training import Training
 from harness.models.training.weights import UnreadableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from harness.contract.protocols import Catalogue
@@ -52,16 +53,17 @@ def recipe_data(recipe: Recipe, catalogue: Catalogue) -> TrainingData:
     return training_data(open_id(recipe.data, catalogue, folder=recipe.folder), recipe.data.dataset)
 
 
-def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
+def build_recipe(name_or_path: str, request: ModelRequest, **changes: Any) -> Model:
     """Load the recipe's model for the request's data and seed from its store, or train it and store it.
 
     The stored model's name contains a digest of the recipe, the data, the seed, the code of the network, of the
-    objective and of the training loop, and the versions of torch and timm. Without a store nothing is saved.
+    objective and of the training loop, and the versions of torch and timm. Without a store nothing is saved. `changes`
+    are keys of the recipe with other values, such as `epochs=3`.
 
     Raises HarnessError for an unknown or invalid recipe, for data that do not fit it, and for an epoch that it does not
     keep.
     """
-    training = _training(name_or_path, request)
+    training = _training(name_or_path, request, changes)
     epoch = request.epoch
     if epoch is not None:
         kept = training.recipe.kept_epochs if request.store is not None else ()
@@ -72,28 +74,28 @@ def build_recipe(name_or_path: str, request: ModelRequest) -> Model:
     return kept_model(training, folder, progress=request.progress, epoch=epoch)
 
 
-def recipe_epochs(name_or_path: str, request: ModelRequest) -> tuple[int, ...]:
+def recipe_epochs(name_or_path: str, request: ModelRequest, **changes: Any) -> tuple[int, ...]:
     """Return the epochs of which `build_recipe` can load the weights, in order. No data are opened."""
     catalogue = request.catalogue or Registry.load()
-    return load_recipe(name_or_path, catalogue, folder=request.folder).kept_epochs
+    return load_recipe(name_or_path, catalogue, folder=request.folder, changes=changes).kept_epochs
 
 
-def check_recipe(name_or_path: str, request: ModelRequest) -> None:
+def check_recipe(name_or_path: str, request: ModelRequest, **changes: Any) -> None:
     """Raise HarnessError if `build_recipe` would refuse the recipe, its settings, its outliers or its data."""
-    training = _training(name_or_path, request)
+    training = _training(name_or_path, request, changes)
     _ = training.auxiliary
     require_trainable(training.recipe, training.blueprint)
 
 
-def untrained_model(name_or_path: str, request: ModelRequest) -> Model:
+def untrained_model(name_or_path: str, request: ModelRequest, **changes: Any) -> Model:
     """Build the recipe's network with random weights: it costs what the trained one costs. Raises as build_recipe."""
-    training = _training(name_or_path, request)
+    training = _training(name_or_path, request, changes)
     return training.of_its_classes(training.blueprint.build(seed=request.seed))
 
 
-def _training(name_or_path: str, request: ModelRequest) -> Training:
+def _training(name_or_path: str, request: ModelRequest, changes: Mapping[str, Any]) -> Training:
     catalogue = request.catalogue or Registry.load()
-    recipe = load_recipe(name_or_path, catalogue, folder=request.folder)
+    recipe = load_recipe(name_or_path, catalogue, folder=request.folder, changes=changes)
     if request.data is None:  # the recipe's own [data] may be this suite's test data
         raise InputError(
             f"the recipe {recipe.name!r} trains on ID data, and the suite's [id] has no train part with labels. "

@@ -1,4 +1,4 @@
-"""Draws pictures from arrays: histograms, ROC curves, scatters and lines; the same bytes for the same input.
+"""Draws pictures from arrays: histograms, ROC curves, scatters, lines and dots; the same bytes for the same input.
 
 matplotlib is used by its objects, not by pyplot, with the harness's own style. So neither the user's settings nor
 another picture in the same process changes a line.
@@ -6,16 +6,26 @@ another picture in the same process changes a line.
 
 from __future__ import annotations
 
-import contextlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import write_atomically
 from harness.base.errors import InputError, unknown_name
+from harness.reports.plots.layout import (
+    COLOURS,
+    COLUMNS,
+    ID_COLOUR,
+    LINES,
+    MARKS,
+    laid_out,
+    legend_beside,
+    own_style,
+    top_right,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -24,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-    Inches = tuple[float, float]
 
 # Metadata of the files, without the time of writing.
 _METADATA: Mapping[str, dict[str, None]] = {
@@ -32,32 +41,11 @@ _METADATA: Mapping[str, dict[str, None]] = {
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
-_STYLE: Mapping[Any, Any] = {
-    "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 9,
-    "font.size": 8,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,  # keeps text editable; journals refuse Type 3
-    "savefig.dpi": 200,
-    "svg.hashsalt": "ood-harness",
-    "text.parse_math": False,  # a name may contain a dollar sign
-}
-
-ID_COLOUR = "#0072b2"
-# Okabe and Ito's colours, distinct under every kind of colour blindness, without blue and the faint yellow; then two of
-# Tol's.
-_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#d55e00", "#000000", "#56b4e9", "#882255", "#999933")
 # Petroff's ten colours for points (arXiv:2107.02270), distinct in the same way.
 _CLASS_COLOURS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 _GROUP_LINES: Mapping[str, str] = {"near": "-", "far": "--", "csid": ":"}
-_LINES = ("-", "--", ":", "-.")
-_COLUMNS = 3  # panels side by side; more would be too small on paper
 _ABOVE = 0.3  # inches between the panels and the picture's title
 _PLAIN = "{x:g}"  # for logarithmic axes, since mathematical text is off
 _CHARACTER = 0.065  # inches, about, of a legend's letter
@@ -132,7 +120,16 @@ class Lines:
     panels: Mapping[str, Mapping[str, Line]]  # by panel's title, then by model
 
 
-Picture = Histograms | RocPanels | Scatters | Lines
+@dataclass(frozen=True, eq=False)
+class Dots:
+    """One panel per title, with points for each model: a number over another."""
+
+    title: str
+    panels: Mapping[str, Mapping[str, Array]]  # by panel's title, then by model: (seeds, 2)
+    axes: tuple[str, str]
+
+
+Picture = Histograms | RocPanels | Scatters | Lines | Dots
 
 
 def require_writable(path: Path) -> None:
@@ -150,7 +147,7 @@ def write(picture: Picture, path: Path) -> None:
     require_writable(path)
     suffix = path.suffix.lower()
     buffer = io.BytesIO()
-    with _own_style():
+    with own_style():
         figure = _figure(picture)
         above = _ABOVE if any(axes.get_title() for axes in figure.axes) else _ABOVE / 2
         figure.text(0, 1 + above / figure.get_figheight(), picture.title, size=10)
@@ -163,45 +160,20 @@ def write(picture: Picture, path: Path) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _own_style() -> Iterator[None]:
-    import matplotlib as mpl
-
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
-
-
-def _panels(count: int, *, columns: int, size: Inches, gap: Inches) -> tuple[Figure, list[Axes]]:
-    """Lay panels out row by row, with gaps for labels and legends. Legends do not change the size of a panel."""
-    from matplotlib.figure import Figure
-
-    rows = -(-count // columns)
-    columns = -(-count // rows)  # four panels are two by two
-    width, height = columns * (size[0] + gap[0]), rows * (size[1] + gap[1])
-    figure = Figure(figsize=(width, height))
-    panels = []
-    for number in range(count):
-        row, column = divmod(number, columns)
-        left, top = column * (size[0] + gap[0]), row * (size[1] + gap[1])
-        bottom = height - top - size[1]
-        panels.append(figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height)))
-    return figure, panels
-
-
 def _figure(picture: Picture) -> Figure:
     if isinstance(picture, Histograms):
         return _histograms(picture)
     if isinstance(picture, Lines):
         return _lines(picture)
+    if isinstance(picture, Dots):
+        return _dots(picture)
     return _rocs(picture) if isinstance(picture, RocPanels) else _scatters(picture)
 
 
 def _histograms(picture: Histograms) -> Figure:
-    figure, panels = _panels(len(picture.panels), columns=_COLUMNS, size=(3.2, 2.2), gap=(0.75, 0.8))
+    figure, panels = laid_out(len(picture.panels), columns=COLUMNS, size=(3.2, 2.2), gap=(0.75, 0.8))
     names = list(dict.fromkeys(name for panel in picture.panels.values() for name in panel.densities))
-    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     entries: dict[str, Any] = {}
     for axes, (title, panel) in zip(panels, picture.panels.items(), strict=True):
         entries[f"{picture.id_name} (ID)"] = axes.stairs(
@@ -222,7 +194,7 @@ def _histograms(picture: Histograms) -> Figure:
         axes.set(title=title, xlabel="score, higher = more OOD", ylabel="density")
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlim(panel.edges[0], panel.edges[-1])
-    _legend_beside(_top_right(panels), list(entries.values()), list(entries))
+    legend_beside(top_right(panels), list(entries.values()), list(entries))
     return figure
 
 
@@ -231,8 +203,8 @@ def _rocs(picture: RocPanels) -> Figure:
 
     labels = dict.fromkeys(curve.label for curves in picture.panels.values() for curve in curves)
     gap = 1.4 + _CHARACTER * max(map(len, labels))
-    figure, panels = _panels(len(picture.panels), columns=2, size=(2.8, 2.8), gap=(gap, 0.8))
-    colours = (ID_COLOUR, *_COLOURS)
+    figure, panels = laid_out(len(picture.panels), columns=2, size=(2.8, 2.8), gap=(gap, 0.8))
+    colours = (ID_COLOUR, *COLOURS)
     look = {label: divmod(number, len(colours)) for number, label in enumerate(labels)}
     for axes, (title, curves) in zip(panels, picture.panels.items(), strict=True):
         chance = np.linspace(0, 1, 201)  # many points: it is curved on a logarithmic axis
@@ -244,10 +216,10 @@ def _rocs(picture: RocPanels) -> Figure:
                 curve.id_flagged,
                 curve.ood_flagged,
                 color=colours[colour],
-                linestyle=_LINES[line % len(_LINES)],
+                linestyle=LINES[line % len(LINES)],
             )
         named = [f"{100 * curve.auroc:.1f}  {curve.label}" for curve in curves]
-        _legend_beside(axes, lines, named, title="AUROC, %")
+        legend_beside(axes, lines, named, title="AUROC, %")
         axes.set(title=title, xlabel="share of ID flagged", ylabel="share of OOD flagged")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         if picture.log:
@@ -256,22 +228,39 @@ def _rocs(picture: RocPanels) -> Figure:
 
 
 def _lines(picture: Lines) -> Figure:
-    figure, panels = _panels(len(picture.panels), columns=_COLUMNS, size=(2.8, 2.2), gap=(0.75, 0.8))
+    figure, panels = laid_out(len(picture.panels), columns=COLUMNS, size=(2.8, 2.2), gap=(0.75, 0.8))
     models = dict.fromkeys(model for lines in picture.panels.values() for model in lines)
-    colours = (ID_COLOUR, *_COLOURS)
+    colours = (ID_COLOUR, *COLOURS)
     look = {model: divmod(number, len(colours)) for number, model in enumerate(models)}
     entries: dict[str, Any] = {}
     for axes, (title, lines) in zip(panels, picture.panels.items(), strict=True):
         for model, line in lines.items():
             style, colour = look[model]
             (entries[model],) = axes.plot(
-                line.epochs, line.mean, color=colours[colour], linestyle=_LINES[style % len(_LINES)]
+                line.epochs, line.mean, color=colours[colour], linestyle=LINES[style % len(LINES)]
             )
             axes.fill_between(
                 line.epochs, line.low, line.high, color=colours[colour], alpha=0.15, linewidth=0
             )
         axes.set(title=title, xlabel="epoch")
-    _legend_beside(_top_right(panels), list(entries.values()), list(entries))
+    legend_beside(top_right(panels), list(entries.values()), list(entries))
+    return figure
+
+
+def _dots(picture: Dots) -> Figure:
+    figure, panels = laid_out(len(picture.panels), columns=COLUMNS, size=(2.4, 2.2), gap=(0.6, 0.8))
+    models = dict.fromkeys(model for points in picture.panels.values() for model in points)
+    colours = (ID_COLOUR, *COLOURS)
+    look = {model: divmod(number, len(colours)) for number, model in enumerate(models)}
+    entries: dict[str, Any] = {}
+    for axes, (title, points_of) in zip(panels, picture.panels.items(), strict=True):
+        for model, points in points_of.items():
+            mark, colour = look[model]
+            entries[model] = axes.scatter(
+                points[:, 0], points[:, 1], s=16, color=colours[colour], marker=MARKS[mark % len(MARKS)]
+            )
+        axes.set(title=title, xlabel=picture.axes[0], ylabel=picture.axes[1])
+    legend_beside(top_right(panels), list(entries.values()), list(entries))
     return figure
 
 
@@ -287,14 +276,14 @@ def _scatters(picture: Scatters) -> Figure:
     from matplotlib.lines import Line2D
 
     gap = (0.35, 0.6) if any(picture.axes) else (0.15, 0.4)
-    figure, panels = _panels(len(picture.ood_points), columns=_COLUMNS, size=(2.4, 2.4), gap=gap)
+    figure, panels = laid_out(len(picture.ood_points), columns=COLUMNS, size=(2.4, 2.4), gap=gap)
     for axes, (title, points) in zip(panels, picture.ood_points.items(), strict=True):
         _draw_classes(axes, picture)
         axes.scatter(points[:, 0], points[:, 1], s=6, color="black", marker="x", linewidths=0.5, alpha=0.7)
         axes.set(title=title, xlabel=picture.axes[0], ylabel=picture.axes[1])
         axes.tick_params(labelbottom=False, labelleft=False, length=0)
     marks = [Line2D([], [], linestyle="", marker=mark, color="black", markersize=4) for mark in "ox"]
-    _legend_beside(_top_right(panels), marks, ["ID test, coloured\nby class", "OOD"])
+    legend_beside(top_right(panels), marks, ["ID test, coloured\nby class", "OOD"])
     return figure
 
 
@@ -319,14 +308,6 @@ def _draw_classes(axes: Axes, picture: Scatters) -> None:
                 path_effects=[withStroke(linewidth=2, foreground="white")],
                 zorder=5,
             )
-
-
-def _top_right(panels: Sequence[Axes]) -> Axes:
-    return max(panels, key=lambda axes: (axes.get_position().y1, axes.get_position().x1))
-
-
-def _legend_beside(axes: Axes, lines: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
-    axes.legend(lines, labels, title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), alignment="left")
 
 
 def _class_colours(count: int) -> Sequence[Any]:

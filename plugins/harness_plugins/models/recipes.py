@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import harness
 
@@ -23,19 +23,22 @@ def harness_models() -> Iterator[harness.ModelSpec]:
     )
 
 
-def build_recipe(request: harness.ModelRequest) -> harness.Model:
-    """Load the model that a recipe trained on the suite's ID data, or train and store it."""
-    return harness.build_recipe(_name(request), request)
+def build_recipe(request: harness.ModelRequest, **changes: Any) -> harness.Model:
+    """Load the model that a recipe trained on the suite's ID data, or train and store it.
+
+    `changes` are keys of the recipe with other values.
+    """
+    return harness.build_recipe(_name(request), request, **changes)
 
 
-def check_recipe(request: harness.ModelRequest) -> None:
+def check_recipe(request: harness.ModelRequest, **changes: Any) -> None:
     """Raise HarnessError for a recipe that is not there or does not fit the request's data."""
-    harness.check_recipe(_name(request), request)
+    harness.check_recipe(_name(request), request, **changes)
 
 
-def epochs_of(request: harness.ModelRequest) -> tuple[int, ...]:
+def epochs_of(request: harness.ModelRequest, **changes: Any) -> tuple[int, ...]:
     """Return the epochs whose weights the recipe keeps."""
-    return harness.recipe_epochs(_name(request), request)
+    return harness.recipe_epochs(_name(request), request, **changes)
 
 
 def _name(request: harness.ModelRequest) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -296,6 +297,47 @@ def test_an_edit_of_the_training_code_counts_if_it_does_something(
     path = folder / f"{module}.py"
     path.write_text(edit(path.read_text()))
     assert (Training(loaded, tiny, 0, catalogue).digest != original) == counts
+
+
+def test_a_suite_may_change_keys_of_a_recipe(
+    request_for: harness.ModelRequest, recipe: Path, tmp_path: Path, trainings: list[int]
+) -> None:
+    changed = build_recipe(request_for.argument, request_for, epochs=2, model_params={"width": 2})
+    (tmp_path / "other.toml").write_text(
+        RECIPE.replace("epochs = 1", "epochs = 2").replace("width = 4", "width = 2")
+    )
+    same = built(replace(request_for, argument=str(tmp_path / "other.toml")))
+    assert state(changed) == state(same)
+    assert trainings == [0]  # what was changed is the same training, so it is not done again
+    assert state(changed).keys() == state(built(request_for)).keys()
+    assert len(stored(request_for)) == 2
+    assert harness.recipe_epochs(request_for.argument, request_for, snapshots=1) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"epoch": 2},
+            "tiny.toml with the suite's params: at epoch: no key named 'epoch'. Did you mean 'epochs'?",
+        ),
+        (
+            {"epochs": 0},
+            "tiny.toml with the suite's params: at epochs: Input should be greater than or equal to 1",
+        ),
+        (
+            {"seeds": [1]},
+            "tiny.toml with the suite's params: seeds follows from the suite. Remove it from params",
+        ),
+        ({"model": "cnnn"}, "no model named 'cnnn'"),
+    ],
+)
+def test_a_wrong_change_of_a_recipe_is_one_line(
+    changes: dict[str, Any], message: str, request_for: harness.ModelRequest
+) -> None:
+    with pytest.raises(harness.HarnessError, match=re.escape(message)) as raised:
+        harness.check_recipe(request_for.argument, request_for, **changes)
+    assert "\n" not in str(raised.value)
 
 
 def test_auxiliary_data_change_the_digest(
