@@ -598,6 +598,7 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     yield harness.ScorerSpec("from_train", FromTrain, needs={"penultimate", "train"})
     yield harness.ScorerSpec("needs_linear", NeedsLinear, needs={"penultimate", "linear"})
     yield harness.ScorerSpec("gradient", Gradient, needs={"images", "gradients"})
+    yield harness.ScorerSpec("turning", Level, needs={"penultimate"}, unstable=True)
     yield harness.ScorerSpec("whole", Whole, needs={"penultimate", "stream"})
     for how in ("nan", "shape", "undeclared", "infinite", "raises", "in_place"):
         yield harness.ScorerSpec(how, lambda how=how: Unruly(how))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from harness.cli.offers import Parameter, cost_of, fixed_of, parameters_of, summary_of
+from harness.cli.offers import UNSTABLE, Parameter, cost_of, fixed_of, parameters_of, summary_of
 from harness.reports.wording import markdown_table
 
 if TYPE_CHECKING:
@@ -39,9 +39,11 @@ def _row(kind: str, offered: Offered) -> tuple[str, ...]:
     """Return the cells of one offer, as `_COLUMNS` names them."""
     spec = offered.spec
     argument = getattr(spec, "argument", "")
+    fixed, unstable = fixed_of(offered), getattr(spec, "unstable", False)
+    text = summary_of(kind, offered) + f" ({fixed})" * bool(fixed) + f". Unstable: {UNSTABLE}" * unstable
     return (
         f"`{spec.name}:`{_plain(argument)}" if argument else f"`{spec.name}`",
-        _plain(summary_of(kind, offered)) + (f" ({_plain(fixed)})" if (fixed := fixed_of(offered)) else ""),
+        _plain(text),
         ", ".join(map(_parameter, parameters_of(kind, offered))),
         ", ".join(sorted(getattr(spec, "needs", ()))),
         _plain(cost_of(spec)) if kind == "scorer" else "",

@@ -35,6 +35,7 @@ _COSTS = {
     "gradients": "{} more forward and backward passes",
     "adapts": "{} more forward passes, in which a copy of the model adapts",
 }
+UNSTABLE = "which of ID and OOD it puts higher turns with its parameters; a suite's * leaves it out"
 _STARS = {int(inspect.Parameter.VAR_POSITIONAL): "*", int(inspect.Parameter.VAR_KEYWORD): "**"}
 _SHOWN_PARAMETERS = 2  # in the example of its use
 _HEAD = frozenset({"schema", "name", "description"})  # keys of a suite that are no content
@@ -121,7 +122,7 @@ def facts_of(kind: str, offered: Offered, registry: Registry) -> Iterator[tuple[
     if hasattr(spec, "needs"):
         yield "needs", ", ".join(sorted(spec.needs)) or "nothing"
     if kind == "scorer":
-        yield "cost", cost_of(spec)
+        yield from _facts_of_scorer(spec)
     if unit := getattr(spec, "unit", ""):
         yield "unit", unit
     if kind in DIRECTIONS:
@@ -130,6 +131,12 @@ def facts_of(kind: str, offered: Offered, registry: Registry) -> Iterator[tuple[
         yield "citation", spec.cite or "none is stated"
     yield "from", f"{offered.plugin}, version {offered.version}"
     yield from use_of(kind, offered, registry)
+
+
+def _facts_of_scorer(spec: Any) -> Iterator[tuple[str, str]]:
+    yield "cost", cost_of(spec)
+    if spec.unstable:
+        yield "unstable", UNSTABLE
 
 
 def cost_of(spec: Any) -> str:

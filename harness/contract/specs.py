@@ -70,6 +70,8 @@ class ScorerSpec:
 
     `passes` are the forward passes of its own per image, with default hyperparameters. Default: none for a scorer that
     reads features, one for any other.
+
+    `unstable` states that its order of ID and OOD turns with its parameters. Records, boards and the catalogue say so.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ScorerSpec:
     needs: Iterable[str] = frozenset({"logits"})
     cite: str = ""
     passes: int | None = None
+    unstable: bool = False
 
     def __post_init__(self) -> None:
         _freeze_needs(self, NEEDS)
@@ -93,13 +96,18 @@ class ScorerSpec:
         """What it costs beside the pass that all scorers share, from its needs.
 
         pass: nothing. passes: forward passes of its own. gradients: backward passes as well. adapts: it adapts a copy
-        of the model to a stream; a suite's `*` leaves such a scorer out.
+        of the model to a stream.
         """
         if STREAM in self.needs:
             return "adapts"
         if "gradients" in self.needs:
             return "gradients"
         return "passes" if "images" in self.needs else "pass"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether a suite's `*` stands for it: it neither adapts the model nor is unstable."""
+        return self.cost != "adapts" and not self.unstable
 
 
 @dataclass(frozen=True)

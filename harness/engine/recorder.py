@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.sets import CALIBRATION
 from harness.engine.guard import Failure
-from harness.reports.record import ID, SEEN, SOURCE, Record
+from harness.reports.record import ID, SEEN, SOURCE, UNSTABLE, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,8 +68,8 @@ class Recorder:
             return
         common = self._common(cell, key)
         content = {**common, **cell.place, **cell.head, **found.content, "error": error}
-        if self._is_calibrated_on_seen(cell):
-            content["flags"] = [*content.get("flags", ()), SEEN]
+        if flags := self._flags(cell):
+            content["flags"] = [*content.get("flags", ()), *flags]
         record = Record.of(content)
         self.folder.append(record)
         self.notify(record)
@@ -83,6 +83,11 @@ class Recorder:
         if (place, failure.message) not in self._warned:
             self._warned.add((place, failure.message))
             logger.warning("%s on %s: %s", place, cell.head.get("ood") or cell.on, failure.message)
+
+    def _flags(self, cell: Cell) -> list[str]:
+        """Return what a reader must know of the cell before it is measured."""
+        is_unstable = cell.worker is not None and getattr(cell.worker.offered.spec, "unstable", False)
+        return [SEEN] * self._is_calibrated_on_seen(cell) + [UNSTABLE] * is_unstable
 
     def _is_calibrated_on_seen(self, cell: Cell) -> bool:
         """Return whether the cell's numbers rest on validation images that the model was trained on."""

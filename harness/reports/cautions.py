@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import shortened
-from harness.reports.record import ID, MODEL, SEEN, Record
+from harness.reports.record import ID, MODEL, SEEN, UNSTABLE, Record
 from harness.reports.remarks import Remark
 from harness.reports.wording import percent
 
@@ -23,7 +23,7 @@ def cautions(records: Sequence[Record], manifests: Iterable[Mapping[str, Any]]) 
     found: list[Remark] = []
     for manifest in manifests:
         found += [*_of_data(manifest), *_of_models(records, manifest.get("models", {}))]
-    return list(dict.fromkeys([*found, *_of_seen(records)]))
+    return list(dict.fromkeys([*found, *_of_seen(records), *_of_unstable(records)]))
 
 
 def _of_data(manifest: Mapping[str, Any]) -> Iterator[Remark]:
@@ -95,3 +95,13 @@ def _of_seen(records: Iterable[Record]) -> Iterator[Remark]:
             f"{', '.join(methods)}: calibrated on images held out of train, which this model was trained on "
             'for all that is known, so flattered. Hold validation out of test: validation = { of = "test", ... }',
         )
+
+
+def _of_unstable(records: Iterable[Record]) -> Iterator[Remark]:
+    for record in records:
+        if UNSTABLE in record.flags and record.scorer:
+            yield Remark(
+                record.model,
+                f"{record.scorer}: unstable. Which of ID and OOD it puts higher turns with its parameters, so an AUROC "
+                "at one setting is no result",
+            )

@@ -29,6 +29,7 @@ NOT_LOADED = "model: "  # the start of the error of a cell whose model could not
 SATURATED = "saturated"  # so near 0 or 1 that the interval is of little use
 TRANSDUCTIVE = "transductive"  # its scorer saw the whole mixture of ID and OOD at once
 SEEN = "seen"  # it rests on validation images that the model, for all that is known, was trained on
+UNSTABLE = "unstable"  # which of ID and OOD its scorer puts higher turns with the parameters
 TRAINED_ON = "trained_on"  # the model was trained to reject this dataset
 
 Place = tuple[str, str, str]  # model, adapter, protocol

@@ -147,6 +147,7 @@ def test_a_stranger_without_docstring_and_citation_is_described(printed: Any, st
     ("kind", "name", "expected"),
     [
         ("scorer", "gen", ["gamma", "float", "0.1", "Liu, Lochman & Zach", "higher = more OOD", "logits"]),
+        ("scorer", "dse_change", ["turns with its parameters; a suite's * leaves it out", "sigma = 10.0"]),
         ("scorer", "flips", ["15 more forward passes", "stream"]),
         ("dataset", "patches:china", ["china | flower", '"patches:china"', "channels"]),
         ("dataset", "corrupt", ['shift = [{ corrupt = ["gaussian_noise"], severity = [3] }]']),

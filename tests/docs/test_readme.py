@@ -75,7 +75,7 @@ def test_the_five_lines_of_toml_run(tmp_path: Path) -> None:
     assert {"msp", "gen", "energy", "mahalanobis_pp", "dse"} <= measured
     assert set(failed) == {"knn", "vim"}  # 12 training images are too few, and each says so
     assert "12" in failed["knn"]
-    assert result.cells == len(Registry.load().names("scorer")) - 1  # flips, which adapts
+    assert result.cells == len(Registry.load().names("scorer")) - 2  # flips adapts, dse_change is unstable
 
 
 def short_board() -> dict[str, list[str]]:
@@ -101,6 +101,7 @@ def test_the_whole_board_is_that_of_the_digits_suite() -> None:
     board, registry = whole_board(), Registry.load()
     models = {model.name.rpartition(":")[2] for model in plan_of("digits", registry).suite.models}
     expected = {(model, scorer) for model in models for scorer in registry.names("scorer")}
+    expected -= {(model, "dse_change") for model in models}  # unstable, so * leaves it out
     not_applicable = {("digits-mlp", "flips"), ("digits-cnn-isomaxplus", "vim")}
     assert set(board) == expected - not_applicable - {(model, "min_distance") for model in models}
     text = block("text", "digits: group means")

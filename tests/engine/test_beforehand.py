@@ -175,3 +175,17 @@ def test_a_model_that_its_plugin_refuses_ends_the_run_before_one_is_loaded(
     toy_suite["models"].append({"name": name})
     with pytest.raises(HarnessError, match=message):
         run_suite(toy_suite, tmp_path / "out")
+
+
+# Scorers whose order turns with their parameters --------------------------------------------------------------------
+
+
+def test_an_unstable_scorer_is_flagged_and_told_on_the_board(
+    toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    toy_suite["scorers"] = ["level", "turning"]
+    run_suite(toy_suite, tmp_path / "out")
+    flags = scored_with_validation(tmp_path / "out")
+    assert "unstable" in flags["turning"]
+    assert "unstable" not in flags["level"]
+    assert notes(tmp_path / "out").count("turning: unstable. Which of ID and OOD it puts higher turns") == 1

@@ -118,7 +118,8 @@ def test_nothing_that_reads_logits_gives_a_number_for_an_encoder(measured: Any) 
     records, missing = measured
     asked = [r for r in records if "an encoder was asked for logits" in (r["error"] or "")]
     assert asked == []
-    assert set(of(records, "encoder", "scorer")) == {"knn", "mahalanobis", "mahalanobis_pp", "vmf_kde", "dse"}
+    of_features = {"knn", "mahalanobis", "mahalanobis_pp", "vmf_kde", "dse", "dse_change"}
+    assert set(of(records, "encoder", "scorer")) == of_features
     assert not of(records, "encoder", "estimator")
     lacking = {e.get("scorer"): e["missing"] for e in missing if e["model"].startswith("encoder")}
     assert lacking["flips"] == ["classifier"]

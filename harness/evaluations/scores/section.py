@@ -24,9 +24,9 @@ class ScoreSection(Section):
 
 
 def planned_scorers(suite: Suite, registry: Registry) -> Iterator[Planned]:
-    """Resolve the scorers of a suite; `*` stands for all that are installed and read features or images.
+    """Resolve the scorers of a suite; `*` stands for all that are installed, less two kinds.
 
-    Those that adapt the model cost many passes, so a suite names them on purpose.
+    Those that adapt the model cost many passes, and unstable ones may mislead, so a suite names them on purpose.
     """
     for entry in suite.section(ScoreSection).scorers:
         if entry.name != ALL_SCORERS:
@@ -37,7 +37,7 @@ def planned_scorers(suite: Suite, registry: Registry) -> Iterator[Planned]:
                 offered = registry.get("scorer", installed)
             except PluginError:
                 continue  # two plugins offer it: the registry has reported it among its problems
-            if offered.spec.cost != "adapts":
+            if offered.spec.is_default:
                 yield Planned(installed, offered, {})
 
 

@@ -102,14 +102,23 @@ def estimate_entropy(
 
 def spectral_entropy(values: Tensor, *, t: float = 1) -> float:
     """Compute -Σ q log2 q of q = |λ|^t / Σ |λ|^t + 2.2e-16, λ (N,)."""
+    return spectral_entropies(values, t=t).item()
+
+
+def spectral_entropies(values: Tensor, *, t: float = 1) -> Tensor:
+    """Compute spectral_entropy of many spectra, (..., N) -> (...)."""
     sizes = values.abs()
-    return bits((sizes / sizes.max()).pow(t))  # at most 1, so powers cannot overflow
+    return _bits((sizes / sizes.amax(dim=-1, keepdim=True)).pow(t))  # at most 1, so powers cannot overflow
 
 
 def bits(masses: Tensor) -> float:
-    """Compute -Σ q log2 q of q = masses / Σ masses + 2.2e-16; exactly 0 for one mass."""
-    shares = masses / masses.sum()
-    return max(-torch.xlogy(shares + EPS, shares + EPS).sum().item() / math.log(2), 0.0)
+    """Compute -Σ q log2 q of q = masses / Σ masses + 2.2e-16, (N,); exactly 0 for one mass."""
+    return _bits(masses).item()
+
+
+def _bits(masses: Tensor) -> Tensor:
+    shares = masses / masses.sum(dim=-1, keepdim=True)
+    return (-torch.xlogy(shares + EPS, shares + EPS).sum(dim=-1) / math.log(2)).clamp(min=0)
 
 
 def diffusion_spectral_mutual_information(

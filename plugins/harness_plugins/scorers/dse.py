@@ -1,6 +1,7 @@
 """Relative Nyström residual: the part of a sample outside the leading diffusion modes of the training features.
 
-The operator is that of diffusion spectral entropy (Liao et al., arXiv 2312.04823); the score is our own.
+The operator is that of diffusion spectral entropy (DSE; Liao et al., arXiv 2312.04823). The score is our own, and no
+entropy. How a sample changes the entropy is in dse_change.py.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ def typical_distance(reference: Tensor, width: str) -> float:
 
 @dataclass(frozen=True)
 class Dse:
-    """Residual 1 - Σ_j (k̃ᵀu_j)² / λ_j, clipped to 0 to 1, with k̃ = G(f, R) / √degrees. Higher = more OOD.
+    """Relative Nyström residual 1 - Σ_j (k̃ᵀu_j)² / λ_j of DSE's diffusion operator; not DSE itself.
+
+    It is the share of a sample that the leading eigenvectors do not express, clipped to 0 to 1, with
+    k̃ = G(f, R) / √degrees. Higher = more OOD. The scorer `dse_change` is the change of DSE by a sample.
 
     R holds at most `size` L2-normalised training features, balanced over classes, drawn with `seed`. σ is `scale` times
     their median pairwise distance, or with `width` "neighbour" their median distance to the 10th neighbour. j runs over
