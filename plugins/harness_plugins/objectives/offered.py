@@ -24,6 +24,9 @@ def harness_objectives() -> Iterator[harness.ObjectiveSpec]:
         ("er", "er:EntropyReconstruction", (), "Rodríguez-Gálvez et al., ER, ICML 2023"),
         ("infonce", "contrastive:InfoNCE", (), "van den Oord et al., 2018; Chen et al., SimCLR, ICML 2020"),
         ("byol", "contrastive:BYOL", (), "Grill et al., BYOL, NeurIPS 2020"),
+        ("dino", "dino:DINO", (), "Caron et al., DINO, ICCV 2021"),
+        ("swav", "swav:SwAV", (), "Caron et al., SwAV, NeurIPS 2020"),
+        ("deepcluster", "deepcluster:DeepCluster", (), "Caron et al., DeepCluster, ECCV 2018; SwAV, 2020"),
     ):
         build = harness.Deferred(f"{PACKAGE}.{address}")
         yield harness.ObjectiveSpec(name, build, needs, cite, is_default=name == "cross_entropy")

@@ -190,7 +190,7 @@ def test_the_loss_gets_all_views_of_the_batch_and_its_labels(
     assert [entry["validation_accuracy"] for entry in trained.history] == [None] * 3
 
 
-@pytest.mark.parametrize("objective", ["byol", "infonce"])
+@pytest.mark.parametrize("objective", ["byol", "infonce", "dino", "deepcluster"])
 def test_an_interrupted_training_ends_with_the_same_bits_the_teachers_included(
     tiny: harness.TrainingData,
     catalogue: Registry,
@@ -198,7 +198,12 @@ def test_an_interrupted_training_ends_with_the_same_bits_the_teachers_included(
     monkeypatch: pytest.MonkeyPatch,
     objective: str,
 ) -> None:
-    params = {"hidden": 8, "dim": 4} | ({"ema": 0.9} if objective == "byol" else {})
+    own = {
+        "byol": {"ema": 0.9},
+        "dino": {"ema": 0.9, "prototypes": 4},  # and a centre
+        "deepcluster": {"prototypes": 3, "memory": 12},  # and a memory, which is full after two steps
+    }
+    params = {"hidden": 8, "dim": 4} | own.get(objective, {})
     task = training(tiny, catalogue, objective=objective, objective_params=params)
     networks = watched(monkeypatch)
     whole = task.run()
@@ -227,7 +232,7 @@ def test_an_interrupted_training_ends_with_the_same_bits_the_teachers_included(
     resumed = task.run(state=state)
     assert bits(resumed.model) == bits(whole.model)
     first, last = networks[0].state_dict(), networks[-1].state_dict()
-    assert any("teacher" in name for name in first) == (objective == "byol")
+    assert any("teacher" in name for name in first) == ("ema" in params)
     assert all(torch.equal(value, last[name]) for name, value in first.items())
     assert resumed.history == whole.history
 
