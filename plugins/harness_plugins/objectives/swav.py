@@ -30,8 +30,8 @@ class SwAV:
 
     views: ClassVar[int] = VIEWS
     temperature: float = 0.1
-    epsilon: float = 0.05
-    iterations: int = 3
+    epsilon: float = 0.05  # weight of the codes' entropy: lower = sharper codes
+    iterations: int = 3  # of Sinkhorn and Knopp
     prototypes: int = 64
     hidden: int = 128  # width of the projection head
     dim: int = 64  # dimension of the projections
