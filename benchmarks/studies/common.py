@@ -12,14 +12,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from harness.base.cache import Cache, default_root
 from harness.base.progress import progress_bar
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
+from harness.contract.specs import Model, ModelRequest
 from harness.data.id_data import IdData
 from harness.data.opening import open_id
 from harness.data.tables import IdEntry
 from harness.models.loaded import resolve_device
+from harness.models.training.store import build_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES, PICTURES = ROOT / "results" / "studies", ROOT / "docs" / "pictures"
@@ -41,6 +44,7 @@ class Panel:
     x_label: str = ""
     y_label: str = ""
     log: bool = False
+    log_y: bool = False
     scatter: bool = False
     diagonal: bool = False  # a guide where both axes say the same
     lines: Sequence[float] = field(default_factory=tuple)  # horizontal guides
@@ -71,6 +75,30 @@ def fashion_mnist(*, train: int, test: int) -> IdData:
         }
     )
     return open_id(entry, Registry.load())
+
+
+def trained(recipe: str, seed: int, data: IdData, registry: Registry, device: str) -> Model:
+    """Return the model of a recipe, trained on the study's data, or the one that an earlier run has stored."""
+    request = ModelRequest(
+        name=f"recipe:{recipe}",
+        argument=recipe,
+        seed=seed,
+        data=data.training,
+        device=device,
+        store=Cache(default_root()).models,
+        progress=True,
+        catalogue=registry,
+    )
+    return build_recipe(recipe, request)
+
+
+def features(network: Any, selection: Selection, preprocessing: Preprocessing = PREPROCESSING) -> Tensor:
+    """Decode a selection and forward it to penultimate features, piece by piece, (N, D)."""
+    pieces = []
+    for start in range(0, len(selection), AT_ONCE):
+        chosen = selection.images(range(start, min(start + AT_ONCE, len(selection))))
+        pieces.append(penultimate(network, preprocessing.normalise(preprocessing.batch(chosen))))
+    return torch.cat(pieces)
 
 
 def pixels(selection: Selection) -> Tensor:
@@ -152,6 +180,8 @@ def _draw_panel(axes: Any, frame: pd.DataFrame, panel: Panel) -> dict[str, Any]:
         axes.axline((0, 0), slope=1, color="#999999", linewidth=0.8, linestyle="--")
     if panel.log:
         axes.set_xscale("log")
+    if panel.log_y:
+        axes.set_yscale("log")
     measured = sorted(chosen[panel.x].unique()) if not panel.scatter else []
     if 0 < len(measured) <= MOST_TICKS:  # a tick at each; on a logarithmic scale, none between
         axes.set_xticks(measured, [f"{value:g}" for value in measured])

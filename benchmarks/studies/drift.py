@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import PREPROCESSING, Panel, draw, each, options, penultimate, write_table
+from common import Panel, draw, each, features, options, trained, write_table
 from torch import Tensor
 
 import harness
-from harness.base.cache import Cache, default_root
 from harness.contract.registry import Registry
-from harness.contract.selection import Selection
-from harness.contract.specs import ModelRequest
 from harness.data.opening import open_dataset, open_id
 from harness.data.tables import IdEntry
-from harness.models.training.store import build_recipe
 from harness_plugins.probes.drift import DriftDetector
 
 RECIPE = "fashion-mnist-softmax"
@@ -51,17 +47,7 @@ def main() -> None:
     ood = open_dataset("mnist", "hf:mnist", registry, split="test")
     rows: list[dict[str, Any]] = []
     for seed in each(range(arguments.seeds), "drift"):
-        request = ModelRequest(
-            name=f"recipe:{RECIPE}",
-            argument=RECIPE,
-            seed=seed,
-            data=data.training,
-            device=arguments.device,
-            store=Cache(default_root()).models,
-            progress=True,
-            catalogue=registry,
-        )
-        network = build_recipe(RECIPE, request).classifier
+        network = trained(RECIPE, seed, data, registry, arguments.device).classifier
         assert data.validation is not None
         held, clean, drifted = (features(network, part) for part in (data.validation, data.test, ood))
         rows += compare(held, clean, drifted, seed, arguments)
@@ -71,15 +57,6 @@ def main() -> None:
         y_label="AUROC", lines=(0.5,),
     )  # fmt: skip
     draw(frame[frame["percent"] > 0], [panel], arguments.pictures / "drift.png", columns=1)
-
-
-def features(network: Any, selection: Selection) -> Tensor:
-    """Forward a selection, piece by piece, (N, D)."""
-    pieces = []
-    for start in range(0, len(selection), 1000):
-        chosen = selection.images(range(start, min(start + 1000, len(selection))))
-        pieces.append(penultimate(network, PREPROCESSING.normalise(PREPROCESSING.batch(chosen))))
-    return torch.cat(pieces)
 
 
 def compare(held: Tensor, clean: Tensor, drifted: Tensor, seed: int, arguments: Any) -> list[dict[str, Any]]:

@@ -19,21 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import PREPROCESSING, Panel, draw, each, options, penultimate, pixels, write_table
+from common import PREPROCESSING, Panel, draw, each, options, penultimate, pixels, trained, write_table
 from dynamics import views
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 import harness
-from harness.base.cache import Cache, default_root
 from harness.base.seeding import repeatable_kernels
 from harness.contract.registry import Registry
 from harness.contract.selection import Selection
-from harness.contract.specs import ModelRequest
 from harness.data.id_data import IdData
 from harness.data.opening import open_id
 from harness.data.tables import IdEntry
-from harness.models.training.store import build_recipe
 from harness_plugins.adapters.eta import Eta
 from harness_plugins.adapters.layers import entropy, forward
 from harness_plugins.adapters.tent import Tent
@@ -75,7 +72,9 @@ def compare(
     corruption, network, seed = run
     order = np.random.default_rng(seed).permutation(len(data.test))
     held, pool = np.split(order[: arguments.probe + arguments.pool], [arguments.probe])
-    source = trained(network, seed, data, registry, arguments.device)
+    model = trained(f"fashion-mnist-{network}", seed, data, registry, arguments.device)
+    source: Any = model.classifier
+    source.to(arguments.device).eval()
     measured = Measured(data.test.take(held), corruption, training_embeddings(source, data, arguments.probe))
     stream = pixels(corrupted(data.test.take(pool), corruption)).to(arguments.device)
     place = {"corruption": corruption, "network": network, "seed": seed}
@@ -83,23 +82,6 @@ def compare(
     for name, adapter in ADAPTERS.items():
         for row in follow(copy.deepcopy(source), adapter, stream, measured, steps=arguments.steps, seed=seed):
             yield {**place, "adapter": name, **row}
-
-
-def trained(network: str, seed: int, data: IdData, registry: Registry, device: str) -> Any:
-    """Load a convnet of a recipe from the store, or train it."""
-    recipe = f"fashion-mnist-{network}"
-    request = ModelRequest(
-        name=f"recipe:{recipe}",
-        argument=recipe,
-        seed=seed,
-        data=data.training,
-        device=device,
-        store=Cache(default_root()).models,
-        progress=True,
-        catalogue=registry,
-    )
-    classifier: Any = build_recipe(recipe, request).classifier
-    return classifier.to(device).eval()
 
 
 def training_embeddings(source: Any, data: IdData, count: int) -> Tensor:

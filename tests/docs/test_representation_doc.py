@@ -55,6 +55,18 @@ def test_drift() -> None:
         assert [float(cell) for cell in cells] == pytest.approx(expected.tolist(), abs=0.005)
 
 
+def test_the_sign_of_dse_change() -> None:
+    table = pd.read_csv(STUDIES / "dse_change.csv")
+    means = table.groupby(["ood", "scorer", "multiple"])["auroc"].mean()
+    for name, cells in rows("scorer and time").items():
+        expected = means["digits 5-9", name.replace("`", "")].loc[[1 / 16, 1 / 4, 1 / 2, 1, 4, 16]]
+        assert [float(cell) for cell in cells] == pytest.approx(expected.tolist(), abs=0.005)
+    changes = means[means.index.get_level_values("scorer") != "dse"]
+    assert f"from {changes.max():.2f} to {changes.min():.2f}".replace("0.", ".") in TEXT.replace("\n", " ")
+    at_half = table[table["multiple"] == 0.5]["sigma"]
+    assert at_half.between(9, 12).all()  # the published width is about half the median
+
+
 def test_correlation_with_accuracy() -> None:
     written = (STUDIES / "correlation.md").read_text()
     for name, cell in rows_of_correlation().items():

@@ -15,6 +15,7 @@ STUDIES = ROOT / "benchmarks" / "studies"
 SMALL = {
     "toys": ["--draws", "1"],
     "drift": ["--seeds", "1", "--size", "40", "--batches", "10"],
+    "dse_change": ["--seeds", "1", "--test", "30", "--bank", "20"],
     "dynamics": ["--seeds", "1", "--epochs", "1", "--train", "300", "--test", "200"],
     "initialisation": ["--seeds", "1", "--epochs", "1", "--train", "300", "--test", "200"],
     "stability": ["--seeds", "1", "--epochs", "1", "--train", "600", "--test", "200", "--workers", "1"],
@@ -31,7 +32,7 @@ def test_every_study_is_here() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_a_study_writes_its_table_and_its_picture(name: str, tmp_path: Path) -> None:
     root = Path(os.environ.get("OOD_HARNESS_DATA") or "absent")
-    if name != "toys" and not (root / "fashion_mnist").is_dir():
+    if name not in ("toys", "dse_change", "information") and not (root / "fashion_mnist").is_dir():
         pytest.skip(
             f"no real data: {root}/fashion_mnist is missing. Set OOD_HARNESS_DATA to a folder that holds it"
         )

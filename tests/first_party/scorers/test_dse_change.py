@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist, pdist
+from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
@@ -86,6 +87,14 @@ def test_its_sign_turns_with_the_width():
     }
     assert aurocs[15.0] > 0.85
     assert aurocs[50.0] < 0.15
+
+
+def test_with_a_large_width_it_is_the_order_of_the_distance_from_the_banks_mean(data):
+    """All points are one cluster, whose second moments are all that is left of it."""
+    train, labels, queries = data
+    found = score(fit(train, labels, sigma=300.0, bank=60), queries)
+    distances = np.linalg.norm(queries - train.mean(axis=0), axis=1)
+    assert spearmanr(found, distances).statistic > 0.98
 
 
 @pytest.mark.parametrize(
