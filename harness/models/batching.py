@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.errors import InputError
-from harness.base.threads import ThreadChoice
+from harness.base.threads import ThreadChoice, on_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ SMALL_BATCH = (
     2**14
 )  # values in a batch of images; below, its activations are small and a second thread costs more
 DECODED_AT_ONCE = 2**22  # values of resized images; originals may be a hundred times as large
+_TRIED = 64  # images of a trial of a number of threads
 _WORKSPACE = 3  # the peak of a pass is about so many times the largest input and output of a layer
 _EXHAUSTED = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
@@ -166,6 +168,20 @@ class Pace:
         if self._threads is None:
             self._threads = ThreadChoice.on(self._device, is_small=self._is_small(batch_size))
         return self._threads
+
+    @contextmanager
+    def on_chosen_threads(self, batch_size: int) -> Iterator[None]:
+        """Compute on the chosen number of threads. If nothing was extracted yet, it is measured on empty images."""
+        import torch
+
+        choice = self.threads(batch_size)
+        while choice.chosen is None:
+            empty = torch.zeros(min(batch_size, _TRIED), *self._model.preprocessing.input_size)
+            classifier: Any = self._model.classifier
+            with choice.turn(), torch.inference_mode():
+                classifier(empty)
+        with on_threads(choice.chosen):
+            yield
 
     def _is_small(self, batch_size: int) -> bool:
         return batch_size * math.prod(self._model.preprocessing.input_size) < SMALL_BATCH

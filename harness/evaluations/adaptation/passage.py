@@ -63,13 +63,25 @@ class Passage:
         """
         left = sum(len(stream.batches()) for stream in streams)
         with repeatable_kernels():
-            for adapted in self._adapter.adapt(self.classifier, self._batches(streams)):
+            for adapted in self._adapted(streams):
                 step = self._step(self._next(adapted), adapted)
                 self._counts.forwarded += len(step.met.positions)
                 left -= 1
                 yield step
         if left:
             raise InputError(f"the adapter left {left} batches without an answer. Yield one per batch")
+
+    def _adapted(self, streams: Sequence[Stream]) -> Iterator[Adapted]:
+        """Yield the adapter's answers. Each is computed on the model's number of threads."""
+        answers = iter(self._adapter.adapt(self.classifier, self._batches(streams)))
+        size = max((stream.batch_size for stream in streams), default=1)
+        while True:
+            with self._loaded.pace.on_chosen_threads(size):
+                try:
+                    answer = next(answers)
+                except StopIteration:
+                    return
+            yield answer
 
     def forward_all(self, stream: Stream) -> Iterator[tuple[Met, Features]]:
         """Forward a stream through the adapted model, without learning."""
@@ -113,7 +125,7 @@ class Passage:
     def _forward(self, images: Tensor) -> Features:
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), self._loaded.pace.on_chosen_threads(len(images)):
             maps = self.classifier.forward_features(images)
             return Features(
                 logits=self.classifier.forward_head(maps),

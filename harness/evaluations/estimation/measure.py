@@ -155,7 +155,11 @@ def asked(
     others = peer.features(name, stream).only(fields) if peer is not None else None
     features = bench.features(name, stream).only(fields)
     target = unlabelled(bench.decoder, stream, features, seed=seed, peer=others)
-    with bench.clock.measure_with_memory("estimate", scorer=planned.label, on=name):
+    pace = bench.loaded.pace
+    with (
+        bench.clock.measure_with_memory("estimate", scorer=planned.label, on=name),
+        pace.on_chosen_threads(stream.batch_size),
+    ):
         return checked(fitted.estimate(target))
 
 

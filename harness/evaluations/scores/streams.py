@@ -89,7 +89,8 @@ class Transducing(Sitting[ScoreCell]):
         if isinstance(built, Failure):
             raise built.error()
         target = unlabelled(bench.decoder, stream.stream, self._features(cell, stream), seed=seed)
-        with bench.clock.measure("score", scorer=scorer.label, on=cell.on):
+        on_threads = bench.loaded.pace.on_chosen_threads(stream.stream.batch_size)
+        with bench.clock.measure("score", scorer=scorer.label, on=cell.on), on_threads:
             found = built.score_stream(target)
         _require_shapes(found, len(target))
         bench.clock.count(scorer.label, on=cell.on, forwards=found.forwards, backwards=found.backwards)
