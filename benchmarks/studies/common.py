@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+import harness
 from harness.base.cache import Cache, default_root
 from harness.base.progress import progress_bar
 from harness.contract.preprocessing import Preprocessing
@@ -23,6 +25,8 @@ from harness.data.opening import open_id
 from harness.data.tables import IdEntry
 from harness.models.loaded import resolve_device
 from harness.models.training.store import build_recipe
+from harness_plugins.probes.accuracy import KnnAccuracy, LinearProbeAccuracy
+from harness_plugins.probes.er import vmf_entropy
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES, PICTURES = ROOT / "results" / "studies", ROOT / "docs" / "pictures"
@@ -126,6 +130,28 @@ def accuracy(classifier: Any, images: Tensor, labels: Tensor) -> float:
             for part, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
         ]
     return float(torch.cat(hits).double().mean())
+
+
+def encoder_measures(classifier: Any, data: IdData, *, most: int = 2000) -> dict[str, float]:
+    """Measure frozen features on the test images: accuracy of k nearest neighbours and of a linear probe, vMF entropy.
+
+    The entropy is that of `most` images. Neighbours and probe are fitted on the training images.
+    """
+    assert data.train is not None
+    train, test = (
+        harness.Features(
+            penultimate=penultimate(classifier.eval(), pixels(part)).float(),
+            labels=torch.as_tensor(part.labels),
+        )
+        for part in (data.train, data.test)
+    )
+    given = harness.FitData(train=harness.FeatureSet.of(train))
+    probes = {"knn": KnnAccuracy(), "linear": LinearProbeAccuracy()}
+    found = {
+        name: probe.fit(given).measure(harness.FeatureSet.of(test)).value for name, probe in probes.items()
+    }
+    units = functional.normalize(test.penultimate[:most].double())
+    return {**found, "entropy": vmf_entropy(units).item()}
 
 
 def each(items: Sequence[Any], what: str) -> Any:

@@ -18,17 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Panel, draw, fashion_mnist, options, penultimate, pixels, write_table
-from torch.nn import functional
+from common import Panel, draw, encoder_measures, fashion_mnist, options, write_table
 
-import harness
 from harness.base.errors import HarnessError
 from harness.base.progress import progress_bar
 from harness.contract.registry import Registry
 from harness.models.training.recipe import load_recipe
 from harness.models.training.training import Training
-from harness_plugins.probes.accuracy import KnnAccuracy, LinearProbeAccuracy
-from harness_plugins.probes.er import vmf_entropy
 
 BATCHES, MOMENTA = (32, 128, 512), (0.8, 0.99, 0.996)
 RECIPE, WIDTH = "fashion-mnist-er", 8  # all methods differ from it in the objective alone
@@ -42,7 +38,6 @@ OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
 TAUGHT = ("ER + teacher", "BYOL")
 UNTRAINED = "untrained"  # what the others must beat
 MOMENTUM = 0.99  # at which teachers are drawn over the batch
-MEASURED = 2000  # features of the entropy
 
 
 @dataclass(frozen=True)
@@ -113,23 +108,10 @@ def measure(setting: Setting, arguments: Any) -> dict[str, Any]:
         is_trained = setting.method != UNTRAINED
         model = training.run().model if is_trained else training.blueprint.build(seed=setting.seed)
         classifier: Any = model.classifier
-        classifier.eval()
     except HarnessError as error:  # it diverged, which is an answer
         print(error)
         return {**place, "knn": np.nan, "linear": np.nan, "entropy": np.nan}
-    train, test = (
-        harness.Features(
-            penultimate=penultimate(classifier, pixels(part)).float(), labels=torch.as_tensor(part.labels)
-        )
-        for part in (data.train, data.test)
-    )
-    given = harness.FitData(train=harness.FeatureSet.of(train))
-    probes = {"knn": KnnAccuracy(), "linear": LinearProbeAccuracy()}
-    found = {
-        name: probe.fit(given).measure(harness.FeatureSet.of(test)).value for name, probe in probes.items()
-    }
-    units = functional.normalize(test.penultimate[:MEASURED].double())
-    return {**place, **found, "entropy": vmf_entropy(units).item()}
+    return {**place, **encoder_measures(classifier, data)}
 
 
 def panels() -> list[Panel]:

@@ -25,14 +25,15 @@ class DeepCluster:
 
     A memory holds an embedding each of the last `memory` images: give the number of training images. When it has been
     filled once more, spherical k-means on it gives new centroids, so there is one clustering per epoch. The loss is
-    ½ [w CE(y₁, s₂) + w CE(y₂, s₁)] with s = softmax(cosines with the centroids / temperature), y the nearest centroid
-    of a view, without gradient, and w inverse to the size of that cluster, with mean 1 over the memory. The weight
-    stands for the first paper's balanced draw of images over clusters, without which all fall into one.
+    ½ [w CE(y₁, s₂) + w CE(y₂, s₁)] with s = softmax(cosines with the centroids / temperature), y the cluster of a view
+    and w inverse to the size of that cluster, with mean 1 over the memory. The weight stands for the first paper's
+    balanced draw of images over clusters, without which all fall into one.
 
-    Version 2 predicts by the centroids themselves. So no classifier has to be learnt anew after each clustering, as
-    in the first paper. Online: an image's cluster comes from its present embedding, not from that of the epoch before.
-    The training loop does not tell which image is which, and the present one is no staler. The first centroids are
-    those of the first batch.
+    Version 2 predicts by the centroids themselves, so no classifier has to be learnt anew after each clustering, as in
+    the first paper. Online: the training loop does not tell which image is which, so a cluster is not looked up. It is
+    the nearest centroid under a copy of the network from the time of the clustering. So clusters stay fixed for an
+    epoch, as in the paper. Clusters of the present network would all become one within an epoch. The first centroids
+    are those of the first batch.
     """
 
     views: ClassVar[int] = VIEWS
@@ -88,7 +89,7 @@ class ClusteredViews(TwoViews):
         dim: int,
         hidden: int,
     ) -> None:
-        super().__init__(encoder, num_features, hidden=hidden, dim=dim)
+        super().__init__(encoder, num_features, hidden=hidden, dim=dim, ema=1.0)  # a copy that does not move
         self.memory: Tensor
         self.centroids: Tensor
         self.weights: Tensor
@@ -100,25 +101,21 @@ class ClusteredViews(TwoViews):
         self._latest: Tensor | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed both views and assign each to its nearest centroid."""
-        embeddings = functional.normalize(super().forward(images)[0].float(), dim=-1)  # (2, n, d)
+        """Compute the student's cosines, and the clusters under the copy."""
+        student, copied = functional.normalize(super().forward(images).float(), dim=-1)  # (2, n, d)
         with torch.autocast(images.device.type, enabled=False):
             if self.training:
-                self._latest = embeddings[0].detach()  # one of each image
+                self._latest = student[0].detach()  # one of each image
                 if not self.seen:
                     self._cluster(self._latest)
-            return self._assigned(embeddings)
-
-    def _assigned(self, embeddings: Tensor) -> Tensor:
-        cosines = embeddings @ self.centroids.T
-        nearest = cosines.argmax(dim=-1)
-        clusters = functional.one_hot(nearest, len(self.centroids)) * self.weights[nearest][..., None]
-        return torch.stack([cosines, clusters])
+            nearest = (copied @ self.centroids.T).argmax(dim=-1)
+            clusters = functional.one_hot(nearest, len(self.centroids)) * self.weights[nearest][..., None]
+            return torch.stack([student @ self.centroids.T, clusters])
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Remember the last batch, over the oldest images, and cluster once the memory is full again."""
-        if self._latest is None:
+        if self._latest is None or self.teacher is None:
             return
         size, seen = len(self.memory), int(self.seen)
         latest = self._latest[-size:]
@@ -126,6 +123,7 @@ class ClusteredViews(TwoViews):
         self.memory[torch.arange(seen, seen + len(latest)) % size] = latest
         if (seen + len(latest)) // size > seen // size:
             self._cluster(self.memory)
+            self.teacher.load_state_dict(self.student.state_dict())
 
     def _cluster(self, embeddings: Tensor) -> None:
         centroids, sizes = spherical_kmeans(embeddings, len(self.centroids), KMEANS_ITERATIONS)

@@ -213,11 +213,23 @@ def test_weights_are_inverse_to_the_sizes_of_clusters_with_mean_one() -> None:
     assert (sizes * net.weights.numpy()).sum() / 6 == pytest.approx(1)
 
 
-def test_views_are_assigned_to_their_nearest_centroid() -> None:
+def test_clusters_stay_those_of_the_network_at_the_time_of_the_clustering() -> None:
     net = network(DeepCluster(prototypes=3, memory=8, dim=4, hidden=6)).train()
-    cosines, clusters = net(images(8))
+    batch = images(8)
+    cosines, clusters = net(batch)
     assert cosines.shape == clusters.shape == (2, 4, 3)
     assert (clusters > 0).sum(dim=-1).eq(1).all()
+    assert torch.equal(clusters.argmax(dim=-1), cosines.argmax(dim=-1))  # the student is still the copy
+    with torch.no_grad():
+        for parameter in net.student.projector.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    net.after_step()
+    moved, after = net(batch)
+    assert not torch.allclose(moved, cosines)
+    assert torch.equal(after, clusters)
+    net.after_step()  # the memory is full: it clusters, and copies the student
+    assert all(map(torch.equal, net.teacher.parameters(), net.student.parameters()))
+    cosines, clusters = net(batch)
     assert torch.equal(clusters.argmax(dim=-1), cosines.argmax(dim=-1))
 
 
