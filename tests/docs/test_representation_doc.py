@@ -67,6 +67,40 @@ def test_the_sign_of_dse_change() -> None:
     assert at_half.between(9, 12).all()  # the published width is about half the median
 
 
+def test_other_estimators_of_information() -> None:
+    table = pd.read_csv(STUDIES / "information.csv")
+    means = table.groupby(["shape", "estimator", "dimension"])["bits"].mean()
+    part = TEXT[TEXT.index("## Beside other estimators") : TEXT.index("## Does it tell accuracy?")]
+    cases = [("Gaussians", d) for d in (1, 5, 20, 500)]
+    cases += [(shape, d) for shape in ("blobs", "blobs in a cube") for d in (5, 100, 500)]
+    lines = re.findall(r"^\| ((?:truth|DSMI|KSG|MINE|binned).*?) \| (.*) \|$", part, flags=re.MULTILINE)
+    assert len(lines) == 7
+    for name, cells in lines:
+        expected = [means[shape, name, d] for shape, d in cases]
+        assert numbers(cells) == pytest.approx(expected, abs=0.006)
+    error = (means - means.xs("truth", level="estimator")).abs().reorder_levels([1, 0, 2])
+    worse = [case for way in ("DSMI, σ = √d", "DSMI, σ by neighbours") for case in error["KSG"].index
+             if case != ("labels", 20) and error["KSG"][case] > error[way][case]]  # fmt: skip
+    assert set(worse) == {("Gaussians", 500)}
+    cube = means["blobs in a cube"]
+    assert cube["KSG"].between(2.30, 2.33).all()
+    most = max(
+        (cube[way] / cube["truth"]).loc[100:].max() for way in ("DSMI, σ = √d", "DSMI, σ by neighbours")
+    )
+    assert f"DSMI finds {100 * most:.0f} %" in part
+    half = table[(table["shape"] == "labels") & (table["redrawn"] == 0.5)].groupby("estimator")["bits"].mean()
+    for way in ("truth", "KSG", "DSMI, σ = √d", "DSMI, σ by neighbours"):
+        assert f"{half[way]:.2f}" in part
+    draws = table.pivot_table(
+        index=["shape", "dimension", "redrawn", "draw"], columns="estimator", values="bits"
+    )
+    np.testing.assert_allclose(draws["dse-dsmi, σ = √d"], draws["DSMI, σ = √d"], atol=2e-6)
+    seconds = table[table["shape"] == "blobs"].groupby(["estimator", "dimension"])["seconds"].mean()
+    assert f"{seconds['DSMI, σ = √d', 2]:.2f} to {seconds['DSMI, σ = √d', 500]:.2f} seconds" in part
+    assert f"{seconds['KSG', 2]:.3f} to {seconds['KSG', 500]:.3f}" in part
+    assert f"MINE takes {seconds['MINE', 2]:.1f} to {seconds['MINE', 500]:.1f} seconds" in part
+
+
 def test_correlation_with_accuracy() -> None:
     written = (STUDIES / "correlation.md").read_text()
     for name, cell in rows_of_correlation().items():

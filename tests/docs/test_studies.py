@@ -16,6 +16,7 @@ SMALL = {
     "toys": ["--draws", "1"],
     "drift": ["--seeds", "1", "--size", "40", "--batches", "10"],
     "dse_change": ["--seeds", "1", "--test", "30", "--bank", "20"],
+    "information": ["--draws", "1", "--points", "100", "--steps", "10"],
     "dynamics": ["--seeds", "1", "--epochs", "1", "--train", "300", "--test", "200"],
     "initialisation": ["--seeds", "1", "--epochs", "1", "--train", "300", "--test", "200"],
     "stability": ["--seeds", "1", "--epochs", "1", "--train", "600", "--test", "200", "--workers", "1"],
