@@ -31,7 +31,10 @@ def import_(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="The new checkpoint folder.")],
-    num_classes: Annotated[int | None, typer.Option(min=1, help="Default: that of the weights.")] = None,
+    num_classes: Annotated[
+        int | None,
+        typer.Option(min=0, help="Default: that of the weights. 0: an encoder, without its heads."),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the images in pixels. Default: the architecture's.")
     ] = None,
@@ -66,7 +69,8 @@ def import_(
         model = import_weights(weights, arch, out, options, registry)
     else:
         raise InputError("Give either --arch or --recipe: what network the weights are of")
-    typer.echo(f"{out}: {arch or recipe}, {model.num_classes} classes, {model.preprocessing.text}")
+    outputs = f"{model.num_classes} classes" if model.num_classes else "an encoder"
+    typer.echo(f"{out}: {arch or recipe}, {outputs}, {model.preprocessing.text}")
     if model.preprocessing.assumed:
         typer.echo(
             f"ood-harness: nothing states {', '.join(model.preprocessing.assumed)}, so these are defaults of the "

@@ -125,7 +125,11 @@ def _named(weights: Path, architecture: str) -> Iterator[None]:
     try:
         yield
     except HarnessError as error:
-        raise type(error)(str(error).replace("the weights", f"the weights of {weights}", 1)) from None
+        text = str(error)
+        named = text.startswith("the weights")
+        raise type(error)(
+            text.replace("the weights", f"the weights of {weights}", 1) if named else text
+        ) from None
     except BUILDING_ERRORS as error:
         raise InputError(f"the architecture {architecture!r} cannot be built: {describe(error)}") from None
 

@@ -2,6 +2,7 @@
 
 A file may hold the weights within a dictionary (`state_dict`, `model`), and a trainer may put a prefix before each name
 (`module.`, `model.`, `_orig_mod.`). The weights that fill the network completely are found; anything else is refused.
+A file of self-supervised training may hold a moving average of the network and heads beside it: they are left out.
 """
 
 from __future__ import annotations
@@ -31,9 +32,22 @@ SAFE = ".safetensors"
 _WITHIN = (
     "state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "network", "weights",
 )  # fmt: skip
+# Of two copies of a network: the one that was trained, and its moving average (He et al., CVPR 2020).
+_MOMENTUM = {"encoder_q": "encoder_k"}
 _COUNTER = "num_batches_tracked"  # of BatchNorm: old checkpoints lack it, and no output depends on it
 
 logger = logging.getLogger("ood_harness")
+
+
+def _inert(*_: object) -> None:
+    """Stand for a function that a file names and that is never called."""
+
+
+# What files name beside tensors: timm's trainer stores its arguments, and the optimizer of VICReg's code a function.
+_NAMED: list[Any] = [
+    argparse.Namespace,
+    *((_inert, f"{module}.exclude_bias_and_norm") for module in ("__main__", "optimizers")),
+]
 
 
 class UnreadableError(InputError):
@@ -73,11 +87,13 @@ def load_weights(
     *,
     name: object,
     convert: Callable[[Tensors], Mapping[str, Tensor]] | None = None,
+    encoder: bool = False,
 ) -> None:
     """Fill every weight of a network. `convert` translates the names and shapes of another code's weights.
 
-    Prefixes are removed, and weights outside the network, such as a loss's, are left out with a warning. Raises
-    InputError with the first keys that are missing, unexpected or of another shape; messages call the weights `name`.
+    Prefixes are removed, and weights outside the network, such as a loss's, are left out with a warning; if it is an
+    encoder, so are modules that it does not have, such as a projection head. Raises InputError with the first keys that
+    are missing, unexpected or of another shape; messages call the weights `name`.
     """
     own = network.state_dict()
     found = of_network(weights, own, name)
@@ -91,10 +107,13 @@ def load_weights(
             found.keys() & own
         ):
             found, faults = converted, remaining  # the faults of the better match are the ones to read
+    if faults and encoder:
+        found = _without_heads(found, own, name)
+        faults = _faults(found, own)
     if faults:
         raise InputError(
             f"{name} do not fit the architecture: keys {'; '.join(faults)}. Name the architecture and "
-            "num_classes that the weights were trained with"
+            "num_classes that the weights were trained with; num_classes is 0 for an encoder without a classifier"
         )
     network.load_state_dict({**own, **found})
 
@@ -105,6 +124,8 @@ def of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: o
     whole = [
         prefix for prefix in _prefixes(weights, needed) if all(prefix + key in weights for key in needed)
     ]
+    if len(whole) > 1:
+        whole = _trained(whole, name)
     if len(whole) > 1:
         raise InputError(
             f"{name} hold the network {len(whole)} times, under {' and '.join(map(repr, sorted(whole)))}. Keep one"
@@ -119,9 +140,29 @@ def of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: o
     return found
 
 
+def _trained(prefixes: list[str], name: object) -> list[str]:
+    """Leave out copies that are moving averages of another one."""
+    for trained, average in _MOMENTUM.items():
+        averages = {prefix.replace(trained, average) for prefix in prefixes if trained in prefix}
+        if left_out := averages & set(prefixes):
+            shown = " and ".join(map(repr, sorted(left_out)))
+            logger.warning("%s: the trained encoder is used, not its moving average %s", name, shown)
+            return [prefix for prefix in prefixes if prefix not in left_out]
+    return prefixes
+
+
+def _without_heads(found: Tensors, own: Mapping[str, Tensor], name: object) -> Tensors:
+    """Leave out modules of which the network has none, with a warning."""
+    tops = {key.partition(".")[0] for key in own}
+    heads = dict.fromkeys(top for key in found if (top := key.partition(".")[0]) not in tops)
+    if heads:
+        logger.warning("%s: heads are left out: %s", name, shortened(heads))
+    return {key: value for key, value in found.items() if key.partition(".")[0] not in heads}
+
+
 def _unpickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm's trainer stores its arguments
+        with torch.serialization.safe_globals(_NAMED):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(

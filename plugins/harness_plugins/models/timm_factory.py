@@ -84,7 +84,13 @@ def rebuild(
     if other := {key: length for key, length in found.items() if length not in (None, built[key])}:
         asked |= other
         network = _network(name, asked)
-    harness.load_weights(network, weights, name="the weights", convert=partial(_converted, network))
+    harness.load_weights(
+        network,
+        weights,
+        name="the weights",
+        convert=partial(_converted, network),
+        encoder=network.num_classes == 0,
+    )
     preprocessing = preprocessing_from(
         # What is stated is not left to timm alone, which takes a crop_pct of 0 for none.
         {**_data_config(network), **{key: known[key] for key in (*STATED, "crop_mode") if key in known}},
