@@ -1,0 +1,72 @@
+"""The committed boards show what their suites run today, and results/README.md says where they do not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.contract.bases import read_based
+from harness.contract.registry import Registry
+from harness.engine.plan import Plan
+from harness.evaluations.run import plan_suite
+
+RESULTS = Path(__file__).parents[2] / "results"
+BOARDS = sorted(path.parent.name for path in RESULTS.glob("*/run.json"))
+TABLES = {  # by key in a suite: the file of a run, and its column
+    "scorers": ("leaderboard.csv", "scorer"),
+    "probes": ("probes.csv", "probe"),
+    "adapters": ("adaptation.csv", "adapter"),
+    "estimators": ("estimates.csv", "estimator"),
+}
+
+
+def stated() -> dict[str, tuple[str, set[str]]]:
+    """Read the table of results/README.md: the commit of each board, and what it lacks."""
+    text = (RESULTS / "README.md").read_text().split("## State of the boards")[1]
+    rows = re.findall(r"^\| (\S+) \| ([0-9a-f]{7}) \| (.*)\|$", text, re.MULTILINE)
+    return {board: (commit, set(re.findall(r"`([^`]+)`", lacks))) for board, commit, lacks in rows}
+
+
+def manifest(board: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / board / "run.json").read_text())
+    return found
+
+
+def planned(suite: str, registry: Registry) -> Plan:
+    return plan_suite(read_based(registry.path("suite", suite), "suite", registry), registry, source=suite)
+
+
+def measured(board: str, key: str) -> set[str]:
+    """Return the methods on a board; fitted again on adapted features, or read by a curve, they are no others."""
+    file, column = TABLES[key]
+    labels = pd.read_csv(RESULTS / board / file)[column]
+    return set(labels.str.replace(r" \(refit\)$|-(?:fitted|shared)$", "", regex=True))
+
+
+def test_every_board_is_in_the_table() -> None:
+    assert sorted(stated()) == BOARDS
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_the_commit_is_that_of_the_run(board: str) -> None:
+    assert manifest(board)["git_commit"][:7] == stated()[board][0]
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_has_the_methods_and_models_of_its_suite(board: str, catalogue: Registry) -> None:
+    run = manifest(board)
+    plan = planned(run["suite"], catalogue)
+    assert set(run["models"]) == {model.title for model in plan.models}
+    inapplicable = {cell.get(key.removesuffix("s")) for cell in run["not_applicable"] for key in TABLES}
+    lacking: set[str] = set()
+    for key, workers in plan.workers.items():
+        today = {worker.label for worker in workers}
+        if today:
+            assert measured(board, key) <= today, "methods that the suite no longer runs"
+            lacking |= today - measured(board, key) - inapplicable
+    assert lacking == stated()[board][1]
