@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import sem, spearmanr
+from scipy.stats import t as student_t
 
 import harness
 from harness_plugins.probes.er import __main__ as er_check
@@ -228,6 +229,32 @@ def test_encoders() -> None:
             expected = 100 * of_model.loc[scorer, ["near_auroc", "far_auroc"]].astype(float)
             assert numbers(cell) == pytest.approx(expected.tolist(), abs=0.06)
         assert of_model.loc["energy", "near_auroc"] != of_model.loc["energy", "near_auroc"]  # – on the board
+
+
+def test_er_against_each_objective() -> None:
+    table = pd.read_csv(STUDIES / "families.csv")
+    assert table.groupby("recipe")["seed"].nunique().eq(3).all()
+    stated = pd.read_csv(STUDIES / "families-intervals.csv").set_index(["recipe", "measure"])
+    recipes = {
+        "SimCLR": ("infonce", "er"),
+        "BYOL": ("byol", "er-ema"),
+        "DINO": ("dino", "er-dino"),
+        "SwAV": ("swav", "er-swav"),
+        "DeepCluster": ("deepcluster", "er-swav"),
+        "untrained": ("untrained",),
+    }
+    shown = rows("family")
+    assert set(shown) == set(recipes)
+    for name, cells in shown.items():
+        wanted = [(recipe, measure) for measure in ("knn", "linear") for recipe in recipes[name]]
+        measured = [cell for cell in cells if cell != "–"]
+        for cell, (recipe, measure) in zip(measured, wanted, strict=True):
+            values = table[table["recipe"] == recipe][measure]
+            half = student_t.ppf(0.975, len(values) - 1) * sem(values)
+            mean, lo, hi = values.mean(), values.mean() - half, values.mean() + half
+            assert numbers(cell) == pytest.approx([100 * mean, 100 * lo, 100 * hi], abs=0.06)
+            of_recipe = stated.loc[(recipe, measure), ["mean", "lo", "hi"]].astype(float)
+            assert of_recipe.tolist() == pytest.approx([mean, lo, hi], abs=1e-5)
 
 
 def test_stability() -> None:
