@@ -271,3 +271,37 @@ def test_stability() -> None:
             accuracies = 100 * of_method[of_method["batch"] == batch]["knn"]
             expected = [accuracies.mean(), accuracies.std()] if len(accuracies) else []
             assert numbers(cell) == pytest.approx(expected, abs=0.06)
+
+
+def test_the_trends_of_six_backbones_and_the_papers_claims() -> None:
+    for line in (STUDIES / "backbones.md").read_text().splitlines()[2:]:
+        assert line in TEXT
+    table = pd.read_csv(STUDIES / "backbones.csv").set_index(["dataset", "training", "measure", "sigma"])
+
+    def is_above(measure: str, sigma: str, training: str, dataset: str) -> bool:
+        return bool(table.loc[(dataset, training, measure, sigma), "trend_lo"] > 0)
+
+    def is_below(measure: str, sigma: str, training: str, dataset: str) -> bool:
+        return bool(table.loc[(dataset, training, measure, sigma), "trend_hi"] < 0)
+
+    fashion, mnist, both = "Fashion-MNIST", "MNIST", ("Fashion-MNIST", "MNIST")
+    learnt = ("generalising", "shuffled labels")
+    assert all(is_above("DSE(Z)", "10", training, name) for training in learnt for name in both)
+    assert all(table.loc[(fashion, training, "DSE(Z)", "10"), "rising"] == 6 for training in learnt)
+    assert not is_above("DSE(Z)", "10", "contrastive", fashion)
+    assert not any(is_above("DSE(Z)", "median", training, name) for training in learnt for name in both)
+    assert is_below("DSE(Z)", "median", "contrastive", fashion)
+
+    assert all(is_above("DSMI(Z; Y)", "10", "generalising", name) for name in both)
+    assert is_above("DSMI(Z; Y)", "10", "contrastive", fashion)
+    for name in both:
+        assert not is_above("DSMI(Z; Y)", "10", "shuffled labels", name)
+        assert not is_below("DSMI(Z; Y)", "10", "shuffled labels", name)
+        for measure in ("DSMI(Z; Y)", "DSMI(Z; X)"):
+            assert is_below(measure, "median", "shuffled labels", name)
+    assert not is_above("DSMI(Z; Y)", "median", "generalising", fashion)
+
+    assert is_above("DSMI(Z; X)", "10", "generalising", mnist)
+    assert not is_above("DSMI(Z; X)", "10", "generalising", fashion)
+    assert not is_above("DSMI(Z; X)", "median", "generalising", mnist)
+    assert is_below("DSMI(Z; X)", "median", "generalising", fashion)

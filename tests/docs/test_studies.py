@@ -22,6 +22,7 @@ SMALL = {
     "stability": ["--seeds", "1", "--epochs", "1", "--train", "600", "--test", "200", "--workers", "1"],
     "families": ["--seeds", "1", "--epochs", "1", "--train", "128", "--test", "100", "--workers", "1"],
     "estimation": [],
+    "backbones": ["--run", "0"],
     "correlation": ["--train", "300", "--test", "200"],
     "enigma": ["--seeds", "1", "--steps", "3", "--pool", "100", "--probe", "60", "--train", "300"],
 }
