@@ -8,12 +8,13 @@ of an entry wins.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
-import tempfile
 import time
 import zlib
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ FEATURES = "features"
 MODELS = "models"
 _META = "meta.json"
 _DAY = 86400.0
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # names that `replacing` makes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def default_root() -> Path:
@@ -95,14 +98,15 @@ class Cache:
             logger.warning("cache entry %s is damaged (%s): it is computed again", key, error)
             shutil.rmtree(folder, ignore_errors=True)
             return None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # another run may have removed it, or another user may own it
             os.utime(folder)
         return arrays
 
     @contextlib.contextmanager
     def writer(self, key: str) -> Iterator[EntryWriter]:
         """Open a new entry for writing; it is published when the block ends without an error."""
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.root / FEATURES))
+        temporary = self.root / FEATURES / f".{key}-{secrets.token_hex(8)}"
+        temporary.mkdir()  # with the rights that the user's umask gives, so that a shared cache can be shared
         try:
             writer = EntryWriter(temporary)
             yield writer
@@ -148,10 +152,10 @@ class EntryWriter:
         import numpy as np
 
         path = self._folder / f"{name.replace('/', '%2F')}.npy"
-        self._arrays[path.name] = np.lib.format.open_memmap(
-            path, mode="w+", dtype=np.dtype(dtype), shape=shape
-        )
-        return self._arrays[path.name]
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        _allocate(path)
+        self._arrays[path.name] = array
+        return array
 
     def close(self) -> None:
         """Write all arrays and their checksums to disk."""
@@ -180,8 +184,38 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write names none
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error above says more
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `replacing` left behind in processes that were killed. Nobody may be writing to the folder."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _allocate(path: Path) -> None:
+    """Give a file its blocks on the disk: a write to a map without them would end the process if the disk is full.
+
+    Raises InputError if the disk has no room.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in FULL:  # a file system that cannot allocate, such as some networks'
+            return
+        free = shutil.disk_usage(path.parent).free
+        raise InputError(
+            f"the cache {str(path.parents[2])!r} needs {size / 1e6:.1f} MB, and its disk has {free / 1e6:.1f} MB "
+            f"left ({error.strerror}). Free some, or name another with --cache"
+        ) from None
 
 
 def sync(path: Path) -> None:

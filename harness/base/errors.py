@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 
 INSTALLED = "Installed"  # the valid names are those of plugins of this kind
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 MOST_CHOICES = 20  # valid names in a message; of more, the most similar are shown
 
 
@@ -41,6 +43,10 @@ class RecordsError(HarnessError):
     """A damaged run folder, or runs that must not be compared."""
 
 
+class Terminated(BaseException):
+    """SIGTERM: the command stops as it does for Ctrl-C."""
+
+
 def unknown_name(
     kind: str, name: str, valid: Iterable[str], *, valid_label: str = INSTALLED
 ) -> UnknownNameError:
@@ -66,11 +72,21 @@ def shortened(items: Iterable[object], most: int = 5) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without line breaks."""
-    return " ".join(str(error).split())
+    """Return an error's message without line breaks, and without addresses in memory, which differ in each run.
+
+    A message that cannot be made, or that no file can hold, becomes one that can.
+    """
+    try:
+        text = str(error)
+    except Exception:  # a plugin's own error may be broken, too
+        text = "its message cannot be read"
+    writable = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return " ".join(ADDRESS.sub("0x…", writable).split())
 
 
 def describe(error: BaseException) -> str:
     """Describe an error in one line, with its type if it is not the harness's own."""
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code!r})"
     text = one_line(error)
     return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -1,17 +1,17 @@
-"""The command line: exit 0 done, 1 some cells failed, 2 a usage or input error, in one line without a traceback."""
+"""The command line. Exit codes: 0 done, 1 some cells failed; `ending` has those of commands that end early."""
 
 from __future__ import annotations
 
 import io
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.base.errors import HarnessError
-from harness.cli import usage
+from harness.cli import ending
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
 from harness.cli.leaderboard import leaderboard
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.contract.registry import Registry
     from harness.engine.runner import RunResult
 
-FAILED, USAGE = 1, 2
+FAILED = 1
 
 app = typer.Typer(
     name="ood-harness",
@@ -212,17 +212,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a letter of a name
+    signal.signal(signal.SIGTERM, ending.terminate)
     try:
         status = app(standalone_mode=False)
-    except HarnessError as error:
-        _say(str(error))
-        sys.exit(USAGE)
-    except usage.UsageError as error:
-        if usage.is_help(error):
-            typer.echo(error.format_message(), err=True)
-        else:
-            _say(usage.explained(error))
-        sys.exit(USAGE)
+    except BaseException as error:
+        sys.exit(ending.explain(error))
     sys.exit(status if isinstance(status, int) else 0)
 
 

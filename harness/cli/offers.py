@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.docstrings import comments, docstring, summary
 from harness.base.errors import HarnessError, PluginError, describe
+from harness.base.strangers import RAISED
 from harness.base.toml import read_toml
 from harness.contract.bases import read_based
 from harness.contract.parameters import own_parameters
@@ -91,7 +92,7 @@ def parameters_of(kind: str, offered: Offered) -> list[Parameter]:
         return []
     try:
         own, meanings = own_parameters(kind, offered.spec.build), comments(offered.spec.build)
-    except Exception as error:  # third-party code may raise anything
+    except RAISED as error:
         name = f"{kind} {offered.spec.name!r} of {offered.plugin}"
         raise PluginError(f"the parameters of the {name} cannot be read: {describe(error)}") from error
     return [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from harness.base.deferred import unwrapped
 from harness.base.errors import HarnessError, InputError, unknown_name
+from harness.base.strangers import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,7 +68,7 @@ def _evaluated(parameter: inspect.Parameter, names: dict[str, Any]) -> inspect.P
         return parameter
     try:
         found = get_type_hints(SimpleNamespace(__annotations__={"it": parameter.annotation}), names)
-    except Exception:  # third-party code may write anything
+    except RAISED:
         return parameter
     return parameter.replace(annotation=found["it"])
 

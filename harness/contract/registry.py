@@ -23,6 +23,7 @@ import pluggy
 from harness.base.code import source_digest
 from harness.base.digests import digest
 from harness.base.errors import HarnessError, InputError, PluginError, describe, unknown_name
+from harness.base.strangers import RAISED
 from harness.contract import hooks as hookspecs
 from harness.contract import specs
 
@@ -139,7 +140,7 @@ class Registry:
         for name, _ in self._plugins.list_name_plugin():
             try:
                 self._call(name, hook, **arguments)
-            except Exception as error:  # third-party code may raise anything
+            except RAISED as error:
                 self._report(name, f"{hook} raised {describe(error)}")
 
     def _family(self, kind: str, name: str) -> list[Offered]:
@@ -149,7 +150,7 @@ class Registry:
     def _load_entry_point(self, name: str, version: str, entry_point: importlib.metadata.EntryPoint) -> None:
         try:
             module = entry_point.load()
-        except (Exception, SystemExit) as error:  # third-party code may raise anything
+        except RAISED as error:
             self._report(name, f"its import raised {describe(error)}")
         else:
             self._add(name, version, module)
@@ -186,7 +187,7 @@ class Registry:
                         self._offer(kind, plugin, spec)
                     else:
                         self._report(plugin, f"{hook} returned {spec!r} instead of {spec_type.__name__}")
-        except Exception as error:  # third-party code may raise anything
+        except RAISED as error:
             self._report(plugin, f"{hook} raised {describe(error)}")
 
     def _offer(self, kind: str, plugin: str, spec: Any) -> None:
@@ -241,7 +242,7 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except RAISED as error:
         raise PluginError(
             f"the plugin file {str(path)!r} raised {describe(error)} when it was imported"
         ) from error

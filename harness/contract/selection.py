@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.base.errors import DatasetError, HarnessError, describe, shortened, unknown_name
+from harness.base.strangers import RAISED
 from harness.contract.protocols import BatchedImages, NamedClasses
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Selection:
         for position in range(len(self)):
             try:
                 self.images([position])
-            except Exception as error:  # a stranger's dataset may raise anything
+            except RAISED as error:
                 faults[position] = describe(error)
         kept = self.take(np.array([p for p in range(len(self)) if p not in faults], dtype=np.int64))
         return replace(kept, skipped=(*self.skipped, *faults.values()))
@@ -143,7 +144,7 @@ class Selection:
             return hashlib.blake2b(self.dataset.identity(index), digest_size=16).digest()
         except HarnessError:
             raise
-        except Exception as error:  # a stranger's dataset may raise anything
+        except RAISED as error:
             raise DatasetError(
                 f"the dataset {self.name!r} raised {describe(error)} for the identity of image {index}"
             ) from error

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.base.errors import DatasetError, HarnessError, describe
+from harness.base.strangers import RAISED, undisturbed
 from harness.contract.parameters import offer_taking
 from harness.contract.selection import Selection
 from harness.contract.specs import DatasetRequest, TrainingData
@@ -251,11 +252,12 @@ def _open(
     )
     offered = offer_taking(registry, "dataset", request.name, params)
     try:
-        opened = offered.spec.build(request, **params)
+        with undisturbed():
+            opened = offered.spec.build(request, **params)
         return Selection.all_of(name, opened)
     except HarnessError as error:
         raise explained(error, dataset, request.name) from error
-    except Exception as error:  # third-party code may raise anything
+    except RAISED as error:
         raise DatasetError(
             f"the dataset {request.name!r} of plugin {offered.plugin} raised {describe(error)}"
         ) from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from harness.base.errors import HarnessError, describe
+from harness.base.strangers import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ class Failure:
     error_type: type[HarnessError] = HarnessError
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: BaseException) -> Failure:
         """Describe an error in one line."""
         own = type(error) if isinstance(error, HarnessError) else HarnessError
         return cls(describe(error), error_type=own)
@@ -34,8 +35,8 @@ class Failure:
 
 
 def attempt(work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T | Failure:
-    """Call `work`; an error becomes a failure, since a stranger's plugin may raise anything."""
+    """Call `work`; an error becomes a failure, since a plugin may raise anything."""
     try:
         return work(*args, **keywords)
-    except Exception as error:
+    except RAISED as error:
         return Failure.of(error)

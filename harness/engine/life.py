@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.base.errors import describe
+from harness.base.strangers import RAISED
 from harness.engine.guard import Failure, attempt
 from harness.reports.record import NOT_LOADED
 
@@ -74,7 +75,7 @@ def _answered(sitting: Sitting[C], cells: Sequence[C]) -> Iterator[tuple[C, Meas
         for cell, found in sitting.measure(cells):
             if waiting.pop(cell.cell_id, None) is not None:
                 yield cell, found
-    except Exception as error:  # a stranger's plugin may raise anything
+    except RAISED as error:
         message = describe(error)
     for cell in waiting.values():
         yield cell, Failure(message)

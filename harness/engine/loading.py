@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness.base.errors import HarnessError
+from harness.base.strangers import undisturbed
 from harness.contract.specs import ModelRequest
 from harness.engine.clock import Clock
 from harness.engine.workbench import Workbench
@@ -43,11 +44,16 @@ class Loader:
         Its outputs are put in the order of the data's classes. Raises InputError for a model that lacks a class of the
         ID data, or whose classes cannot be matched to them. A stranger's model may raise anything else.
         """
-        built, classes = _opened(
-            model, model.offered.spec.build(self._request(model, id_data), **model.params), id_data
-        )
+        with undisturbed(self.device):
+            made = model.offered.spec.build(self._request(model, id_data), **model.params)
+        built, classes = _opened(model, made, id_data)
         _warn_of_assumed(model, built)
-        return LoadedModel(built, self.device, dtype, model.offered.source, classes)
+        loaded = LoadedModel(built, self.device, dtype, model.offered.source, classes)
+        from harness.models.heads import probe, require_repeatable
+
+        images = probe(built.preprocessing, self.device)
+        require_repeatable(loaded.module, images, pre_logits=not built.num_classes)
+        return loaded
 
     def check(self, model: PlannedModel, id_data: IdData) -> None:
         """Raise HarnessError for a model that cannot be built, as far as its plugin can tell without training it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import digests
 from harness.base.errors import HarnessError, InputError, unknown_name
+from harness.base.strangers import RAISED
 from harness.contract.parameters import offer_taking
 from harness.contract.specs import ModelRequest
 from harness.data.classes import read_class_map
@@ -181,7 +182,7 @@ def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offer
     if params:
         try:
             offered.spec.build(**params)
-        except Exception as error:  # a stranger's builder may raise anything
+        except RAISED as error:
             given = ", ".join(f"{key}={value!r}" for key, value in params.items())
             raise InputError(f"the {kind} {name!r} does not take {given}: {error}") from error
     return _with_params(name, params), offered, params

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime
 import logging
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
-from harness.base.errors import HarnessError, InputError
+from harness.base.errors import HarnessError, InputError, Terminated
 from harness.engine import manifest
 from harness.engine.beforehand import ready
 from harness.engine.evaluation import Job
@@ -29,7 +30,7 @@ from harness.models.loaded import resolve_device
 from harness.reports.records import RunFolder, require_place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harness.engine.evaluation import Evaluation
     from harness.engine.plan import Plan, PlannedModel
@@ -110,7 +111,10 @@ class Run:
         self.folder.write_manifest(head)  # a crash leaves a folder that can be read
         self.registry.notify("harness_run_start", manifest=head)
         self.folder.write_paired([])
-        with RunProgress(self.plan, self.kinds, enabled=self.loader.progress) as progress:
+        with (
+            RunProgress(self.plan, self.kinds, enabled=self.loader.progress) as progress,
+            self._interruptible(),
+        ):
             for model in self.plan.models:
                 self._evaluate(model, progress)
         self.folder.finish()
@@ -162,6 +166,20 @@ class Run:
             return opened
 
         return Job(self.plan, model, bench, self.sets, self.folder, peer, after)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Say where the run stands if it is stopped."""
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated):
+            done, place = self.recorder.measured, str(self.folder.path)
+            logger.warning(
+                "stopped: %d cells were measured now and are kept in %s. The same command goes on",
+                done,
+                place,
+            )
+            raise
 
     def _evaluate(self, model: PlannedModel, progress: RunProgress) -> None:
         progress.enter(model)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.errors import describe
+from harness.base.strangers import RAISED, undisturbed
 from harness.contract.features import FitData
 from harness.contract.specs import FEATURE_FIELDS, INPUTS
 from harness.data.streams import Stream
@@ -90,7 +92,7 @@ class Workbench:
                     counts=self.counts,
                     progress=self.progress,
                 )
-        except Exception as error:  # a stranger's dataset or model may raise anything
+        except RAISED as error:
             self._features[stream.digest] = Failure.of(error)
             raise
         self._features[stream.digest] = extraction.features
@@ -115,7 +117,7 @@ class Workbench:
         needs = planned.needs
         fields = (needs & FEATURE_FIELDS) | {"ids"} | also
         try:
-            with self.clock.measure("fit", scorer=planned.label):
+            with undisturbed(self.loaded.device), self.clock.measure("fit", scorer=planned.label):
                 built = planned.offered.spec.build(**planned.params)
                 if not hasattr(built, "fit"):
                     return built
@@ -125,9 +127,9 @@ class Workbench:
                         return Failure(f"ID {name}: {features.message}")
                     if features is not None:
                         given[name] = features.only(fields)
-                head = self.loaded.head if needs & {"head", "linear"} else None
+                head = copy.deepcopy(self.loaded.head) if needs & {"head", "linear"} else None
                 return built.fit(FitData(**given, head=head))
-        except Exception as error:  # a stranger's plugin may raise anything
+        except RAISED as error:
             return Failure(f"fit: {describe(error)}")
 
     def shared(self, make: Callable[[Workbench], T]) -> T:

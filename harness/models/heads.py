@@ -6,6 +6,7 @@ heads may be averaged (distilled transformers). A head is offered only if it rep
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,6 +58,20 @@ def verified_head(classifier: Any, images: Tensor) -> Head | None:
     return None
 
 
+def require_repeatable(classifier: Any, images: Tensor, *, pre_logits: bool) -> None:
+    """Raise InputError for a model that gives other outputs for the same images: no number of it could be trusted."""
+    with torch.no_grad():
+        one, two = (
+            classifier.eval().forward_head(classifier.forward_features(images), pre_logits=pre_logits)
+            for _ in range(2)
+        )
+    if not _equal(one, two):
+        raise InputError(
+            "it gives other outputs when it forwards the same images again. Make its evaluation mode deterministic: "
+            "no dropout, no random draws"
+        )
+
+
 def last_module(classifier: Any) -> nn.Module:
     """Return the module that computes the logits last; the whole model if there is no single one."""
     found = classifier.get_classifier()
@@ -97,9 +112,20 @@ def _reproduces(candidate: Head, penultimate: Tensor, logits: Tensor) -> bool:
         return False
 
 
+@dataclass(frozen=True, eq=False)
+class _InOrder:
+    """A head whose outputs are put in another order. Unlike a closure, it can be copied with all that it holds."""
+
+    head: Head
+    classifier: Reordered
+
+    def __call__(self, penultimate: Tensor) -> Tensor:
+        return self.classifier.in_order(self.head(penultimate))
+
+
 def _reordered(head: Head | None, classifier: Reordered) -> Head | None:
     if not isinstance(head, LinearHead):
-        return None if head is None else lambda penultimate: classifier.in_order(head(penultimate))
+        return None if head is None else _InOrder(head, classifier)
     weight, bias = (classifier.in_order(values.unsqueeze(0))[0] for values in (head.weight, head.bias))
     return LinearHead(weight, bias)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.base.errors import InputError, describe
+from harness.base.strangers import RAISED, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.contract.protocols import ImageScorer
+    from harness.contract.protocols import Classifier, ImageScorer
     from harness.models.loaded import LoadedModel
 
 
@@ -44,20 +45,30 @@ class ImageTask:
             return
         try:
             self._scores += self._pieces.over(images, self._score)
-        except Exception as error:  # a third-party scorer may raise any exception
+        except RAISED as error:
             self._result.error = describe(error)
 
     def _score(self, images: Tensor) -> Tensor:
+        import torch
+
         passes = ImageScores()  # of this piece: an attempt that memory did not suffice for does not count
-        with _counted_passes(self._model, passes):
-            scores = self._scorer.score_images(images, self._model.model.classifier).detach()
+        with (
+            undisturbed(self._model.device),
+            self._model.guest.lent() as classifier,
+            _counted_passes(classifier, passes),
+        ):
+            scores = self._scorer.score_images(images.clone(), classifier)
+        if not isinstance(scores, torch.Tensor):
+            raise InputError(
+                f"scores are a {type(scores).__name__}. Return a tensor with one score per image"
+            )
         if scores.shape != (len(images),):
             raise InputError(
                 f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image"
             )
         if scores.is_complex():
             raise InputError("scores are complex, which have no order. Return real scores")
-        found = scores.double().cpu()
+        found = scores.detach().to("cpu", torch.float64, copy=True)  # the scorer may keep its tensor
         self._result.forwards += passes.forwards
         self._result.backwards += passes.backwards
         return found
@@ -72,7 +83,7 @@ class ImageTask:
 
 
 @contextlib.contextmanager
-def _counted_passes(model: LoadedModel, result: ImageScores) -> Iterator[None]:
+def _counted_passes(classifier: Classifier, result: ImageScores) -> Iterator[None]:
     """Count the images that pass forwards and backwards through the head, or the whole model if it has none."""
 
     def forward(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -85,7 +96,7 @@ def _counted_passes(model: LoadedModel, result: ImageScores) -> Iterator[None]:
 
     from harness.models.heads import last_module
 
-    handle = last_module(model.module).register_forward_hook(forward)
+    handle = last_module(classifier).register_forward_hook(forward)
     try:
         yield
     finally:

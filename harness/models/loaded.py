@@ -11,6 +11,7 @@ from harness.base.errors import InputError
 from harness.contract.features import LinearHead
 from harness.contract.specs import STREAM
 from harness.models.batching import Pace
+from harness.models.guest import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,11 @@ class LoadedModel:
         from harness.models.heads import probe, verified_head
 
         return verified_head(self.module, probe(self.model.preprocessing, self.device))
+
+    @cached_property
+    def guest(self) -> Guest:
+        """The copy that plugins get which forward images by themselves."""
+        return Guest(self.module)
 
     @cached_property
     def offers(self) -> frozenset[str]:

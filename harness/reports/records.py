@@ -11,7 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import sync, write_atomically
+from harness.base.cache import remove_leftovers, sync, write_atomically
 from harness.base.digests import array_digest
 from harness.base.errors import InputError, RecordsError, one_line
 from harness.reports.record import Record
@@ -68,6 +68,8 @@ class RunFolder:
         self._lock = self._locked()
         self._forgotten: set[str] = set()
         try:
+            for place in (path, path / SCORES):
+                remove_leftovers(place)
             self.records = {record.cell_id: record for record in read_records(path)}
             self._drop_torn_line()
         except BaseException:

@@ -271,15 +271,14 @@ def test_a_run_from_python_returns_the_leaderboard(toy_suite: dict[str, Any], tm
     assert frame["near_auroc"].between(0, 1).all()
 
 
-def test_a_scorer_that_changes_features_in_place_fails_alone(
+def test_a_scorer_that_changes_features_in_place_changes_its_own_copy(
     toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
     run_suite(toy_suite, tmp_path / "alone")
     result = run_suite(toy_suite | {"scorers": ["in_place", *toy_suite["scorers"]]}, tmp_path / "beside")
 
     alone, beside = records_of(tmp_path / "alone"), records_of(tmp_path / "beside")
-    assert result.failed == 3
-    assert "changed its features in place" in beside["in_place", "close"]["error"]
+    assert result.failed == 0
     for key, record in alone.items():
         assert beside[key]["scores"] == record["scores"]
 

@@ -20,7 +20,7 @@ from harness.contract.selection import Selection
 from harness.contract.specs import Model
 from harness.data.streams import Stream
 from harness.models.extract import extract
-from harness.models.heads import probe, verified_head
+from harness.models.heads import probe, require_repeatable, verified_head
 from harness.models.loaded import LoadedModel
 
 GREY = Preprocessing((1, 8, 8), mean=(0.5,), std=(0.5,))
@@ -164,3 +164,26 @@ def test_every_form_of_head_in_timm_gives_its_own_logits(name: str, tmp_path: Pa
     assert isinstance(model.head, LinearHead) == TIMM[name]
     if model.head is not None:
         torch.testing.assert_close(model.head(penultimate), own, rtol=0, atol=1e-4 * largest)
+
+
+class Restless(Network):
+    """Draws noise in each forward pass, in the features or behind them."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__("linear")
+        self._where = where
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        found = super().forward_head(features, pre_logits=pre_logits)
+        is_noisy = self._where == "features" or (self._where == "logits" and not pre_logits)
+        return found + is_noisy * torch.rand_like(found)
+
+
+@pytest.mark.parametrize(
+    ("where", "pre_logits"), [("features", True), ("features", False), ("logits", False)]
+)
+def test_a_model_that_draws_random_numbers_is_refused(where: str, pre_logits: bool) -> None:
+    images = probe(GREY, "cpu")
+    with pytest.raises(InputError, match="other outputs when it forwards the same images again"):
+        require_repeatable(Restless(where), images, pre_logits=pre_logits)
+    require_repeatable(Restless("nowhere"), images, pre_logits=pre_logits)

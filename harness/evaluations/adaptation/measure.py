@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.base.strangers import RAISED, undisturbed
 from harness.data.sets import CSID
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
@@ -101,7 +102,8 @@ class Adapting(Sitting[AdaptationCell]):
         """Yield the result of each set of a passage; if it breaks off, a failure for the sets that are left."""
         label, bench = course.adapter.title, self.job.bench
         try:
-            with bench.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}"):
+            clock = bench.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}")
+            with undisturbed(bench.loaded.device), clock:
                 passage = bench.shared(Prepared).passage(course.adapter, self.job.plan.suite)
                 streams = self._streams(course)
                 steps = passage.run(streams)
@@ -111,7 +113,7 @@ class Adapting(Sitting[AdaptationCell]):
                     for part, tally in sorted(tallies.items()):
                         if cell := waiting.pop(names[part], None):
                             yield cell, Measured({"metrics": _with(forgetting, tally)})
-        except Exception as error:  # a stranger's adapter may raise anything
+        except RAISED as error:
             for cell in waiting.values():
                 yield cell, Failure.of(error)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.base.errors import InputError
+from harness.base.strangers import undisturbed
 from harness.contract.features import Estimate
 from harness.contract.parameters import offer_taking
 from harness.contract.specs import FEATURE_FIELDS, PEER
@@ -157,6 +158,7 @@ def asked(
     target = unlabelled(bench.decoder, stream, features, seed=seed, peer=others)
     pace = bench.loaded.pace
     with (
+        undisturbed(bench.loaded.device),
         bench.clock.measure_with_memory("estimate", scorer=planned.label, on=name),
         pace.on_chosen_threads(stream.batch_size),
     ):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.base.cache import Cache, default_root
 from harness.base.errors import DatasetError, HarnessError, InputError, describe
+from harness.base.strangers import RAISED
 from harness.contract.registry import Registry, names_where
 from harness.data.opening import calibration_sets, open_dataset, open_id
 from harness.data.sets import calibration_entries
@@ -249,7 +250,7 @@ class _Session:
             curve = self._curve(planned, fitted, len(target)) if self._wants_curve(planned) else None
         except _RefusedError as refused:
             raise InputError(str(refused)) from None
-        except Exception as error:  # a stranger's estimator may raise anything
+        except RAISED as error:
             return [Guess(planned.label, seen, error=describe(error))]
         rows = []
         if found.accuracy is not None:

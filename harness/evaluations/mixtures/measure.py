@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.base import digests
+from harness.base.strangers import undisturbed
 from harness.data.streams import Stream
 from harness.engine.evaluation import Cell, Evaluation, Measured, NotApplicable, Sitting
 from harness.engine.guard import Failure, attempt
@@ -191,7 +192,10 @@ class Detecting(Sitting[MixtureCell]):
         """Adapt to the streams of one seed: the adapter's numbers, and an outcome per scorer."""
         adapter, bench, on = cell.adapter, self.job.bench, cell.mixture.name
         streams, keys = self._streams(cell, seed), self._traces(cell, seed)
-        with bench.clock.measure_with_memory("adapt", scorer=adapter.label, on=on):
+        with (
+            undisturbed(bench.loaded.device),
+            bench.clock.measure_with_memory("adapt", scorer=adapter.label, on=on),
+        ):
             traces = [
                 self._trace(adapter, opened.stream, key) for opened, key in zip(streams, keys, strict=True)
             ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.base.errors import InputError
+from harness.base.strangers import undisturbed
 from harness.contract.features import Measurement
 from harness.data.sets import CSID
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
@@ -65,7 +66,11 @@ def observe(fitted: Probe, planned: Planned, bench: Workbench, on: str, stream: 
     import torch
 
     features = bench.observed(on, stream, planned.needs)
-    with torch.no_grad(), bench.clock.measure("probe", scorer=planned.label, on=on):
+    with (
+        torch.no_grad(),
+        undisturbed(bench.loaded.device),
+        bench.clock.measure("probe", scorer=planned.label, on=on),
+    ):
         found = _checked(fitted.measure(features))
     low, high = normal_interval(found.value, found.standard_error)
     return Measured({"metrics": {planned.offered.spec.name: {"value": found.value, "lo": low, "hi": high}}})

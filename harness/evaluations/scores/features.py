@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.base.errors import InputError
+from harness.base.strangers import RAISED, undisturbed
+from harness.contract.features import Features
 from harness.contract.specs import FEATURE_FIELDS
 from harness.engine.guard import Failure
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from harness.contract.features import Features, FeatureSet
+    from harness.contract.features import FeatureSet
     from harness.contract.protocols import Scorer
     from harness.engine.clock import Clock
     from harness.engine.plan import Planned
@@ -32,23 +34,16 @@ def score_features(
 
     scores: dict[str, list[Tensor]] = {label: [] for label in scorers}
     failures: dict[str, Failure] = {}
-    with torch.no_grad():  # not inference mode: it keeps no versions, which reveal a change in place
-        for read in features.chunks():
-            chunk = read
+    with torch.no_grad():
+        for chunk in features.chunks():
             for label, (planned, scorer) in scorers.items():
                 if label in failures:
                     continue
-                before = _versions(chunk)
                 try:
-                    with clock.measure("score", scorer=label, on=on):
+                    with undisturbed(str(chunk.ids.device)), clock.measure("score", scorer=label, on=on):
                         scores[label].append(_score_chunk(planned, scorer, chunk))
-                except Exception as error:  # a stranger's scorer may raise anything
+                except RAISED as error:
                     failures[label] = Failure.of(error)
-                if _versions(chunk) != before:
-                    failures[label] = Failure(
-                        "changed its features in place, but other scorers read them too. Copy them first"
-                    )
-                    chunk = features.take(read.ids.cpu().numpy())
     whole = {label: torch.cat(parts) for label, parts in scores.items() if label not in failures}
     return {**failures, **{label: checked_scores(value) for label, value in whole.items()}}
 
@@ -63,18 +58,18 @@ def checked_scores(scores: Tensor) -> Tensor | Failure:
     return scores
 
 
-def _versions(chunk: Features) -> list[int]:
-    """Count how often each of the chunk's tensors was written to."""
-    layers = chunk.layers.values() if "layers" in chunk.fields else ()
-    tensors = [getattr(chunk, name) for name in sorted(chunk.fields - {"layers"})]
-    return [tensor._version for tensor in (*tensors, *layers)]
+def _own_copy(chunk: Features, fields: frozenset[str]) -> Features:
+    """Copy the named fields, so that a scorer that writes into them changes nothing for the others."""
+    flat = {name: getattr(chunk, name).clone() for name in chunk.fields & fields - {"layers"}}
+    layers = chunk.layers if "layers" in chunk.fields & fields else None
+    return Features(**flat, layers=layers and {name: layer.clone() for name, layer in layers.items()})
 
 
 def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
     import torch
 
     allowed = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}  # labels are for fitting only
-    scores = scorer.score(chunk.only(allowed))
+    scores = scorer.score(_own_copy(chunk, allowed))
     if not isinstance(scores, torch.Tensor):
         raise InputError(f"scores are a {type(scores).__name__}. Give a tensor with one score per sample")
     if scores.is_complex():
@@ -82,4 +77,4 @@ def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
     shape = tuple(scores.shape)
     if shape != (len(chunk),):
         raise InputError(f"scores have shape {shape}, expected ({len(chunk)},). Give one score per sample")
-    return scores.double()
+    return scores.to(torch.float64, copy=True)  # the scorer may keep its tensor, and write into it again

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.base.errors import InputError
+from harness.base.strangers import undisturbed
 from harness.contract.features import FeatureSet, StreamScores
 from harness.contract.specs import FEATURE_FIELDS, STREAM
 from harness.data.mixtures import Mixture
@@ -89,8 +90,11 @@ class Transducing(Sitting[ScoreCell]):
         if isinstance(built, Failure):
             raise built.error()
         target = unlabelled(bench.decoder, stream.stream, self._features(cell, stream), seed=seed)
-        on_threads = bench.loaded.pace.on_chosen_threads(stream.stream.batch_size)
-        with bench.clock.measure("score", scorer=scorer.label, on=cell.on), on_threads:
+        with (
+            undisturbed(bench.loaded.device),
+            bench.clock.measure("score", scorer=scorer.label, on=cell.on),
+            bench.loaded.pace.on_chosen_threads(stream.stream.batch_size),
+        ):
             found = built.score_stream(target)
         _require_shapes(found, len(target))
         bench.clock.count(scorer.label, on=cell.on, forwards=found.forwards, backwards=found.backwards)

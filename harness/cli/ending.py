@@ -1,0 +1,60 @@
+"""How a command ends early: what is printed, and the exit code.
+
+1: a plugin ended it. 2: a usage or input error, or a full disk, in one line. 70: a defect of the harness, with a
+traceback. 130 and 143: stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from harness.base.cache import FULL
+from harness.base.errors import HarnessError, Terminated, describe
+from harness.cli import usage
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+ENDED, USAGE, DEFECT, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
+
+
+def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Handle SIGTERM."""
+    raise Terminated
+
+
+def explain(error: BaseException) -> int:
+    """Print why a command ended, and return its exit code."""
+    if isinstance(error, usage.UsageError) and usage.is_help(error):
+        typer.echo(error.format_message(), err=True)
+        return USAGE
+    message, code = _reason(error)
+    if code == DEFECT:
+        traceback.print_exception(error)
+    typer.echo(f"ood-harness: {message}", err=True)
+    return code
+
+
+def _reason(error: BaseException) -> tuple[str, int]:
+    match error:
+        case HarnessError():
+            found = str(error), USAGE
+        case usage.UsageError():
+            found = usage.explained(error), USAGE
+        case OSError(errno=number) if number in FULL:
+            place = error.filename or "a file"
+            found = f"{place}: {error.strerror}. What is finished is kept: free some, run it again", USAGE
+        case Terminated():
+            found = "terminated", TERMINATED
+        case KeyboardInterrupt() | typer.Abort():
+            found = "interrupted", INTERRUPTED
+        case SystemExit():  # typer raises none: code that is not ours did
+            found = f"a plugin {describe(error)}. Run it again without this plugin", ENDED
+        case _:
+            from importlib.metadata import version
+
+            found = f"a defect of ood-harness {version('ood-harness')}: please report the lines above", DEFECT
+    return found

@@ -1,0 +1,254 @@
+"""A zoo of scorers, each of which does one thing to its surroundings that no scorer may do. A plugin for the tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import harness
+
+
+class Unreadable(Exception):
+    """An error whose message cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def exits() -> None:
+    sys.exit(0)
+
+
+def raises_unreadable() -> None:
+    raise Unreadable
+
+
+def raises_surrogate() -> None:
+    raise ValueError("half a letter: \ud800")
+
+
+def raises_address() -> None:
+    raise ValueError(f"in {object()!r}")
+
+
+def recurses() -> None:
+    recurses()
+
+
+def moves_away() -> None:
+    os.chdir("/")
+
+
+def reseeds() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+
+
+def widens() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+def forgets_gradients() -> None:
+    torch.set_grad_enabled(False)
+
+
+def takes_threads() -> None:
+    torch.set_num_threads(torch.get_num_threads() + 1)
+
+
+TO_THE_PROCESS: dict[str, Callable[[], None]] = {
+    act.__name__: act
+    for act in (
+        exits,
+        raises_unreadable,
+        raises_surrogate,
+        raises_address,
+        recurses,
+        moves_away,
+        reseeds,
+        widens,
+        forgets_gradients,
+        takes_threads,
+    )
+}
+
+
+def zeroes(features: Tensor) -> None:
+    features.zero_()
+
+
+def clips_in_numpy(features: Tensor) -> None:
+    np.clip(features.numpy(), 0, 0.1, out=features.numpy())
+
+
+def writes_to_data(features: Tensor) -> None:
+    features.data.fill_(3)
+
+
+def overwrites_storage(features: Tensor) -> None:
+    features.untyped_storage().fill_(0)
+
+
+TO_FEATURES: dict[str, Callable[[Tensor], None]] = {
+    act.__name__: act for act in (zeroes, clips_in_numpy, writes_to_data, overwrites_storage)
+}
+
+
+def zeroes_the_head(model: Any) -> None:
+    with torch.no_grad():
+        model.fc.weight.zero_()
+
+
+def zeroes_data(model: Any) -> None:
+    model.fc.weight.data.zero_()
+
+
+def zeroes_in_numpy(model: Any) -> None:
+    model.fc.weight.detach().numpy()[:] = 0
+
+
+def leaves_a_hook(model: Any) -> None:
+    model.fc.register_forward_hook(lambda _module, _inputs, output: 0 * output)
+
+
+def leaves_it_training(model: Any) -> None:
+    model.train()
+
+
+def replaces_a_method(model: Any) -> None:
+    model.forward_head = lambda maps, **_: torch.zeros(len(maps), 3)
+
+
+def replaces_the_head(model: Any) -> None:
+    model.fc = torch.nn.Linear(2, 3)
+
+
+def freezes(model: Any) -> None:
+    model.requires_grad_(False)
+
+
+def loses_a_weight(model: Any) -> None:
+    model.fc.bias = None
+
+
+TO_THE_MODEL: dict[str, Callable[[Any], None]] = {
+    act.__name__: act
+    for act in (
+        zeroes_the_head,
+        zeroes_data,
+        zeroes_in_numpy,
+        leaves_a_hook,
+        leaves_it_training,
+        replaces_a_method,
+        replaces_the_head,
+        freezes,
+        loses_a_weight,
+    )
+}
+
+
+class Whenever:
+    """Acts on the process when it is built, fitted or asked for scores."""
+
+    def __init__(self, act: Callable[[], None], when: str) -> None:
+        self._act, self._when = act, when
+        self._at("build")
+
+    def _at(self, when: str) -> None:
+        if when == self._when:
+            self._act()
+
+    def fit(self, data: harness.FitData) -> Whenever:
+        self._at("fit")
+        return self
+
+    def score(self, features: harness.Features) -> Tensor:
+        self._at("score")
+        return features.logits[:, 0]
+
+
+class Scribbler:
+    """Writes into the features that it is fitted on and scores."""
+
+    def __init__(self, act: Callable[[Tensor], None]) -> None:
+        self._act = act
+
+    def fit(self, data: harness.FitData) -> Scribbler:
+        for chunk in data.train:
+            self._act(chunk.penultimate)
+        return self
+
+    def score(self, features: harness.Features) -> Tensor:
+        self._act(features.penultimate)
+        self._act(features.logits)
+        return torch.arange(len(features)).double()
+
+
+class Meddler:
+    """Changes the model that it is given with the images, and writes into the images."""
+
+    def __init__(self, act: Callable[[Any], None]) -> None:
+        self._act = act
+
+    def score_images(self, images: Tensor, classifier: Any) -> Tensor:
+        images.zero_()
+        self._act(classifier)
+        return torch.zeros(len(images))
+
+
+class Wrecker:
+    """Changes the head that it is fitted with."""
+
+    def fit(self, data: harness.FitData) -> Wrecker:
+        data.linear.weight.data.zero_()
+        data.linear.bias.numpy()[:] = 7
+        return self
+
+    def score(self, features: harness.Features) -> Tensor:
+        return features.logits[:, 0]
+
+
+class Reuser:
+    """Returns the same tensor for every chunk."""
+
+    def __init__(self) -> None:
+        self._scores = torch.zeros(0, dtype=torch.float64)
+
+    def score(self, features: harness.Features) -> Tensor:
+        if len(self._scores) != len(features):
+            self._scores = torch.zeros(len(features), dtype=torch.float64)
+        self._scores[:] = features.logits[:, 1]  # rises with the level
+        return self._scores
+
+
+class Drawer:
+    """Draws its scores from the global generators."""
+
+    def score(self, features: harness.Features) -> Tensor:
+        return torch.rand(len(features)) + np.random.rand() + random.random()
+
+
+WHEN = ("build", "fit", "score")
+
+
+@harness.hookimpl
+def harness_scorers() -> Iterator[harness.ScorerSpec]:
+    for name, act in TO_THE_PROCESS.items():
+        for when in WHEN:
+            yield harness.ScorerSpec(f"{name}_in_{when}", lambda act=act, when=when: Whenever(act, when))
+    for name, act in TO_FEATURES.items():
+        needs = {"logits", "penultimate", "train"}
+        yield harness.ScorerSpec(name, lambda act=act: Scribbler(act), needs=needs)
+    for name, act in TO_THE_MODEL.items():
+        yield harness.ScorerSpec(name, lambda act=act: Meddler(act), needs={"images"})
+    yield harness.ScorerSpec("wrecks_the_head", Wrecker, needs={"logits", "linear"})
+    yield harness.ScorerSpec("reuses_its_tensor", Reuser)
+    yield harness.ScorerSpec("draws", Drawer)
