@@ -24,6 +24,7 @@ SMALL = {
     "estimation": [],
     "backbones": ["--run", "0"],
     "correlation": ["--train", "300", "--test", "200"],
+    "flips": ["--train", "600", "--size", "160", "--runs", "1", "--shifts", "2", "--steps", "3"],
     "enigma": ["--seeds", "1", "--steps", "3", "--pool", "100", "--probe", "60", "--train", "300"],
 }
 
