@@ -255,6 +255,17 @@ def test_er_against_each_objective() -> None:
             assert numbers(cell) == pytest.approx([100 * mean, 100 * lo, 100 * hi], abs=0.06)
             of_recipe = stated.loc[(recipe, measure), ["mean", "lo", "hi"]].astype(float)
             assert of_recipe.tolist() == pytest.approx([mean, lo, hi], abs=1e-5)
+    of = table.set_index(["recipe", "seed"])
+    for measure in ("knn", "linear"):
+        for family, (objective, *er) in recipes.items():
+            if er:
+                differences = of.loc[er[0], measure] - of.loc[objective, measure]
+                half = student_t.ppf(0.975, len(differences) - 1) * sem(differences)
+                contains_zero = abs(differences.mean()) <= half
+                assert contains_zero == ((family, measure) != ("SimCLR", "knn"))
+    infonce = of.loc["er", "knn"] - of.loc["infonce", "knn"]
+    assert infonce.lt(0).all()
+    assert f"by {-100 * infonce.mean():.0f} points on average" in TEXT
 
 
 def test_stability() -> None:
