@@ -127,6 +127,14 @@ def test_an_estimator_that_fails_on_calibration_data_leaves_the_others_their_row
     assert "bored by the second set" in str(found.rows[0].error)
 
 
+def test_an_accuracy_of_its_own_stays_if_its_curve_cannot_be_fitted(photos: Path, cache: Path) -> None:
+    label = "easily_bored(says=0.5)"
+    own, fitted = asked(photos, cache, estimators=("easily_bored:says=0.5",)).rows
+    assert (own.estimator, own.accuracy, own.error) == (label, 0.5, None)
+    assert (fitted.estimator, fitted.seen) == (f"{label}-fitted", "shifted ID")
+    assert "bored by the second set" in str(fitted.error)
+
+
 def test_labelled_data_can_be_given(cache: Path) -> None:
     options = EstimateOptions(cache=cache, device="cpu", estimators=("halves",), calibration="levels")
     assert estimate("network", "levels", options, plugins=[TOY_PLUGIN]).rows[0].accuracy == 0.5

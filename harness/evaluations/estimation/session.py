@@ -247,28 +247,37 @@ class _Session:
         try:
             fitted = self._fitted(planned)
             found = self._estimate(planned, fitted, target)
-            curve = self._curve(planned, fitted, len(target)) if self._wants_curve(planned) else None
-        except _RefusedError as refused:
-            raise InputError(str(refused)) from None
         except RAISED as error:
             return [Guess(planned.label, seen, error=describe(error))]
         rows = []
         if found.accuracy is not None:
-            rows.append(
-                Guess(planned.label, seen, found.accuracy, found.lo, found.hi, definition=found.definition)
-            )
-        if curve is not None:
+            said = found.accuracy, found.lo, found.hi
+            rows.append(Guess(planned.label, seen, *said, definition=found.definition))
+        if self._wants_curve(planned):
             label = f"{planned.label}-fitted" if rows else planned.label
-            interval = curve.interval(found.lo, found.hi)
-            beyond = curve.extrapolates(found.score)
-            accuracy = curve.accuracy(found.score)
-            rows.append(Guess(label, "shifted ID", accuracy, *interval, beyond, found.definition))
+            rows += self._by_curve(label, planned, fitted, found, len(target))
         if not rows:
             fix = "a curve needs labelled ID data. Give some with --calibration"
             rows.append(
                 Guess(planned.label, seen, error=f"gives a score of {found.score:.4g} and no accuracy: {fix}")
             )
         return rows
+
+    def _by_curve(
+        self, label: str, planned: Planned, fitted: Estimator, found: Estimate, size: int
+    ) -> list[Guess]:
+        """Return the accuracy by a curve, or the reason why none can be fitted; nothing if no data are labelled."""
+        try:
+            curve = self._curve(planned, fitted, size)
+        except _RefusedError as refused:
+            raise InputError(str(refused)) from None
+        except RAISED as error:  # on one of the sets that the curve needs
+            return [Guess(label, "shifted ID", error=describe(error))]
+        if curve is None:
+            return []
+        accuracy, interval = curve.accuracy(found.score), curve.interval(found.lo, found.hi)
+        beyond = curve.extrapolates(found.score)
+        return [Guess(label, "shifted ID", accuracy, *interval, beyond, found.definition)]
 
     def _fitted(self, planned: Planned) -> Estimator:
         fitted: Estimator | Failure = self._bench.fitted(planned, also=FITTED_WITH)
