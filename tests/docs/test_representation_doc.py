@@ -13,6 +13,8 @@ from scipy.stats import sem, spearmanr
 from scipy.stats import t as student_t
 
 import harness
+from harness.evaluations.probes.table import probe_table
+from harness.statistics.intervals import correlation_interval
 from harness_plugins.probes.er import __main__ as er_check
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,32 @@ def test_the_printed_check_of_er() -> None:
         assert re.sub(rf"{number} *", "", line) == re.sub(rf"{number} *", "", expected)
         found, wanted = ([float(n) for n in re.findall(number, text)] for text in (line, expected))
         assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+
+
+def test_accuracy_across_families() -> None:
+    table = probe_table([ROOT / "results/fashion-mnist-information"])
+    frame, found = table.frame, table.correlations.set_index("probe")
+    labels = {"DSMI(Z; Y)": "dsmi", "DSMI(Z; X)": "dsmi_inputs", "DSE(Z)": "dse"}
+    shown = rows("measure")
+    assert len(shown) == len(found)
+    for title, (ranks, linear, without) in shown.items():
+        name, _, width = title.partition(", σ = ")
+        probe = labels[name] + ("" if width == "10" else f"(sigma={width})")
+        row, of_probe = found.loc[probe], frame[frame["probe"] == probe]
+        signed = [
+            [float(n) for n in re.findall(r"[+-]\d\.\d+", t.replace("−", "-"))] for t in (ranks, linear)
+        ]
+        assert signed[0] == pytest.approx([row["correlation"], row["lo"], row["hi"]], abs=0.0051)
+        assert signed[1] == pytest.approx([row["pearson"], row["pearson_lo"], row["pearson_hi"]], abs=0.0051)
+        rest = of_probe[~of_probe["model"].isin(["lcnet", "cait"])]
+        expected = np.corrcoef(rest["value"], rest["accuracy"])[0, 1]
+        assert float(without.replace("−", "-")) == pytest.approx(expected, abs=0.0051)
+    accuracies = 100 * of_probe.set_index("model")["accuracy"]
+    assert len(accuracies) == 16
+    assert sorted(accuracies)[:2] == pytest.approx([36.9, 59.2], abs=0.051)
+    assert ((accuracies >= 80.5) & (accuracies <= 83.11)).sum() == 10
+    assert correlation_interval(0.31, 14) == pytest.approx((-0.264, 0.722), abs=0.001)
+    assert 196 * np.sqrt(0.82 * 0.18 / 2000) == pytest.approx(1.7, abs=0.05)
 
 
 def test_drift() -> None:

@@ -149,7 +149,8 @@ def write(picture: Picture, path: Path) -> None:
     buffer = io.BytesIO()
     with own_style():
         figure = _figure(picture)
-        above = _ABOVE if any(axes.get_title() for axes in figure.axes) else _ABOVE / 2
+        titles = [axes.get_title() for axes in figure.axes]
+        above = _ABOVE * max((1 + title.count("\n") for title in titles if title), default=0.5)
         figure.text(0, 1 + above / figure.get_figheight(), picture.title, size=10)
         figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix], bbox_inches="tight")
     try:
