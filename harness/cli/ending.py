@@ -31,6 +31,8 @@ def explain(error: BaseException) -> int:
     if isinstance(error, usage.UsageError) and usage.is_help(error):
         typer.echo(error.format_message(), err=True)
         return USAGE
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return ENDED  # whoever read the output, such as `head`, has enough
     message, code = _reason(error)
     if code == DEFECT:
         traceback.print_exception(error)

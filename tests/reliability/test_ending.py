@@ -72,6 +72,15 @@ def test_a_defect_of_our_own_has_its_traceback_and_its_code(capsys: pytest.Captu
     assert "please report the lines above" in printed.splitlines()[-1]
 
 
+def test_a_reader_that_closes_its_pipe_is_no_fault() -> None:
+    command = [sys.executable, "-m", "harness.cli", "plugins"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        said = running.stderr.read()
+    assert said == ""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_where_it_stands_and_goes_on(
     number: signal.Signals, code: int, toy_suite: dict[str, Any], tmp_path: Path
