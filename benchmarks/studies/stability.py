@@ -2,9 +2,9 @@
 
     OOD_HARNESS_DATA=... python benchmarks/studies/stability.py
 
-ER alone and with an EMA teacher, beside InfoNCE and BYOL of the same encoder and projector, at batch 32, 128 and 512,
-teachers at momentum 0.8, 0.99 and 0.996; 3 seeds. Shrunk for two cores: 4,000 images of Fashion-MNIST, a convnet of
-18,000 weights, 4 epochs instead of 100 and more, so that a batch of 32 has 500 steps and one of 512 has 28. Writes
+ER alone and with an EMA teacher, beside InfoNCE, BYOL and DINO of the same encoder and projector, at batch 32, 128 and
+512, teachers at momentum 0.8, 0.99 and 0.996; 3 seeds. Shrunk for two cores: 4,000 images of Fashion-MNIST, a convnet
+of 18,000 weights, 4 epochs instead of 100 and more, so that a batch of 32 has 500 steps and one of 512 has 28. Writes
 stability.csv: accuracy of k nearest neighbours and of a linear probe on 3,000 test images, and the vMF entropy of
 the features; and stability.png.
 """
@@ -34,8 +34,9 @@ OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "InfoNCE": ("infonce", {}),
     "ER + teacher": ("er", {}),
     "BYOL": ("byol", {}),
+    "DINO": ("dino", {}),
 }
-TAUGHT = ("ER + teacher", "BYOL")
+TAUGHT = ("ER + teacher", "BYOL", "DINO")
 UNTRAINED = "untrained"  # what the others must beat
 MOMENTUM = 0.99  # at which teachers are drawn over the batch
 
