@@ -15,8 +15,14 @@ from harness.contract.registry import Registry
 from harness.engine.plan import Plan
 from harness.evaluations.run import plan_suite
 
-RESULTS = Path(__file__).parents[2] / "results"
-BOARDS = sorted(path.parent.name for path in RESULTS.glob("*/run.json"))
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+OWN = {  # folders of a reader's own runs, such as that of `make leaderboard`, which are not committed
+    line.removeprefix("results/").rstrip("/")
+    for line in (ROOT / ".gitignore").read_text().splitlines()
+    if line.startswith("results/")
+}
+BOARDS = sorted({path.parent.name for path in RESULTS.glob("*/run.json")} - OWN)
 TABLES = {  # by key in a suite: the file of a run, and its column
     "scorers": ("leaderboard.csv", "scorer"),
     "probes": ("probes.csv", "probe"),
