@@ -187,7 +187,7 @@ def test_the_suites_first_model_and_its_lowest_seed_are_shown_unless_others_are_
     folder = run_suite(toy_suite, tmp_path / "out").folder
     assert rocs(folder, Choice()).title == "toy: zebra (seed 3)"
     assert rocs(folder, Choice(seed=7)).title == "toy: zebra (seed 7)"
-    assert rocs(folder, Choice(model="ant(std=0.5)")).title == "toy: ant(std=0.5) (seed 1)"
+    assert rocs(folder, Choice(model="ant")).title == "toy: ant (seed 1)"
     assert scatters(folder, Choice(), TOYS).title.startswith("toy: zebra (seed 3), ")
     with pytest.raises(UnknownNameError, match=r"no seed named '1'\. .*In this run: 3, 7"):
         rocs(folder, Choice(seed=1))
