@@ -204,6 +204,8 @@ def _allocate(path: Path) -> None:
 
     Raises InputError if the disk has no room.
     """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
     size = path.stat().st_size
     try:
         with path.open("r+b") as file:

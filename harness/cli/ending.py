@@ -53,7 +53,7 @@ def _reason(error: BaseException) -> tuple[str, int]:
             found = "terminated", TERMINATED
         case KeyboardInterrupt() | typer.Abort():
             found = "interrupted", INTERRUPTED
-        case SystemExit():  # typer raises none: code that is not ours did
+        case SystemExit():  # typer raises one for a closed pipe only: code that is not ours did
             found = f"a plugin {describe(error)}. Run it again without this plugin", ENDED
         case _:
             from importlib.metadata import version

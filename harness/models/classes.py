@@ -65,7 +65,12 @@ class Reordered(nn.Module):
 
     def in_order(self, logits: Tensor) -> Tensor:
         """Put logits (N, K') in the new order; outputs beyond the K classes stay behind them."""
-        return torch.cat([logits[:, self.order], logits[:, len(self.order) :]], dim=1)
+        return in_order(logits, self.order)
+
+
+def in_order(logits: Tensor, order: Tensor) -> Tensor:
+    """Put logits (N, K') in the order (K,); outputs beyond the K stay behind them."""
+    return torch.cat([logits[:, order], logits[:, len(order) :]], dim=1)
 
 
 def matched(

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.base.errors import InputError
 from harness.contract.features import LinearHead
-from harness.models.classes import Reordered
+from harness.models.classes import Reordered, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,18 +114,18 @@ def _reproduces(candidate: Head, penultimate: Tensor, logits: Tensor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _InOrder:
-    """A head whose outputs are put in another order. Unlike a closure, it can be copied with all that it holds."""
+    """A head whose outputs are put in another order. It holds no more than that, since each plugin gets a copy."""
 
     head: Head
-    classifier: Reordered
+    order: Tensor  # (K,)
 
     def __call__(self, penultimate: Tensor) -> Tensor:
-        return self.classifier.in_order(self.head(penultimate))
+        return in_order(self.head(penultimate), self.order)
 
 
 def _reordered(head: Head | None, classifier: Reordered) -> Head | None:
     if not isinstance(head, LinearHead):
-        return None if head is None else _InOrder(head, classifier)
+        return None if head is None else _InOrder(head, classifier.order)
     weight, bias = (classifier.in_order(values.unsqueeze(0))[0] for values in (head.weight, head.bias))
     return LinearHead(weight, bias)
 
