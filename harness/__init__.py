@@ -17,6 +17,7 @@ from harness.base.errors import InputError as InputError
 from harness.base.errors import NotDeclaredError as NotDeclaredError
 from harness.base.errors import shortened as shortened
 from harness.base.errors import unknown_name as unknown_name
+from harness.base.inside import DataFolder as DataFolder
 from harness.base.progress import progress_bar as progress_bar
 from harness.base.seeding import seeded as seeded
 from harness.contract.features import Adapted as Adapted

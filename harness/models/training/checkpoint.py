@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base import errors
 from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
+from harness.base.inside import DataFolder
 from harness.contract.preprocessing import Preprocessing
 from harness.contract.protocols import Classifier
 from harness.models.training.assembly import BUILDING_ERRORS, Blueprint, Part
@@ -57,9 +58,9 @@ def load_checkpoint(
 ) -> Model:
     """Load the folder's model in eval mode onto `device`, with the preprocessing that its config states.
 
-    Reads only config.json and model.safetensors, or pytorch_model.bin with tensors alone. With `epoch` the weights are
-    those after that epoch of its training, if they were kept (a recipe's `snapshots`). `unmarked` builds a network
-    from a config without `builder`, and loads the weights into it.
+    Reads only config.json and model.safetensors, or pytorch_model.bin with tensors alone; a link may lead to the blobs
+    of the same repository. With `epoch` the weights are those after that epoch of its training, if they were kept (a
+    recipe's `snapshots`). `unmarked` builds a network from a config without `builder`, and loads the weights into it.
     Raises HarnessError, one line, for a folder with pickles only, damaged files, a builder that is not installed,
     and weights that do not fit (with the first keys).
     """
@@ -155,6 +156,9 @@ def _rebuilt(config: Mapping[str, Any], catalogue: Catalogue) -> Model:
 def _refuse_unreadable(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"the checkpoint {folder} is not a folder. Give one with {CONFIG} and {WEIGHTS}")
+    data = DataFolder(folder)
+    for name in (CONFIG, WEIGHTS, PICKLED):
+        data.stat(folder / name)
     has_weights = any((folder / name).is_file() for name in (WEIGHTS, PICKLED))
     if not has_weights:
         others = sorted(path.name for path in folder.iterdir() if path.suffix in (SAFE, *PICKLES))
@@ -193,6 +197,7 @@ def _read_epoch(folder: Path, config: Mapping[str, Any], epoch: int) -> dict[str
             f"the checkpoint {folder} has no weights of epoch {epoch}. Kept: {', '.join(kept) or 'none'}. A recipe's "
             "snapshots say which are kept"
         )
+    DataFolder(folder).stat(epoch_file(folder, epoch))
     return _verified(epoch_file(folder, epoch), kept[str(epoch)])
 
 

@@ -60,27 +60,38 @@ def is_visible(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
-def visible_files(folder: Path) -> list[PurePosixPath]:
-    """List a folder's files at every depth, relative, in order, without hidden and system ones; links are followed."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent).resolve()
-        folders[:] = [
-            name
-            for name in folders
-            if is_visible(name) and not here.is_relative_to(Path(parent, name).resolve())  # no loops
-        ]
-        relative = Path(parent).relative_to(folder)
-        found += [PurePosixPath(relative, name) for name in files if is_visible(name)]
+def visible_files(data: harness.DataFolder, folder: Path | None = None) -> list[PurePosixPath]:
+    """List the files of data, or of a folder in them, at every depth, relative, in order; hidden ones are left out.
+
+    Raises DatasetError for links that lead out of the data, and for what is no file, such as pipes.
+    """
+    top = folder or data.path
+    found, waiting = [], [(top, PurePosixPath())]
+    while waiting:
+        parent, relative = waiting.pop()
+        here = data.require_folder(parent)
+        with os.scandir(parent) as entries:
+            for entry in (entry for entry in entries if is_visible(entry.name)):
+                path = Path(parent, entry.name)
+                if path.is_dir() if entry.is_symlink() else entry.is_dir():
+                    if not (
+                        entry.is_symlink() and here.is_relative_to(data.require_folder(path))
+                    ):  # no loops
+                        waiting.append((path, relative / entry.name))
+                else:
+                    if not entry.is_file(follow_symlinks=False):
+                        data.stat(path)
+                    found.append(relative / entry.name)
     return sorted(found)
 
 
-def content_of(folder: Path, files: Sequence[PurePosixPath | str]) -> str:
+def content_of(data: harness.DataFolder, folder: Path, files: Sequence[PurePosixPath | str]) -> str:
     """Hash files' names with their bytes, or above 1 GiB in total with their sizes and modification times.
 
-    A file that is away, such as a link to nowhere, counts as such. Raises DatasetError for one that cannot be read.
+    Names start at the folder, which is in the data. A file that is away, such as a link to nowhere, counts as such.
+    Raises DatasetError for one that cannot be read, and for one outside of the data.
     """
-    stats = [_stat(folder / file) for file in files]
+    stats = [data.stat(folder / file) for file in files]
     whole = sum(stat.st_size for stat in stats if stat is not None) <= READ_WHOLE
     digest = hashlib.blake2b(digest_size=16)
     for file, stat in zip(files, stats, strict=True):
@@ -91,13 +102,6 @@ def content_of(folder: Path, files: Sequence[PurePosixPath | str]) -> str:
         digest.update(f"\0{stat.st_size}\0".encode())
         digest.update(_hash_of(folder / file) if whole else f"{stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
 
 
 def _hash_of(path: Path) -> bytes:
@@ -116,16 +120,16 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 class ImageFiles:
-    """Image files of one folder, in order."""
+    """Image files of one folder of some data, in order."""
 
-    def __init__(self, folder: Path, files: Sequence[PurePosixPath | str]) -> None:
-        self._folder = folder
+    def __init__(self, data: harness.DataFolder, folder: Path, files: Sequence[PurePosixPath | str]) -> None:
+        self._data, self._folder = data, folder
         self._files = list(files)
 
     def encoded(self, index: int) -> bytes:
         """Read one file."""
         try:
-            return self.file(index).read_bytes()
+            return self._data.read(self.file(index))
         except OSError as error:
             raise harness.DatasetError(_unreadable(self.file(index), error)) from error
 
@@ -139,17 +143,25 @@ class ImageFiles:
 
     def content(self) -> str:
         """Hash the files."""
-        return content_of(self._folder, self._files)
+        return content_of(self._data, self._folder, self._files)
 
 
-def open_image_folder(name: str, folder: Path, split: str | None, *, labelled: bool = True) -> EncodedDataset:
+def open_image_folder(
+    name: str,
+    folder: Path,
+    split: str | None,
+    *,
+    labelled: bool = True,
+    data: harness.DataFolder | None = None,
+) -> EncodedDataset:
     """Open CLASS/IMAGE files (labels: the class folders in order) or flat IMAGE files (labels -1).
 
     A split is a subfolder of that name. If none is given, and all subfolders have usual split names, they are splits.
     If labels are not asked for, any arrangement of folders is fine; labels are -1 if it is neither of the two.
+    The folder is one of `data`, by default all of them.
     """
-    root = _root(name, folder, split)
-    listed = visible_files(root)
+    root, data = _root(name, folder, split), data or harness.DataFolder(folder)
+    listed = visible_files(data, root)
     files = [file for file in listed if is_image(file)]
     if not files:
         raise harness.DatasetError(
@@ -160,7 +172,7 @@ def open_image_folder(name: str, folder: Path, split: str | None, *, labelled: b
     labels = np.array(_labels(name, root, files) if is_classed else [-1] * len(files), dtype=np.int64)
     class_names = tuple(_subfolders(root)) if labels.max() >= 0 else None
     facts = _left_out(name, listed)
-    return EncodedDataset(ImageFiles(root, files), labels, class_names, facts)
+    return EncodedDataset(ImageFiles(data, root, files), labels, class_names, facts)
 
 
 def _left_out(name: str, listed: Sequence[PurePosixPath]) -> dict[str, object]:

@@ -6,17 +6,15 @@ the hub. Only the requested split is fetched and prepared. No code from the hub 
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import harness
 from harness_plugins.datasets.configurations import CARD, configurations, stated
 from harness_plugins.datasets.decoding import EncodedDataset
-from harness_plugins.datasets.folders import content_of, is_image, open_image_folder, visible_files
+from harness_plugins.datasets.folders import is_image, open_image_folder, visible_files
 from harness_plugins.datasets.labels import read_labels
+from harness_plugins.datasets.table_rows import TableRows, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
 HUB_TIMEOUT = 5.0  # seconds to reach the hub, once: `datasets` itself would retry for half a minute
 TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".rar"})
+HUB_FILES = "hf://datasets/"
+SETTINGS = ".huggingface.yaml"  # which `datasets` reads beside the card
 METADATA_FILES = frozenset({"metadata.csv", "metadata.jsonl"})
 
 
@@ -49,14 +49,15 @@ def open_hub(
         there = [PurePosixPath(file.rfilename) for file in info.siblings or ()]
         found = {} if stated(info.card_data) else configurations(there)
         table = _load(request, request.argument, config, found, revision=info.sha)
-        key = f"hub/{request.argument}/{info.sha}"
-        return _encoded(request, table, image_column, label_column, key=f"{key}/{config}/{table.split}")
-    files = visible_files(folder)
+        key = f"hub/{request.argument}/{info.sha}/{config}/{table.split}"
+        return _encoded(request, table, image_column, label_column, key=key, data=_fetched(request))
+    data = harness.DataFolder(folder)
+    files = visible_files(data)
     if not _is_image_folder(files):
-        found = {} if _card_states(folder) else configurations(files)
-        table = _load(request, str(folder.resolve()), config, found)
+        found = {} if _card_states(data) else configurations(files)
+        table = _load(request, str(folder.resolve()), config, found, data=data)
         key = f"{config}/{table.split}"
-        return _encoded(request, table, image_column, label_column, key=key, folder=folder, files=files)
+        return _encoded(request, table, image_column, label_column, key=key, data=data, files=files)
     if config or image_column or label_column:
         raise harness.InputError(
             f"{request.name!r} is a plain image folder, {folder}. "
@@ -99,12 +100,21 @@ def _missing(request: harness.DatasetRequest, hub: str, fix: str) -> str:
     return f"no dataset {request.name!r}. Looked for {', '.join(places)}{unset}. {fix}"
 
 
-def _card_states(folder: Path) -> bool:
+def _fetched(request: harness.DatasetRequest) -> harness.DataFolder:
+    """Return where the files of a dataset of the hub lie once they are fetched."""
+    import datasets
+    from huggingface_hub import constants
+
+    own = Path(constants.HF_HUB_CACHE) / f"datasets--{request.argument.replace('/', '--')}"
+    return harness.DataFolder(own, Path(datasets.config.DOWNLOADED_DATASETS_PATH))
+
+
+def _card_states(data: harness.DataFolder) -> bool:
     """Return whether the card of a folder names its configurations; one that cannot be read is left to `datasets`."""
     from huggingface_hub import DatasetCard
 
     try:
-        text = (folder / CARD).read_text(encoding="utf-8")
+        text = data.read(data.path / CARD).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
     try:
@@ -149,16 +159,20 @@ def _load(
     where: str,
     config: str | None,
     found: Mapping[str, Mapping[str, list[str]]],
+    *,
     revision: str | None = None,
+    data: harness.DataFolder | None = None,
 ) -> Any:
-    """Prepare one split of a hub id or a folder: a memory-mapped `datasets.Dataset`.
+    """Prepare one split of a hub id or a folder, `data`: a memory-mapped `datasets.Dataset`.
 
     `found` are configurations that only the names of files state.
     """
     import datasets
 
     _require_config(request, config, found)
-    with _silent():
+    if data is not None:
+        data.stat(data.path / SETTINGS)
+    with silent():
         try:
             if config is not None and found:
                 builder = datasets.load_dataset_builder(where, data_files=found[config], revision=revision)
@@ -166,6 +180,7 @@ def _load(
                 builder = datasets.load_dataset_builder(where, name=config, revision=revision)
             files = builder.config.data_files or {}
             split = _split(request, [str(name) for name in files])
+            _require_own(request, files[split], data, within=builder.base_path)
             if builder.name == "imagefolder":
                 _refuse_archives(request, files[split])
             return datasets.load_dataset(
@@ -182,6 +197,20 @@ def _load(
                 f"({_reason(_first_cause(error))}). "
                 "Check its files and the parameter config"
             ) from error
+
+
+def _require_own(
+    request: harness.DatasetRequest, files: Sequence[str], data: harness.DataFolder | None, *, within: str
+) -> None:
+    """Raise DatasetError for files that are not the dataset's: its card may name any, of this machine or elsewhere."""
+    for file in map(str, files):
+        if data is not None and "://" not in file:
+            data.stat(Path(file))
+        elif data is not None or not file.startswith((HUB_FILES, within)):
+            raise harness.DatasetError(
+                f"the card of {request.name!r} names {file}, which is not a file of the dataset. Remove it from the "
+                "card, and fetch it into the dataset's folder"
+            )
 
 
 def _require_config(request: harness.DatasetRequest, config: str | None, found: Mapping[str, object]) -> None:
@@ -219,25 +248,6 @@ def _split(request: harness.DatasetRequest, splits: list[str]) -> str:
     return splits[0]
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Switch progress bars off temporarily, unless the user's environment sets them."""
-    import datasets
-    import huggingface_hub.utils
-    from huggingface_hub import constants
-
-    libraries = (
-        (datasets, datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS),
-        (huggingface_hub.utils, constants.HF_HUB_DISABLE_PROGRESS_BARS),
-    )
-    with ExitStack() as restore:
-        for library, environment in libraries:
-            if environment is None and not library.are_progress_bars_disabled():
-                library.disable_progress_bars()
-                restore.callback(library.enable_progress_bars)
-        yield
-
-
 def _encoded(
     request: harness.DatasetRequest,
     table: Any,
@@ -245,63 +255,13 @@ def _encoded(
     label_column: str | None,
     *,
     key: str,
-    folder: Path | None = None,
-    files: Sequence[PurePosixPath] = (),
+    data: harness.DataFolder,
+    files: Sequence[PurePosixPath] | None = None,
 ) -> EncodedDataset:
     column = _image_column(request, table.features, image_column)
     labels, names = read_labels(request, table, label_column)
-    rows = TableRows(table, column, name=request.name, key=f"{key}/{column}", folder=folder, files=files)
+    rows = TableRows(table, column, name=request.name, key=f"{key}/{column}", data=data, files=files)
     return EncodedDataset(rows, labels, names)
-
-
-class TableRows:
-    """The image column of a `datasets.Dataset`."""
-
-    def __init__(
-        self,
-        table: Any,
-        column: str,
-        *,
-        name: str,
-        key: str,
-        folder: Path | None,
-        files: Sequence[PurePosixPath],
-    ) -> None:
-        import datasets
-
-        with _silent():
-            rows = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        # Read from Arrow's columns: a row from `datasets` takes ten times as long as its bytes.
-        self._chunks = rows.data.column(column).chunks
-        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
-        self._name, self._key, self._folder, self._files = name, key, folder, files
-
-    def encoded(self, index: int) -> bytes:
-        """Read one row's image."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        chunk = self._chunks[number]
-        row = index - (int(self._ends[number - 1]) if number else 0)
-        encoded: bytes | None = chunk.field("bytes")[row].as_py()
-        return encoded if encoded is not None else self._from_path(index, chunk[row].as_py())
-
-    def _from_path(self, index: int, stored: dict[str, str] | None) -> bytes:
-        if stored is None:
-            raise harness.DatasetError(f"{self.place(index)} has no image. Remove the row")
-        try:
-            return Path(stored["path"]).read_bytes()
-        except OSError as error:
-            raise harness.DatasetError(
-                f"{self.place(index)} names a file that cannot be read, {stored['path']} ({error.strerror}). "
-                "Restore it"
-            ) from error
-
-    def place(self, index: int) -> str:
-        """Name the row."""
-        return f"row {index} of {self._name!r}"
-
-    def content(self) -> str:
-        """Give the hub's commit or the folder's hash, with config, split and column."""
-        return self._key if self._folder is None else f"{content_of(self._folder, self._files)}/{self._key}"
 
 
 def _image_column(request: harness.DatasetRequest, features: Any, wanted: str | None) -> str:

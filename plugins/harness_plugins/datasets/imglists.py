@@ -57,7 +57,7 @@ def open_image_list(request: harness.DatasetRequest, *, root: str | None = None)
     start, file = _list_file(request)
     content = _content(request, file)
     listed = _parsed(printable(file), content)
-    folder = _root(request, root, start, file, listed.paths)
+    data = harness.DataFolder(_root(request, root, start, file, listed.paths))
     facts: dict[str, object] = {
         "list": request.argument,
         "lines": len(listed.paths),
@@ -67,7 +67,7 @@ def open_image_list(request: harness.DatasetRequest, *, root: str | None = None)
         facts["repeated"] = repeated
     if protocol := protocol_of(file, listed.paths, listed.labels.tolist()):
         facts["protocol"] = protocol
-    return EncodedDataset(ImageFiles(folder, listed.paths), listed.labels, facts=facts)
+    return EncodedDataset(ImageFiles(data, data.path, listed.paths), listed.labels, facts=facts)
 
 
 def _list_file(request: harness.DatasetRequest) -> tuple[Path, Path]:

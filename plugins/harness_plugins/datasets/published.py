@@ -41,7 +41,8 @@ class MappedDataset:
     """
 
     def __init__(self, folder: Path, images: Path, labels: Path, *, part: int = 0, parts: int = 1) -> None:
-        pixels, classes = _images(images), _labels(labels)
+        data = harness.DataFolder(folder)
+        pixels, classes = _images(data, images), _labels(data, labels)
         if len(classes) != len(pixels):
             raise harness.DatasetError(
                 f"the file {labels} has {len(classes)} labels and {images} {len(pixels)} images. "
@@ -55,13 +56,14 @@ class MappedDataset:
             )
         self._images = pixels[part * size : (part + 1) * size]
         self._labels = np.array(classes[part * size : (part + 1) * size], dtype=np.int64)
-        self._folder, self._files, self._part = folder, (images, labels), f"{part}/{parts}"
+        self._data, self._files, self._part = data, (images, labels), f"{part}/{parts}"
 
     @cached_property
     def digest(self) -> str:
         """BLAKE2b of the two files' content and the number of the part."""
-        files = [PurePosixPath(file.relative_to(self._folder)) for file in self._files]
-        content = f"{content_of(self._folder, files)}/{self._part}"
+        folder = self._data.path
+        files = [PurePosixPath(file.relative_to(folder)) for file in self._files]
+        content = f"{content_of(self._data, folder, files)}/{self._part}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     @property
@@ -98,7 +100,9 @@ def open_published(
     if any(pairs.values()):
         return _open_pair(request, folder, pairs, corruption, severity)
     if graded := _found(folder, "*/[1-5]") or _found(folder, "*/*/[1-5]"):
-        return _open_graded(request, _chosen(request, corruption, _by_name(request, graded)), severity)
+        return _open_graded(
+            request, folder, _chosen(request, corruption, _by_name(request, graded)), severity
+        )
     raise harness.DatasetError(
         f"the dataset {request.name!r} has no published corruptions in {folder}. Looked for CORRUPTION.npy beside "
         f"{LABELS}, CORRUPTION/test_images.npy and CORRUPTION/SEVERITY/CLASS/IMAGE. Unpack the published files there"
@@ -133,16 +137,19 @@ def _open_pair(
     return MappedDataset(folder, images, images.with_name(f"{split}_labels.npy"))
 
 
-def _open_graded(request: harness.DatasetRequest, folder: Path, severity: int | None) -> EncodedDataset:
+def _open_graded(
+    request: harness.DatasetRequest, folder: Path, of_corruption: Path, severity: int | None
+) -> EncodedDataset:
     """Open a severity of ImageNet-C's layout."""
     _refuse_split(request)
-    chosen = folder / str(_required(request, severity))
+    chosen = of_corruption / str(_required(request, severity))
     if not chosen.is_dir():
+        there = ", ".join(path.name for path in _found(of_corruption, "[1-5]"))
         raise harness.DatasetError(
             f"severity = {severity} of {request.name!r} is not there: no folder {chosen}. "
-            f"Severities there: {', '.join(path.name for path in _found(folder, '[1-5]'))}. Unpack it, or name another"
+            f"Severities there: {there}. Unpack it, or name another"
         )
-    return open_image_folder(request.name, chosen, None)
+    return open_image_folder(request.name, chosen, None, data=harness.DataFolder(folder))
 
 
 def _folder(request: harness.DatasetRequest) -> Path:
@@ -205,9 +212,9 @@ def _refuse_split(request: harness.DatasetRequest) -> None:
         )
 
 
-def _images(file: Path) -> NDArray[np.uint8]:
+def _images(data: harness.DataFolder, file: Path) -> NDArray[np.uint8]:
     """Map a file of images: (N, H, W) grey or (N, H, W, 3) RGB."""
-    array = _mapped(file)
+    array = _mapped(data, file)
     grey = array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 1)
     if array.dtype != np.uint8 or not (grey or (array.ndim == 4 and array.shape[3] == 3)):
         raise harness.DatasetError(
@@ -217,9 +224,9 @@ def _images(file: Path) -> NDArray[np.uint8]:
     return array[..., 0] if array.ndim == 4 and grey else array
 
 
-def _labels(file: Path) -> NDArray[np.integer[Any]]:
+def _labels(data: harness.DataFolder, file: Path) -> NDArray[np.integer[Any]]:
     """Map a file of labels, (N,)."""
-    array = _mapped(file)
+    array = _mapped(data, file)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise harness.DatasetError(
             f"the file {file} holds {array.dtype} {array.shape}. Give labels, integers (N,)"
@@ -227,7 +234,8 @@ def _labels(file: Path) -> NDArray[np.integer[Any]]:
     return array
 
 
-def _mapped(file: Path) -> NDArray[Any]:
+def _mapped(data: harness.DataFolder, file: Path) -> NDArray[Any]:
+    data.stat(file)
     try:
         return np.lib.format.open_memmap(file, mode="r")  # unlike np.load, no pickles and no archives
     except OSError as error:

@@ -276,7 +276,10 @@ def test_a_large_folder_is_known_by_sizes_and_times(
     assert open_name("f", tmp_path).digest != by_time
 
 
-def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path, picture: Picture) -> None:
+def test_linked_folders_are_followed_where_the_user_allows_it_and_loops_are_not(
+    tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OOD_HARNESS_LINKS", f"{tmp_path / 'other'}:{tmp_path / 'store'}")
     picture(tmp_path / "store" / "1.png")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "ape").symlink_to(tmp_path / "store")
