@@ -6,6 +6,8 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
+from harness.base.names import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -74,14 +76,13 @@ def shortened(items: Iterable[object], most: int = 5) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error's message without line breaks, and without addresses in memory, which differ in each run.
 
-    A message that cannot be made, or that no file can hold, becomes one that can.
+    A message that cannot be made becomes one that can; what no file can hold or a terminal would obey is escaped.
     """
     try:
         text = str(error)
     except Exception:  # a plugin's own error may be broken, too
         text = "its message cannot be read"
-    writable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return " ".join(ADDRESS.sub("0x…", writable).split())
+    return printable(" ".join(ADDRESS.sub("0x…", text).split()))
 
 
 def describe(error: BaseException) -> str:

@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from harness.base.names import printable
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -24,7 +26,7 @@ def progress_bar(
     live = sys.stderr.isatty()
     return tqdm(
         total=total,
-        desc=description,
+        desc=printable(description),
         unit=unit,
         disable=not enabled,
         leave=False,
@@ -40,7 +42,7 @@ def print_beside(line: str) -> None:
     """Print a line on stderr, above the bars that are open."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def logged_beside() -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.base.names import printable
 from harness.cli import ending
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
@@ -208,7 +209,9 @@ def cache(
 
 def main() -> None:
     """Run the command line; an expected failure is one line and exit 2."""
-    logging.basicConfig(format="ood-harness: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("ood-harness: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a letter of a name
@@ -218,6 +221,14 @@ def main() -> None:
     except BaseException as error:
         sys.exit(ending.explain(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+class _Formatter(logging.Formatter):
+    """Escapes what a terminal would obey."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Write one message on one line; a traceback below it stays as it is."""
+        return printable(super().formatMessage(record))
 
 
 def _finish(result: RunResult, registry: Registry) -> None:
@@ -247,7 +258,7 @@ def _size(count: int) -> str:
 
 
 def _say(line: str) -> None:
-    typer.echo(f"ood-harness: {line}", err=True)
+    typer.echo(f"ood-harness: {printable(line)}", err=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from harness.base.cache import FULL
-from harness.base.errors import HarnessError, Terminated, describe
+from harness.base.errors import HarnessError, Terminated, describe, one_line
 from harness.cli import usage
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def explain(error: BaseException) -> int:
 def _reason(error: BaseException) -> tuple[str, int]:
     match error:
         case HarnessError():
-            found = str(error), USAGE
+            found = one_line(error), USAGE
         case usage.UsageError():
             found = usage.explained(error), USAGE
         case OSError(errno=number) if number in FULL:

@@ -23,6 +23,7 @@ import pluggy
 from harness.base.code import source_digest
 from harness.base.digests import digest
 from harness.base.errors import HarnessError, InputError, PluginError, describe, unknown_name
+from harness.base.names import SEPARATORS, fault_of_name
 from harness.base.strangers import RAISED
 from harness.contract import hooks as hookspecs
 from harness.contract import specs
@@ -191,6 +192,9 @@ class Registry:
             self._report(plugin, f"{hook} raised {describe(error)}")
 
     def _offer(self, kind: str, plugin: str, spec: Any) -> None:
+        if fault := fault_of_name(spec.name, without=SEPARATORS):
+            self._report(plugin, f"a {kind} has a name that is none: {fault}")
+            return
         offers = self._offers.setdefault((kind, spec.name), [])
         offers.append(Offered(spec, plugin, self._versions[plugin]))
         if len(offers) > 1:

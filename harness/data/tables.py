@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from harness.base.names import checked_line, checked_name
 from harness.base.toml import Table
 
+Name = Annotated[str, AfterValidator(checked_name)]  # of a set or a model, as tables show it
+Source = Annotated[
+    str, AfterValidator(checked_line)
+]  # what is opened: the name of a plugin's offer, or a path
 Class = Annotated[int, Field(ge=0)] | str  # a class by its number in the dataset, or by its name
 Classes = Annotated[list[Class], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -25,14 +30,14 @@ class Part(Table):
     holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
     of: Literal["train", "test"] = "train"  # the part that a share is held out of
     seed: Seed = 0
-    dataset: str | None = None  # None: that of [id]
+    dataset: Source | None = None  # None: that of [id]
     params: dict[str, Any] = {}  # of its own dataset
 
 
 class IdEntry(Table):
     """The in-distribution data."""
 
-    dataset: str
+    dataset: Source
     test: Part
     train: Part | None = None
     validation: Part | None = None
@@ -87,8 +92,8 @@ class IdEntry(Table):
 class OodEntry(Table):
     """One OOD dataset."""
 
-    name: str
-    dataset: str
+    name: Name
+    dataset: Source
     group: Literal["near", "far"]
     role: Literal["test", "validation"] = "test"
     split: str | None = None
@@ -106,10 +111,10 @@ class ShiftEntry(Table):
     and `severity`; severity may be omitted if its files have none.
     """
 
-    corrupt: list[str] = []
+    corrupt: list[Name] = []
     severity: list[int] = []
-    name: str | None = None
-    dataset: str | None = None
+    name: Name | None = None
+    dataset: Source | None = None
     split: str | None = None
     classes: Classes | None = None  # of `dataset`, that are kept
     restrict: bool = False  # as in [id], for a set of its own

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import digests
 from harness.base.errors import HarnessError, InputError, unknown_name
+from harness.base.names import fault_of_name, made_name
 from harness.base.strangers import RAISED
 from harness.contract.parameters import offer_taking
 from harness.contract.specs import ModelRequest
@@ -210,10 +211,13 @@ def _names_of(one: Planned | PlannedModel) -> set[str]:
 
 def _with_params(label: str, params: Mapping[str, object]) -> str:
     given = ", ".join(f"{key}={value}" for key, value in sorted(params.items()))
-    return f"{label}({given})" if given else label
+    return made_name(f"{label}({given})" if given else label)
 
 
 def _require_distinct(key: str, planned: Sequence[Planned | PlannedModel]) -> None:
+    for one in planned:
+        if fault := fault_of_name(one.label):
+            raise InputError(f"{key}: {one.label!r} is no name: {fault}. Or give it a label")
     titles = [one.title for one in planned]
     for title in titles:
         if titles.count(title) > 1:

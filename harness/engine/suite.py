@@ -17,7 +17,7 @@ from harness.base.toml import Table, parse
 from harness.contract.bases import read_based
 from harness.contract.parameters import parameters_of
 from harness.contract.registry import names_where
-from harness.data.tables import IdEntry, OodEntry, Part, Seed, ShiftEntry
+from harness.data.tables import IdEntry, Name, OodEntry, Part, Seed, ShiftEntry, Source
 from harness.models.stated import StatedPreprocessing
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _RESERVED_NAMES = frozenset({"", "id", "near", "far", "csid", "all"})  # ID test
 class ModelEntry(Table):
     """A model, and the seeds of its training."""
 
-    name: str
-    label: str | None = None  # its name on the leaderboard
+    name: Source
+    label: Name | None = None  # its name on the leaderboard
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     class_map: str | None = None  # a file: the model's class for each class of the data
     params: dict[str, Any] = {}

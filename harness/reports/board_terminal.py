@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import shortened
+from harness.base.names import printable
 from harness.reports.board_text import (
     gain_columns,
     legend_of_mixtures,
@@ -48,7 +49,7 @@ def as_terminal(boards: Sequence[Board], *, width: int, with_sets: bool = False)
         sheets = [_means(board, width), *(_of_sets(board, width) if with_sets else ())]
         parts += [draw_sheet(sheet, width) for sheet in sheets if sheet.rows]
         lines = [line for line in _legend(board, with_sets=with_sets) if line not in said]
-        parts.append(Text("\n".join(lines)))
+        parts.append(Text("\n".join(map(printable, lines))))
         said.update(lines)
     return Group(*parts)
 

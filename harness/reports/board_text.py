@@ -10,11 +10,13 @@ from harness.reports.runs import GROUPS
 from harness.reports.wording import (
     ABSENT,
     FPR_HEADERS,
+    csv_of,
     difference,
     is_missing,
     json_of,
     latex_table,
     markdown_table,
+    markdown_text,
     percent,
     title_of,
     with_interval,
@@ -51,7 +53,7 @@ def joined(boards: Sequence[Board]) -> pd.DataFrame:
 
 def as_csv(*boards: Board) -> str:
     """Write every column at full precision; – is an empty field."""
-    return joined(boards).to_csv(index=False, lineterminator="\n")
+    return csv_of(joined(boards))
 
 
 def as_json(*boards: Board) -> str:
@@ -73,7 +75,7 @@ def as_markdown(*boards: Board) -> str:
     """Write one table per protocol with every column, and its legend."""
     tables = []
     for board in boards:
-        lines = "\n".join(f"- {line}" for line in legend(board))
+        lines = "\n".join(f"- {markdown_text(line)}" for line in legend(board))
         tables.append(f"{markdown_table(*_whole_table(board))}\n\n{lines}\n")
     if len(tables) == 1:
         return tables[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from harness.base.names import printable
 from harness.reports.text import Format, Sheet, Text, as_csv, as_json, as_markdown
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def as_terminal(text: Text, width: int) -> RenderableType:
     from rich.text import Text as Lines
 
     drawn = [draw_sheet(sheet, width) for sheet in text.sheets if sheet.rows]
-    return Group(*drawn, Lines("\n".join(text.legend)))
+    return Group(*drawn, Lines("\n".join(map(printable, text.legend))))
 
 
 def draw_sheet(sheet: Sheet, width: int) -> RenderableType:
@@ -48,7 +49,7 @@ def draw_sheet(sheet: Sheet, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text as Lines
 
-    shown, left_out = _fitting(sheet, width)
+    shown, left_out = _fitting(_printable(sheet), width)
     widths = _folded(shown, width)
     parts: list[RenderableType] = [Lines(sheet.title, style="bold"), _block(shown, widths, [], is_head=True)]
     for heading, rows in _blocks(shown):
@@ -58,6 +59,17 @@ def draw_sheet(sheet: Sheet, width: int) -> RenderableType:
     if left_out:
         parts.append(Lines(f"Left out at this width: {', '.join(map(_on_one_line, left_out))}."))
     return Group(*parts)
+
+
+def _printable(sheet: Sheet) -> Sheet:
+    """Escape what a terminal would obey."""
+    return replace(
+        sheet,
+        title=printable(sheet.title),
+        headers=[*map(printable, sheet.headers)],
+        rows=[[*map(printable, row)] for row in sheet.rows],
+        names=[*map(printable, sheet.names)],
+    )
 
 
 def natural_width(sheet: Sheet) -> int:

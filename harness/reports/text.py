@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.reports.wording import json_of, markdown_table
+from harness.reports.wording import csv_of, json_of, markdown_table, markdown_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class Text:
 
 def as_csv(text: Text) -> str:
     """Write the numbers at full precision; a missing value is an empty field."""
-    return text.numbers.to_csv(index=False, lineterminator="\n")
+    return csv_of(text.numbers)
 
 
 def as_json(text: Text) -> str:
@@ -63,4 +63,4 @@ def as_json(text: Text) -> str:
 def as_markdown(text: Text) -> str:
     """Write the tables that have rows, and the legend below them."""
     tables = [markdown_table(sheet.headers, sheet.rows) for sheet in text.wide or text.sheets if sheet.rows]
-    return "\n\n".join([*tables, "\n".join(f"- {line}" for line in text.legend)]) + "\n"
+    return "\n\n".join([*tables, "\n".join(f"- {markdown_text(line)}" for line in text.legend)]) + "\n"

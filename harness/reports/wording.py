@@ -1,11 +1,16 @@
-"""Writes numbers and tables: missing values, shares in per cent, differences, Markdown and JSON."""
+"""Writes numbers and tables: missing values, shares in per cent, differences, Markdown, LaTeX, CSV and JSON.
+
+Each format has its own escapes, so that text which comes from data is text in every one of them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
+from harness.base.names import FORMULA, printable
 from harness.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -77,8 +82,16 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     return "\n".join(lines)
 
 
+def markdown_text(text: str) -> str:
+    """Write text in Markdown so that nothing of it becomes HTML, a link or a picture."""
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(text))
+
+
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])[(\[:]")
+
+
 def _markdown_cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return markdown_text(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def latex_table(
@@ -88,7 +101,7 @@ def latex_table(
     head, *body = (" & ".join(map(_latex_escaped, cells)) + r" \\" for cells in (headers, *rows))
     return "\n".join(
         [
-            *(f"% {line}" for line in comments),
+            *(f"% {printable(line)}" for line in comments),
             rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(headers) - names)}}}",
             r"\toprule",
             head,
@@ -110,7 +123,31 @@ _LATEX = str.maketrans(
 
 
 def _latex_escaped(text: str) -> str:
-    return text.translate(_LATEX)
+    return printable(text).translate(_LATEX)
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """Write a frame at full precision; a missing value is an empty field, and no text is a formula of a spreadsheet."""
+    import pandas as pd
+
+    columns = {
+        _csv_cell(name): values
+        if pd.api.types.is_numeric_dtype(values)
+        else pd.Series([_csv_cell(value) for value in values], values.index, values.dtype)
+        for name, values in frame.items()
+    }
+    return pd.DataFrame(columns, frame.index).to_csv(index=False, lineterminator="\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    """Put an apostrophe before text that a spreadsheet would compute; a number in text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in FORMULA and not _NUMBER.fullmatch(text) else text
+
+
+_NUMBER = re.compile(r"[+-]\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def json_of(content: Mapping[str, Any]) -> str:
