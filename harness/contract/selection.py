@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from harness.base.errors import DatasetError, HarnessError, describe, shortened, unknown_name
+from harness.base.errors import DatasetError, HarnessError, InputError, describe, shortened, unknown_name
 from harness.base.strangers import RAISED
 from harness.contract.protocols import BatchedImages, NamedClasses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from harness.contract.protocols import ImageDataset
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +96,35 @@ class Selection:
         return replace(self, indices=self.indices[positions], labels=self.labels[positions])
 
     def images(self, positions: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Decode the images at the given positions within this selection."""
+        """Decode the images at the given positions within this selection.
+
+        Raises InputError for what is no 8-bit image, and DatasetError for one that cannot be decoded.
+        """
         indices = self.indices[np.asarray(positions)].tolist()
-        if isinstance(self.dataset, BatchedImages):
-            return self.dataset.images_at(indices)
-        return [self.dataset[index] for index in indices]
+        images = self._decoded(indices)
+        if len(images) != len(indices):
+            raise InputError(
+                f"the dataset {self.name!r} gives {len(images)} images for {len(indices)} positions. Give one for each"
+            )
+        for index, image in zip(indices, images, strict=True):
+            _require_image(self.name, index, image)
+        return images
+
+    def _decoded(self, indices: list[int]) -> list[NDArray[np.uint8]]:
+        dataset = self.dataset
+        if isinstance(dataset, BatchedImages):
+            which = shortened(indices)
+            return self._given(f"the images {which}", lambda: dataset.images_at(indices))
+        return [self._given(f"image {index}", partial(dataset.__getitem__, index)) for index in indices]
+
+    def _given(self, what: str, ask: Callable[[], Given]) -> Given:
+        """Ask the dataset for something. Whatever it raises becomes a DatasetError that names it."""
+        try:
+            return ask()
+        except HarnessError:
+            raise
+        except RAISED as error:
+            raise DatasetError(f"the dataset {self.name!r} raised {describe(error)} for {what}") from error
 
     @property
     def num_classes(self) -> int:
@@ -112,8 +138,8 @@ class Selection:
         faults: dict[int, str] = {}
         for position in range(len(self)):
             try:
-                self.images([position])
-            except RAISED as error:
+                self._decoded([int(self.indices[position])])
+            except HarnessError as error:
                 faults[position] = describe(error)
         kept = self.take(np.array([p for p in range(len(self)) if p not in faults], dtype=np.int64))
         return replace(kept, skipped=(*self.skipped, *faults.values()))
@@ -127,7 +153,13 @@ class Selection:
     @cached_property
     def digest(self) -> str:
         """Digest of the dataset's content, the selected samples, their labels and the classes that compete."""
-        digest = hashlib.blake2b(self.dataset.digest.encode(), digest_size=16)
+        own = self._given("its digest", lambda: self.dataset.digest)
+        if not isinstance(own, str):
+            raise InputError(
+                f"the dataset {self.name!r} has a digest of type {type(own).__name__}. Give a string that differs if "
+                "an image or a label differs"
+            )
+        digest = hashlib.blake2b(own.encode("utf-8", "surrogatepass"), digest_size=16)
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         if self.restrict:
@@ -140,14 +172,10 @@ class Selection:
         return frozenset(self._identity(int(index)) for index in self.indices)
 
     def _identity(self, index: int) -> bytes:
-        try:
+        def ask() -> bytes:
             return hashlib.blake2b(self.dataset.identity(index), digest_size=16).digest()
-        except HarnessError:
-            raise
-        except RAISED as error:
-            raise DatasetError(
-                f"the dataset {self.name!r} raised {describe(error)} for the identity of image {index}"
-            ) from error
+
+        return self._given(f"the identity of image {index}", ask)
 
     def _number(self, given: int | str) -> int:
         if isinstance(given, int):
@@ -174,10 +202,28 @@ def _checked_labels(name: str, dataset: ImageDataset) -> NDArray[np.int64]:
         raise DatasetError(f"the dataset {name!r} has labels of type {labels.dtype}. Give integers")
     if labels.shape != (len(dataset),):
         raise DatasetError(
-            f"the dataset {name!r} has {labels.size} labels for {len(dataset)} images. Give one each"
+            f"the dataset {name!r} has {labels.size} labels for {len(dataset)} images, of shape {labels.shape}. "
+            "Give one each, (N,)"
+        )
+    if int(labels.max()) > np.iinfo(np.int64).max:
+        raise DatasetError(
+            f"the dataset {name!r} has the label {labels.max()}, which is above 2^63. Give classes"
         )
     if (least := int(labels.min())) < -1:
         raise DatasetError(
             f"the dataset {name!r} has the label {least}. Give classes from 0, and -1 for none"
         )
     return labels.astype(np.int64)
+
+
+def _require_image(name: str, index: int, image: object) -> None:
+    """Raise InputError for what is no 8-bit image: scaled as one, its features would be wrong without an error."""
+    if not isinstance(image, np.ndarray):
+        given = f"a {type(image).__name__}"
+    elif image.dtype == np.uint8 and image.size and (image.ndim == 2 or image.shape[2:] == (3,)):
+        return
+    else:
+        given = f"{image.dtype} of shape {image.shape}"
+    raise InputError(
+        f"the dataset {name!r} gives {given} as image {index}. Give NumPy arrays of uint8, (H, W) grey or (H, W, 3) RGB"
+    )

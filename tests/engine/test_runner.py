@@ -310,7 +310,8 @@ def test_an_unreadable_training_image_fails_only_what_needs_training_data(
 
     errors = {scorer: record["error"] for (scorer, _), record in records_of(tmp_path / "out").items()}
     assert result.failed == 3
-    assert errors == {"from_train": "ID train: OSError: truncated", "level": None, "margin": None}
+    fault = "ID train: the dataset 'id-train' raised OSError: truncated for image 0"
+    assert errors == {"from_train": fault, "level": None, "margin": None}
 
 
 def test_one_sample_is_too_few_for_an_interval_and_no_crash(
