@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
 from harness.base.strangers import undisturbed
@@ -49,10 +49,7 @@ class Loader:
         built, classes = _opened(model, made, id_data)
         _warn_of_assumed(model, built)
         loaded = LoadedModel(built, self.device, dtype, model.offered.source, classes)
-        from harness.models.heads import probe, require_repeatable
-
-        images = probe(built.preprocessing, self.device)
-        require_repeatable(loaded.module, images, pre_logits=not built.num_classes)
+        _require_repeatable(model, loaded)
         return loaded
 
     def check(self, model: PlannedModel, id_data: IdData) -> None:
@@ -104,13 +101,34 @@ class Loader:
 
 
 def _opened(model: PlannedModel, built: Model, id_data: IdData | None) -> tuple[Model, Mapping[str, object]]:
-    """Apply the preprocessing that the suite states, and match the classes to the data's; return how, too."""
+    """Apply the preprocessing that the suite states, and match the classes to the data's; return how, too.
+
+    Raises InputError for weights that cannot be computed with, such as NaN.
+    """
+    from harness.models.soundness import require_sound
+
+    network: Any = built.classifier
+    require_sound(network)
     if model.preprocessing is not None:
         built = replace(built, preprocessing=model.preprocessing.over(built.preprocessing))
     is_classifier = built.num_classes > 0  # an encoder fits any data
     if id_data is None or not id_data.is_labelled or not is_classifier:
         return built, {}
     return matched(built, id_data.classes, label=model.label, class_map=model.class_map)
+
+
+def _require_repeatable(model: PlannedModel, loaded: LoadedModel) -> None:
+    """Refuse a random model, and warn of one whose outputs for an image depend on the rest of its batch."""
+    from harness.models.heads import depends_on_batch, probe, require_repeatable
+
+    images, pre_logits = probe(loaded.model.preprocessing, loaded.device), not loaded.model.num_classes
+    require_repeatable(loaded.module, images, pre_logits=pre_logits)
+    if depends_on_batch(loaded.module, images, pre_logits=pre_logits):
+        logger.warning(
+            "%s: its output for an image depends on the other images of the batch, so that its numbers change with "
+            "batch_size and with the order of images. Let its normalisation use stored statistics",
+            model.title,
+        )
 
 
 def _warn_of_assumed(model: PlannedModel, built: Model) -> None:

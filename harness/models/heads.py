@@ -60,16 +60,28 @@ def verified_head(classifier: Any, images: Tensor) -> Head | None:
 
 def require_repeatable(classifier: Any, images: Tensor, *, pre_logits: bool) -> None:
     """Raise InputError for a model that gives other outputs for the same images: no number of it could be trusted."""
-    with torch.no_grad():
-        one, two = (
-            classifier.eval().forward_head(classifier.forward_features(images), pre_logits=pre_logits)
-            for _ in range(2)
-        )
-    if not _equal(one, two):
+    if not _equal(*(_outputs(classifier, images, pre_logits=pre_logits) for _ in range(2))):
         raise InputError(
             "it gives other outputs when it forwards the same images again. Make its evaluation mode deterministic: "
             "no dropout, no random draws"
         )
+
+
+def depends_on_batch(classifier: Any, images: Tensor, *, pre_logits: bool) -> bool:
+    """Return whether a model's outputs for an image change if the others in its batch are black."""
+    others = torch.full_like(images[1:], float(images.min()))
+    one, other = (
+        _outputs(classifier, batch, pre_logits=pre_logits)[:1]
+        for batch in (images, torch.cat([images[:1], others]))
+    )
+    return not _equal(one, other)
+
+
+def _outputs(classifier: Any, images: Tensor, *, pre_logits: bool) -> Tensor:
+    with torch.no_grad():
+        maps = classifier.eval().forward_features(images)
+        found: Tensor = classifier.forward_head(maps, pre_logits=pre_logits)
+    return found
 
 
 def last_module(classifier: Any) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 
 from harness.base import errors
 from harness.base.errors import InputError, shortened
+from harness.models.soundness import require_sound
 from harness.models.training.assembly import BUILDING_ERRORS
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def load_weights(
 
     Prefixes are removed, and weights outside the network, such as a loss's, are left out with a warning; if it is an
     encoder, so are modules that it does not have, such as a projection head. Raises InputError with the first keys that
-    are missing, unexpected or of another shape; messages call the weights `name`.
+    are missing, unexpected, or of another shape or type, and for weights that are not finite; messages call the
+    weights `name`.
     """
     own = network.state_dict()
     found = of_network(weights, own, name)
@@ -116,6 +118,7 @@ def load_weights(
             "num_classes that the weights were trained with; num_classes is 0 for an encoder without a classifier"
         )
     network.load_state_dict({**own, **found})
+    require_sound(network)
 
 
 def of_network(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: object) -> Tensors:
@@ -225,5 +228,17 @@ def _faults(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
             for key in own
             if key in found and found[key].shape != own[key].shape
         ],
+        "of another type": [
+            f"{key} {found[key].dtype} for {own[key].dtype}"
+            for key in own
+            if key in found and not key.endswith(_COUNTER) and not _is_of_kind(found[key], own[key])
+        ],
     }
     return [f"{len(keys)} {kind} ({shortened(keys, 3)})" for kind, keys in kinds.items() if keys]
+
+
+def _is_of_kind(given: Tensor, own: Tensor) -> bool:
+    """Return whether torch copies one to the other without loss of more than digits: it would drop imaginary parts."""
+    if own.is_floating_point():
+        return given.is_floating_point()
+    return not (given.is_floating_point() or given.is_quantized or given.is_complex())
