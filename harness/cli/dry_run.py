@@ -31,7 +31,7 @@ from harness.models.loaded import LoadedModel, resolve_device
 from harness.models.training.checkpoint import opened
 from harness.models.training.store import untrained_model
 from harness.reports.record import ID
-from harness.reports.records import require_place
+from harness.reports.run_folder import require_place
 from harness.reports.wording import duration
 
 if TYPE_CHECKING:

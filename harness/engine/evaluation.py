@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.engine.sets import OpenSets
     from harness.engine.suite import Suite
     from harness.engine.workbench import Workbench
-    from harness.reports.records import RunFolder
+    from harness.reports.run_folder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)

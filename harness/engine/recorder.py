@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.engine.evaluation import Cell, Measured, NotApplicable
     from harness.engine.plan import Plan
     from harness.engine.sets import OpenSets
-    from harness.reports.records import RunFolder
+    from harness.reports.run_folder import RunFolder
 
 logger = logging.getLogger("ood_harness")
 

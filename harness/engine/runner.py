@@ -27,7 +27,7 @@ from harness.engine.recorder import Recorder
 from harness.engine.sets import OpenSets
 from harness.models.extract import Counts
 from harness.models.loaded import resolve_device
-from harness.reports.records import RunFolder, require_place
+from harness.reports.run_folder import RunFolder, require_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

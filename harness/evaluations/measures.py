@@ -177,7 +177,8 @@ def paired_blocks(
     """
     blocks = []
     for group, weights in group_weights(sets).items():
-        scorers = [label for label in id_scores if all(label in ood_scores.get(name, {}) for name in weights)]
+        # Sorted, so that neither a stopped run nor the order of runs into one folder moves a bit.
+        scorers = sorted(s for s in id_scores if all(s in ood_scores.get(name, {}) for name in weights))
         if not scorers:
             continue
         try:

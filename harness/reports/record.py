@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from harness.base.checksums import seal
+
 SCHEMA = 1
 
 # Kinds of records.
@@ -34,6 +36,10 @@ TRAINED_ON = "trained_on"  # the model was trained to reject this dataset
 
 Place = tuple[str, str, str]  # model, adapter, protocol
 MetricValue = Mapping[str, float | None]  # value, lo, hi
+
+
+class NewerSchemaError(ValueError):
+    """A record that a newer version wrote."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Record:
         """Read a record from its content. Raises KeyError, TypeError or ValueError if it is no record."""
         schema = content.get("schema", 1)
         if schema > SCHEMA:
-            raise ValueError(f"its schema is {schema}, and this version reads up to {SCHEMA}")
+            raise NewerSchemaError(f"its schema is {schema}, and this version reads up to {SCHEMA}")
         known = {name: value for name, value in content.items() if name in _NAMES}
         return cls(**known, extra={k: v for k, v in content.items() if k not in _NAMES and k != "schema"})
 
@@ -92,8 +98,8 @@ class Record:
         return {"schema": SCHEMA, **kept, **self.extra}
 
     def line(self) -> str:
-        """Write the record as one line of JSON."""
-        return json.dumps(self.content(), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+        """Write the record as one line of JSON, with its checksum."""
+        return json.dumps(seal(self.content()), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
 
     @property
     def place(self) -> Place:

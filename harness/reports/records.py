@@ -1,27 +1,23 @@
-"""A run's folder: its manifest, its journal of records, per-sample scores, and the covariances for ranks.
+"""A run's folder, as it is read: its manifest, its journal of records, per-sample scores, and covariances for ranks.
 
-A record is one line, appended and flushed to disk, so a crash loses at most the cell in progress. The last line of a
-cell counts. Times are in a file of their own, so a repeated run writes the same records.
+What a run writes has checksums: a changed digit is refused, with the command that measures it again. Folders of older
+versions have none, and are read as they are.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import os
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import remove_leftovers, sync, write_atomically
+from harness.base import checksums
 from harness.base.digests import array_digest
-from harness.base.errors import InputError, RecordsError, one_line
-from harness.reports.record import Record
+from harness.base.errors import RecordsError, one_line
+from harness.reports.record import NewerSchemaError, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import numpy as np
-    from filelock import FileLock
     from numpy.typing import NDArray
 
 MANIFEST = "run.json"
@@ -29,141 +25,8 @@ JOURNAL = "records.jsonl"
 TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
-_LOCK = ".lock"
 _MOST_NAMED = 3  # cells in one message
-
-
-def require_place(path: Path, suite: str, digest: str) -> None:
-    """Raise InputError for a folder that a run of the suite cannot write to. Nothing is written."""
-    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        why = "no permission" if nearest.is_dir() else f"{nearest} is a file"
-        raise InputError(f"the run's folder {str(path)!r} cannot be written: {why}. Name another with --out")
-    if (path / JOURNAL).exists():
-        _require_suite(path, read_records(path), suite, digest)
-
-
-def _require_suite(path: Path, records: Iterable[Record], suite: str, digest: str) -> None:
-    for record in records:
-        if (record.suite, record.suite_digest) != (suite, digest):
-            raise InputError(
-                f"the folder {str(path)!r} holds records of suite {record.suite} ({record.suite_digest[:8]}), "
-                f"this run is {suite} ({digest[:8]}). Name another with --out"
-            )
-
-
-class RunFolder:
-    """The folder of one run, opened for writing. Its content is kept."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            (path / SCORES).mkdir(parents=True, exist_ok=True)
-            with (path / JOURNAL).open("ab"):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"the run's folder {str(path)!r} cannot be written: {error.strerror}. Name another with --out"
-            ) from None
-        self._lock = self._locked()
-        self._forgotten: set[str] = set()
-        try:
-            for place in (path, path / SCORES):
-                remove_leftovers(place)
-            self.records = {record.cell_id: record for record in read_records(path)}
-            self._drop_torn_line()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let other runs into the folder."""
-        (self.path / _LOCK).unlink(missing_ok=True)
-        self._lock.release()
-
-    def _locked(self) -> FileLock:
-        """Keep other runs out, until `close` or the end of the process: two at once would lose each other's ranks."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / _LOCK, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"another run is writing to {str(self.path)!r}. Wait until it ends, or name another with --out"
-            ) from None
-        except NotImplementedError:  # a file system without locks
-            pass
-        return lock
-
-    def require_suite(self, name: str, digest: str) -> None:
-        """Raise InputError if the folder holds records of another suite, which must not share a board."""
-        _require_suite(self.path, self.records.values(), name, digest)
-
-    def is_done(self, cell_id: str, code_id: str) -> bool:
-        """Return whether the cell was measured without an error by the same code on the same input."""
-        record = self.records.get(cell_id)
-        return record is not None and record.error is None and record.code_id == code_id
-
-    def append(self, record: Record) -> None:
-        """Write a record to the journal; it is on the disk when this returns."""
-        with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
-            file.write(record.line())
-            file.flush()
-            os.fsync(file.fileno())
-        self.records[record.cell_id] = record
-
-    def forget_error(self, cell_id: str) -> None:
-        """Leave a cell's error out of the sorted journal, because the cell does not apply."""
-        if cell_id in self.records and self.records[cell_id].error is not None:
-            self._forgotten.add(cell_id)
-            del self.records[cell_id]
-
-    def append_timings(self, timings: Iterable[Mapping[str, object]]) -> None:
-        """Add lines to the times of this run."""
-        with (self.path / TIMINGS).open("a", encoding="utf-8") as file:
-            file.writelines(_line(timing) for timing in timings)
-
-    def save_scores(self, scores: NDArray[np.float64]) -> str:
-        """Store per-sample scores under the digest of their content, and return the digest."""
-        import numpy as np
-
-        name = array_digest(scores)
-        target = self.path / SCORES / f"{name}.npy"
-        if not target.exists():
-            buffer = io.BytesIO()
-            np.save(buffer, scores, allow_pickle=False)
-            write_atomically(target, buffer.getvalue())
-        return name
-
-    def write_manifest(self, manifest: Mapping[str, object]) -> None:
-        """Write run.json."""
-        write_atomically(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-
-    def write_paired(self, blocks: list[dict[str, Any]]) -> None:
-        """Write blocks to paired.json; they replace those of the same model, seed, adapter, protocol and group."""
-        merged = {_block_place(block): block for block in (*read_paired(self.path), *blocks)}
-        lines = ",\n".join(json.dumps(merged[place]) for place in sorted(merged))
-        write_atomically(self.path / PAIRED, f"[\n{lines}\n]\n")
-
-    def finish(self) -> None:
-        """Rewrite the journal with one line per cell, sorted, so that equal runs have equal bytes."""
-        read = read_records(self.path)  # with those of other runs into the folder
-        self.records = {
-            record.cell_id: record
-            for record in read
-            if record.error is None or record.cell_id not in self._forgotten
-        }
-        ordered = sorted(self.records.values(), key=lambda record: record.order)
-        write_atomically(self.path / JOURNAL, "".join(record.line() for record in ordered))
-        sync(self.path)
-
-    def _drop_torn_line(self) -> None:
-        path = self.path / JOURNAL
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            write_atomically(path, whole.decode())
+_SEALED = f'"{checksums.KEY}":'.encode()  # within a string of JSON, the quotes would be escaped
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -173,31 +36,64 @@ def read_records(folder: Path) -> list[Record]:
 
     Raises RecordsError if there is no journal, and for a damaged line within it.
     """
+    records, damaged = scan(folder)
+    if damaged:
+        raise RecordsError(
+            f"{folder / JOURNAL}: {damaged[0]}. Run the suite again into this folder: the cell is measured again"
+        )
+    return records
+
+
+def scan(folder: Path) -> tuple[list[Record], list[str]]:
+    """Read a journal as `read_records` does, and list its damaged lines, with what is wrong with each.
+
+    Raises RecordsError if there is no journal, or one of a newer version.
+    """
+    records: dict[str, Record] = {}
+    damaged: list[str] = []
+    is_sealed = (
+        False  # lines of an older version have no checksum; those after one that has one must have theirs
+    )
+    for number, line in enumerate(whole_lines(_journal(folder)), start=1):
+        try:
+            record = Record.of(json_of(line, required=is_sealed))
+        except NewerSchemaError as error:
+            raise RecordsError(f"{folder / JOURNAL}: line {number}: {error}. Update ood-harness") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = one_line(error) if isinstance(error, ValueError) else "keys of a record are missing"
+            damaged.append(f"line {number} is damaged ({why})")
+        else:
+            records[record.cell_id] = record
+            is_sealed = is_sealed or _SEALED in line
+    return list(records.values()), damaged
+
+
+def _journal(folder: Path) -> bytes:
     path = folder / JOURNAL
     try:
-        content = path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise RecordsError(
             f"{str(folder)!r} is no run's folder: it has no {JOURNAL}. Give a folder that `run` wrote, such as "
             "results/SUITE"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise RecordsError(
             f"{path} cannot be read ({one_line(error)}). Give a folder that `run` wrote"
         ) from None
-    records: dict[str, Record] = {}
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            record = Record.of(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            why = one_line(error) if isinstance(error, ValueError) else "keys of a record are missing"
-            raise RecordsError(
-                f"{path}: line {number} is damaged ({why}). Remove the line; its cell is run again"
-            ) from None
-        records[record.cell_id] = record
-    return list(records.values())
+
+
+def whole_lines(content: bytes) -> list[bytes]:
+    """Split a file into its lines, without a last one that has no line break: it is torn."""
+    return content.split(b"\n")[:-1]
+
+
+def json_of(line: bytes, *, required: bool = False) -> dict[str, Any]:
+    """Parse an object, and leave its checksum out. Raises ValueError if it is damaged, or lacks a required checksum."""
+    try:
+        return checksums.unsealed(line.decode(), required=required)
+    except RecursionError:
+        raise ValueError("it is too deep") from None
 
 
 def gathered(folders: Iterable[Path]) -> list[Record]:
@@ -271,9 +167,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read run.json; {} if there is none. Raises RecordsError for a damaged one."""
     path = folder / MANIFEST
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (OSError, ValueError):
-        raise RecordsError(f"{path} is damaged. Run the suite again: records are kept") from None
+        return json_of(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise RecordsError(
+            f"{path} is damaged ({one_line(error)}). Run the suite again: records are kept"
+        ) from None
 
 
 def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
@@ -289,21 +187,20 @@ def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
 
 def read_paired(folder: Path) -> list[dict[str, Any]]:
     """Read the scorers' AUROC covariances, by model, adapter, protocol, seed and group; [] if there are none."""
-    path = folder / PAIRED
-    if not path.exists():
-        return []
-    try:
-        blocks: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    blocks, damage = scan_paired(folder)
+    if damage:
         raise RecordsError(
-            f"{path} is damaged. Remove it and run the suite again: nothing else is lost"
-        ) from None
+            f"{folder / PAIRED} is damaged ({damage}). Run the suite again: it is derived from kept scores"
+        )
     return blocks
 
 
-def _block_place(block: Mapping[str, Any]) -> tuple[str, int, str, str, str]:
-    return block["model"], block["seed"], block["adapter"], block["protocol"], block["group"]
-
-
-def _line(value: Mapping[str, object]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+def scan_paired(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """Read the covariances that are intact, and say what is damaged; "" if nothing is."""
+    try:
+        blocks, damaged = checksums.unsealed_list((folder / PAIRED).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return [], ""
+    except (OSError, ValueError, RecursionError) as error:
+        return [], one_line(error)
+    return blocks, f"the checksums of {damaged} blocks differ" if damaged else ""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 SAMPLES = "scores.parquet"
 CHUNK = 4096  # rows in memory at once
@@ -46,17 +47,16 @@ class PartPlace:
         return self.folder / SCORES / f"{digest('samples', self.model, self.seed)}.parquet"
 
     def is_written(self) -> bool:
-        """Return whether the file holds these rows."""
-        return _key_of(self.path) == self.key
+        """Return whether the file holds these rows, undamaged."""
+        return _key_of(self.path) == self.key and _is_intact(self.path)
 
     def write(self, scorers: Sequence[str], chunks: Iterable[Mapping[str, Any]]) -> None:
         """Write the rows, chunk by chunk: each has `set`, and columns of the table, all of one length."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         schema = _schema(scorers).with_metadata({_KEY: self.key.encode()})
         names = [f.name for f in schema]
-        with replacing(self.path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with replacing(self.path) as temporary, _writer(temporary, schema) as writer:
             for chunk in chunks:
                 length = len(chunk["position"])
                 whole = {"model": [self.model] * length, "seed": [self.seed] * length, **chunk}
@@ -79,7 +79,7 @@ def write_samples(folder: Path) -> None:
     fixed = len(_schema(()))
     scorers = dict.fromkeys(f.name for path in ordered for f in list(pq.read_schema(path))[fixed:])
     schema = _schema(sorted(scorers)).with_metadata({name: text for name, text in MEANING.items()})
-    with replacing(folder / SAMPLES) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with replacing(folder / SAMPLES) as temporary, _writer(temporary, schema) as writer:
         for path in ordered:
             for batch in _rows(path):
                 writer.write_batch(_widened(batch, schema))
@@ -106,10 +106,17 @@ def _schema(scorers: Iterable[str]) -> pa.Schema:
     return pa.schema([*fixed.items(), *((name, pa.float64()) for name in scorers)])
 
 
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Open a file for writing, with checksums, which readers may verify."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(path, schema, write_page_checksum=True)
+
+
 def _rows(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield from file.iter_batches(batch_size=CHUNK)
 
 
@@ -119,6 +126,18 @@ def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     known = set(batch.schema.names)
     columns = [batch.column(f.name) if f.name in known else pa.nulls(batch.num_rows, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether every row of a part can be read, with its checksums."""
+    import pyarrow as pa
+
+    try:
+        for _ in _rows(path):
+            pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _key_of(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from harness.engine.recorder import Recorder
 from harness.engine.sets import OpenSets
 from harness.evaluations.run import plan_suite
 from harness.reports.record import Record
-from harness.reports.records import RunFolder
+from harness.reports.run_folder import RunFolder
 
 
 class Desk:

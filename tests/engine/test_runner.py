@@ -19,7 +19,7 @@ from harness.contract.registry import Registry
 from harness.engine.recorder import Recorder
 from harness.engine.runner import RunOptions
 from harness.evaluations.run import plan_suite, run_plan
-from harness.reports.records import RunFolder
+from harness.reports.run_folder import RunFolder
 
 
 def test_each_image_is_decoded_and_forwarded_exactly_once_for_all_scorers(
@@ -385,7 +385,9 @@ def test_complex_scores_have_no_order(toy_suite: dict[str, Any], tmp_path: Path)
 
 def test_two_runs_at_once_do_not_share_a_folder(toy_suite: dict[str, Any], tmp_path: Path) -> None:
     other = RunFolder(tmp_path / "out")
-    with pytest.raises(InputError, match=r"another run is writing to .*out'. Wait until it ends"):
+    with pytest.raises(
+        InputError, match=r"another run \(process [0-9]+ on .*\) is writing to .*out'. Wait until it ends"
+    ):
         run_suite(toy_suite, tmp_path / "out")
     other.close()
     assert run_suite(toy_suite, tmp_path / "out").succeeded

@@ -17,7 +17,8 @@ from harness.base import cache as of_cache
 from harness.base.cache import Cache, replacing, write_atomically
 from harness.base.errors import InputError
 from harness.cli import ending
-from harness.reports.records import JOURNAL, RunFolder
+from harness.reports.records import JOURNAL
+from harness.reports.run_folder import RunFolder
 
 
 def full(*_arguments: object) -> NoReturn:

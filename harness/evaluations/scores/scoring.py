@@ -100,8 +100,10 @@ class Scoring(Sitting[ScoreCell]):
         write_rows(self.job)
 
     def _write_covariances(self, cells: Sequence[ScoreCell]) -> None:
-        kept = [b for b in read_paired(self.job.folder.path) if b["cells"] == self._cells_digest]
-        if not self._has_visited and (kept or not cells):
+        blocks = read_paired(self.job.folder.path)
+        kept = {block["group"] for block in blocks if block["cells"] == self._cells_digest}
+        is_whole = kept >= measures.group_weights(self.job.plan.sets).keys()
+        if not self._has_visited and (is_whole or not cells):
             return
         if not self._has_visited:
             for _ in self._visit_all(set()):
