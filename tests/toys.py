@@ -23,6 +23,7 @@ TOY_SUITE: dict[str, Any] = {
     "schema": 1,
     "name": "toy",
     "batch_size": 16,
+    "limits": {"isolate": "none"},  # the toys count what is done to them in this process
     "scorers": ["level", "margin", "from_train"],
     "id": {
         "dataset": "levels",

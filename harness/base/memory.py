@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ def peak_memory(device: str) -> Iterator[Peak]:
     yield peak
     if held is not None and (highest := _status("VmHWM")) is not None:
         peak.bytes = max(highest - held, 0)
+
+
+def total_memory() -> int:
+    """Return the memory of the machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _forget_peak() -> int | None:

@@ -86,6 +86,23 @@ def run(
         typer.Option("--fresh", help="Measure again what the run's folder holds already."),
     ] = False,
     plugin: Plugins = None,
+    isolate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHOSE",
+            help="Whose scorers run in worker processes: foreign (of other distributions and files; the suite's "
+            "default), all or none.",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds for a scorer in a worker to be fitted, or to score a chunk. Default: 3600."
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="MB of memory for a worker. Default: that of the machine.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the planned work and its cost, and stop.")
     ] = False,
@@ -94,7 +111,15 @@ def run(
     from harness.engine.runner import RunOptions
     from harness.evaluations.run import prepare, run_plan
 
-    plan = prepare(suite, limit=limit, plugins=plugin or [], models=model or [], scorers=scorer or [])
+    limits = {"isolate": isolate, "seconds": time_limit, "megabytes": memory_limit}
+    plan = prepare(
+        suite,
+        limit=limit,
+        plugins=plugin or [],
+        models=model or [],
+        scorers=scorer or [],
+        limits={key: value for key, value in limits.items() if value is not None},
+    )
     options = RunOptions(out=out, cache=cache, device=device, progress=True, fresh=fresh)
     if dry_run:
         from harness.cli.dry_run import described

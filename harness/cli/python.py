@@ -10,7 +10,7 @@ from harness.contract.parameters import offer_taking
 from harness.contract.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -70,6 +70,7 @@ def run(
     models: Sequence[str] = (),
     fresh: bool = False,
     plugins: Sequence[str | Path] = (),
+    limits: Mapping[str, object] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Run a suite, by name or path, and return its leaderboard; the run's folder holds everything else.
@@ -80,13 +81,21 @@ def run(
     (default: results/SUITE) holds already are not run again, unless `fresh`. A cell that fails is a missing value in
     the frame, and a record with its error in the folder.
 
+    `limits`, such as `{"isolate": "none"}`, replace keys of the suite's table: whose scorers run in worker processes,
+    and the seconds and megabytes that each may take.
+
     Raises HarnessError for an invalid name, suite or folder, before anything is run.
     """
     from harness.engine.runner import RunOptions
     from harness.evaluations.run import prepare, reports, run_plan
 
     plan = prepare(
-        suite, limit=limit, plugins=[Path(file) for file in plugins], models=models, scorers=scorers
+        suite,
+        limit=limit,
+        plugins=[Path(file) for file in plugins],
+        models=models,
+        scorers=scorers,
+        limits=limits,
     )
     options = RunOptions(
         out=_path(out),

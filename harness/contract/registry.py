@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness.contract.protocols import Catalogue
 
 BLOCK = "OOD_HARNESS_BLOCK"
+OWN = "ood-harness"  # the distribution of the harness and its first-party plugins
 KINDS: Mapping[str, tuple[str, type]] = {
     "scorer": ("harness_scorers", specs.ScorerSpec),
     "dataset": ("harness_datasets", specs.DatasetSpec),
@@ -58,6 +59,7 @@ class Offered:
     spec: Any
     plugin: str  # "distribution:entry point", or "file:NAME"
     version: str
+    files: tuple[Path, ...] = ()  # all plugins that are files
 
     @cached_property
     def source(self) -> str:
@@ -82,6 +84,7 @@ class Registry:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self._versions: dict[str, str] = {}
+        self._files: tuple[Path, ...] = ()
         self._offers: dict[tuple[str, str], list[Offered]] = {}
         self._plugins = pluggy.PluginManager(hookspecs.NAME)
         self._plugins.add_hookspecs(hookspecs)
@@ -95,9 +98,17 @@ class Registry:
             name = f"{distribution.name}:{entry_point.name}"
             if not refused & {name, entry_point.name}:
                 registry._load_entry_point(name, distribution.version, entry_point)
-        for path in {file.resolve(): file for file in files}.values():
-            name = f"file:{path.name}"
-            registry._add(f"file:{path}" if name in registry._versions else name, "file", _import_file(path))
+        registry._load_files(files)
+        return registry
+
+    @classmethod
+    def only(cls, plugin: str, files: Sequence[Path]) -> Registry:
+        """Load one installed plugin, by its name, and the given plugin files."""
+        registry = cls()
+        registry._load_files(files)
+        for distribution, entry_point in () if plugin in registry._versions else _entry_points():
+            if plugin == f"{distribution.name}:{entry_point.name}":
+                registry._load_entry_point(plugin, distribution.version, entry_point)
         return registry
 
     def names(self, kind: str) -> list[str]:
@@ -156,6 +167,12 @@ class Registry:
         else:
             self._add(name, version, module)
 
+    def _load_files(self, files: Sequence[Path]) -> None:
+        self._files = tuple(dict.fromkeys(file.resolve() for file in files))
+        for path in self._files:
+            name = f"file:{path.name}"
+            self._add(f"file:{path}" if name in self._versions else name, "file", _import_file(path))
+
     def _add(self, name: str, version: str, plugin: ModuleType) -> None:
         known = self._plugins.get_name(plugin)
         if known is not None:
@@ -196,7 +213,7 @@ class Registry:
             self._report(plugin, f"a {kind} has a name that is none: {fault}")
             return
         offers = self._offers.setdefault((kind, spec.name), [])
-        offers.append(Offered(spec, plugin, self._versions[plugin]))
+        offers.append(Offered(spec, plugin, self._versions[plugin], self._files))
         if len(offers) > 1:
             self._report(plugin, _conflict(kind, spec.name, offers), block=False)
 

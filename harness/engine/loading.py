@@ -97,6 +97,7 @@ class Loader:
             is_labelled=data.is_labelled,
             extracts_layers=any("layers" in worker.needs for worker in applicable),
             progress=self.progress,
+            isolation=suite.limits.isolation,
         )
 
 

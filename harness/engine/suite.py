@@ -13,8 +13,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_val
 
 from harness.base.digests import digest
 from harness.base.errors import InputError, unknown_name
+from harness.base.memory import total_memory
 from harness.base.toml import Table, parse
+from harness.base.worker import Limits
 from harness.contract.bases import read_based
+from harness.contract.isolated import Isolation
 from harness.contract.parameters import parameters_of
 from harness.contract.registry import names_where
 from harness.data.tables import IdEntry, Name, OodEntry, Part, Seed, ShiftEntry, Source
@@ -77,6 +80,19 @@ class Section(Table):
 AnySection = TypeVar("AnySection", bound=Section)
 
 
+class LimitsTable(Table):
+    """Whose scorers run in worker processes, and what one of them may take."""
+
+    isolate: Literal["foreign", "all", "none"] = "foreign"
+    seconds: Annotated[float, Field(gt=0)] = 3600  # for fitting, or for one chunk of samples
+    megabytes: Annotated[float, Field(gt=0)] | None = None  # None: the memory of the machine
+
+    @property
+    def isolation(self) -> Isolation:
+        """The same for the workbench."""
+        return Isolation(self.isolate, Limits(self.seconds, self.megabytes or total_memory() / 1e6))
+
+
 class Suite(Table):
     """The data, models and methods of a run."""
 
@@ -87,6 +103,7 @@ class Suite(Table):
     batch_size: Annotated[int, Field(gt=0)] = 256
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     fpr: Literal["id", "ood"] = "id"
+    limits: LimitsTable = LimitsTable()
     id: IdEntry
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     ood: list[OodEntry] = []
@@ -221,6 +238,7 @@ def _with_parameters(entry: Any, catalogue: Catalogue, source: str) -> Any:
 _PARTS = ("train", "validation", "test")
 _TABLES: dict[str, type[Table]] = {
     "id": IdEntry,
+    "limits": LimitsTable,
     "models": ModelEntry,
     "preprocessing": StatedPreprocessing,
     "ood": OodEntry,

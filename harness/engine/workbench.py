@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from harness.base.errors import describe
 from harness.base.strangers import RAISED, undisturbed
 from harness.contract.features import FitData
-from harness.contract.specs import FEATURE_FIELDS, INPUTS
+from harness.contract.isolated import Isolation, isolated
+from harness.contract.specs import FEATURE_FIELDS, INPUTS, STREAM, ScorerSpec
 from harness.data.streams import Stream
 from harness.engine.guard import Failure, attempt
 from harness.models.decoded import Decoder, Pixels
@@ -49,6 +50,7 @@ class Workbench:
     is_labelled: bool = True  # whether the ID data have classes
     extracts_layers: bool = False
     progress: bool = False
+    isolation: Isolation = field(default_factory=Isolation)
     _features: dict[str, FeatureSet | Failure] = field(default_factory=dict)  # by the stream's digest
     _fitted: dict[tuple[str, str], Any] = field(default_factory=dict)  # by spec type and label
     _shared: dict[object, Any] = field(default_factory=dict)
@@ -114,23 +116,30 @@ class Workbench:
         also: frozenset[str] = frozenset(),
     ) -> Any:
         """Build a plugin's object and fit it on parts of the ID data: on the fields that its spec declares."""
-        needs = planned.needs
+        needs, device = planned.needs, self.loaded.device
         fields = (needs & FEATURE_FIELDS) | {"ids"} | also
+        given: dict[str, FeatureSet] = {}
+        for name, features in parts.items():
+            if isinstance(features, Failure):
+                return Failure(f"ID {name}: {features.message}")
+            if features is not None:
+                given[name] = features.only(fields)
         try:
-            with undisturbed(self.loaded.device), self.clock.measure("fit", scorer=planned.label):
+            with undisturbed(device), self.clock.measure("fit", scorer=planned.label):
+                data = FitData(
+                    **given, head=copy.deepcopy(self.loaded.head) if needs & {"head", "linear"} else None
+                )
+                if self._is_isolated(planned):
+                    return isolated(planned.offered, planned.params, data, self.isolation, device=device)
                 built = planned.offered.spec.build(**planned.params)
-                if not hasattr(built, "fit"):
-                    return built
-                given: dict[str, FeatureSet] = {}
-                for name, features in parts.items():
-                    if isinstance(features, Failure):
-                        return Failure(f"ID {name}: {features.message}")
-                    if features is not None:
-                        given[name] = features.only(fields)
-                head = copy.deepcopy(self.loaded.head) if needs & {"head", "linear"} else None
-                return built.fit(FitData(**given, head=head))
+                return built.fit(data) if hasattr(built, "fit") else built
         except RAISED as error:
             return Failure(f"fit: {describe(error)}")
+
+    def _is_isolated(self, planned: Planned) -> bool:
+        """Return whether a plugin's object lives in a worker: scorers of single images can."""
+        is_scorer = isinstance(planned.offered.spec, ScorerSpec) and STREAM not in planned.needs
+        return is_scorer and self.isolation.covers(planned.offered)
 
     def shared(self, make: Callable[[Workbench], T]) -> T:
         """Return `make(self)`, made once for all evaluations that ask for it."""

@@ -41,11 +41,17 @@ def prepare(
     plugins: Sequence[Path] = (),
     models: Sequence[str] = (),
     scorers: Sequence[str] = (),
+    limits: Mapping[str, object] | None = None,
 ) -> Plan:
-    """Load the plugins and a suite, by name or path, and resolve all its names; keep some models or scorers alone."""
+    """Load the plugins and a suite, by name or path, and resolve all its names; keep some models or scorers alone.
+
+    `limits` replace keys of the suite's table of that name.
+    """
     registry = Registry.load(plugins)
     path = registry.path("suite", suite)
     content = read_based(path, "suite", registry, name=suite)
+    if limits:
+        content = {**content, "limits": {**content.get("limits", {}), **limits}}
     plan = plan_suite(content, registry, source=path.name, limit=limit, folder=path.parent)
     return plan.narrowed(models=models, scorers=scorers)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError, describe
 from harness.base.strangers import RAISED, undisturbed
+from harness.contract.isolated import IsolatedImageScorer, without_gradients
+from harness.models.guest import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +53,12 @@ class ImageTask:
     def _score(self, images: Tensor) -> Tensor:
         import torch
 
-        passes = ImageScores()  # of this piece: an attempt that memory did not suffice for does not count
-        with (
-            undisturbed(self._model.device),
-            self._model.guest.lent() as classifier,
-            _counted_passes(classifier, passes),
-        ):
-            scores = self._scorer.score_images(images.clone(), classifier)
+        device = self._model.device
+        if isinstance(self._scorer, IsolatedImageScorer):
+            worker = self._scorer.with_classifier(self._model.model.classifier)
+            scores, passes = worker.call(_scored_in_worker, images, device)
+        else:  # an attempt that memory did not suffice for does not count, so passes are of this piece
+            scores, passes = _scored(self._scorer, images.clone(), self._model.guest, device)
         if not isinstance(scores, torch.Tensor):
             raise InputError(
                 f"scores are a {type(scores).__name__}. Return a tensor with one score per image"
@@ -80,6 +81,20 @@ class ImageTask:
         if self._result.error is None:
             self._result.scores = torch.cat(self._scores).numpy()
         return self._result
+
+
+def _scored(scorer: ImageScorer, images: Tensor, guest: Guest, device: str) -> tuple[Any, ImageScores]:
+    """Return a scorer's scores of a piece of a batch, and the images that it passed forwards and backwards."""
+    passes = ImageScores()
+    with undisturbed(device), guest.lent() as classifier, _counted_passes(classifier, passes):
+        return scorer.score_images(images, classifier), passes
+
+
+def _scored_in_worker(state: dict[str, Any], images: Tensor, device: str) -> tuple[Any, ImageScores]:
+    if "guest" not in state:
+        state["guest"] = Guest(state["classifier"])
+    scores, passes = _scored(state["object"], images, state["guest"], device)
+    return without_gradients(scores), passes
 
 
 @contextlib.contextmanager
