@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import InputError
+from harness.base.errors import InputError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +66,9 @@ class Cache:
         try:
             self.models.mkdir(parents=True, exist_ok=True)
             (root / FEATURES).mkdir(exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InputError(
-                f"the cache folder {str(root)!r} cannot be written: {error.strerror}. Name another with --cache"
+                f"the cache folder {str(root)!r} cannot be written: {reason(error)}. Name another with --cache"
             ) from None
 
     @property

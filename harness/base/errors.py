@@ -85,6 +85,11 @@ def one_line(error: BaseException) -> str:
     return printable(" ".join(ADDRESS.sub("0x…", text).split()))
 
 
+def reason(error: OSError | ValueError) -> str:
+    """Return why the system refused a path: a ValueError is of a path that no system takes, as with a zero byte."""
+    return getattr(error, "strerror", None) or one_line(error)
+
+
 def describe(error: BaseException) -> str:
     """Describe an error in one line, with its type if it is not the harness's own."""
     if isinstance(error, SystemExit):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.base.errors import HarnessError, InputError, unknown_name
+from harness.base.errors import HarnessError, InputError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,9 +35,12 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"the {kind} {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of TOML, UTF-8, a number of too many digits, or too many brackets
         raise InputError(
-            f"the {kind} {str(path)!r} is not valid TOML: {error}. {_hint(str(error))}"
+            f"the {kind} {str(path)!r} is not valid TOML: {one_line(error)}. {_hint(str(error))}"
         ) from None
 
 

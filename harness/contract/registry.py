@@ -24,12 +24,12 @@ from harness.base.code import source_digest
 from harness.base.digests import digest
 from harness.base.errors import HarnessError, InputError, PluginError, describe, unknown_name
 from harness.base.names import SEPARATORS, fault_of_name
-from harness.base.strangers import RAISED
+from harness.base.strangers import RAISED, undisturbed
 from harness.contract import hooks as hookspecs
 from harness.contract import specs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from harness.contract.protocols import Catalogue
@@ -161,15 +161,17 @@ class Registry:
 
     def _load_entry_point(self, name: str, version: str, entry_point: importlib.metadata.EntryPoint) -> None:
         try:
-            module = entry_point.load()
+            with undisturbed():
+                module = entry_point.load()
         except RAISED as error:
             self._report(name, f"its import raised {describe(error)}")
         else:
             self._add(name, version, module)
 
     def _load_files(self, files: Sequence[Path]) -> None:
-        self._files = tuple(dict.fromkeys(file.resolve() for file in files))
-        for path in self._files:
+        given = {file.resolve(): file for file in files}
+        self._files = tuple(given)
+        for path in given.values():
             name = f"file:{path.name}"
             self._add(f"file:{path}" if name in self._versions else name, "file", _import_file(path))
 
@@ -243,9 +245,31 @@ def names_where(catalogue: Catalogue, kind: str, holds: Callable[[Any], bool]) -
 
 def _entry_points() -> list[tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]]:
     """List the entry points of all distributions, sorted by name; each distribution counts once."""
-    found = [(point.dist, point) for point in importlib.metadata.entry_points(group=hookspecs.NAME)]
+    try:
+        found = [(point.dist, point) for point in importlib.metadata.entry_points(group=hookspecs.NAME)]
+    except (ValueError, KeyError, TypeError, AttributeError):  # the files of some distribution are damaged
+        found = list(_entry_points_that_can_be_read())
     named = [(distribution, point) for distribution, point in found if distribution is not None]
     return sorted(named, key=lambda pair: (pair[0].name.lower().replace("_", "-"), pair[1].name))
+
+
+def _entry_points_that_can_be_read() -> Iterator[
+    tuple[importlib.metadata.Distribution, importlib.metadata.EntryPoint]
+]:
+    """Yield the entry points of one distribution after the other; a damaged one is logged and left out."""
+    seen: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        try:
+            name, points = distribution.name, distribution.entry_points.select(group=hookspecs.NAME)
+        except Exception as error:
+            place = getattr(distribution, "_path", "at an unknown place")
+            logger.warning(
+                "a distribution is damaged, and its plugins are left out: %s: %s", place, describe(error)
+            )
+            continue
+        if name not in seen:
+            seen.add(name)
+            yield from ((distribution, point) for point in points)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -262,7 +286,8 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look up their module here
     try:
-        spec.loader.exec_module(module)
+        with undisturbed():
+            spec.loader.exec_module(module)
     except RAISED as error:
         raise PluginError(
             f"the plugin file {str(path)!r} raised {describe(error)} when it was imported"

@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import HarnessError
-from harness.base.strangers import undisturbed
+from harness.base.errors import HarnessError, InputError, describe
+from harness.base.strangers import RAISED, undisturbed
 from harness.contract.specs import ModelRequest
 from harness.engine.clock import Clock
 from harness.engine.workbench import Workbench
@@ -64,6 +64,10 @@ class Loader:
         except HarnessError as error:
             told, subject = str(error), f"the model {model.label!r}"
             raise type(error)(told if told.startswith(subject) else f"{subject}: {told}") from None
+        except RAISED as error:
+            raise InputError(
+                f"the model {model.label!r}: its plugin's check raised {describe(error)}"
+            ) from error
 
     def _request(self, model: PlannedModel, id_data: IdData | None) -> ModelRequest:
         return ModelRequest(

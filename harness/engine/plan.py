@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,6 @@ def _require_distinct(key: str, planned: Sequence[Planned | PlannedModel]) -> No
     for one in planned:
         if fault := fault_of_name(one.label):
             raise InputError(f"{key}: {one.label!r} is no name: {fault}. Or give it a label")
-    titles = [one.title for one in planned]
-    for title in titles:
-        if titles.count(title) > 1:
+    for title, count in Counter(one.title for one in planned).items():
+        if count > 1:
             raise InputError(f"two {key} are both {title!r}. Give one another label, seed or parameter")

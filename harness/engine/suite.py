@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from harness.contract.protocols import Catalogue
 
+MOST_SEEDS = 1000
 _RESERVED_NAMES = frozenset({"", "id", "near", "far", "csid", "all"})  # ID test, and the leaderboard's groups
 
 
@@ -36,7 +37,7 @@ class ModelEntry(Table):
 
     name: Source
     label: Name | None = None  # its name on the leaderboard
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)] = [0]
     class_map: str | None = None  # a file: the model's class for each class of the data
     params: dict[str, Any] = {}
     preprocessing: StatedPreprocessing | None = None  # in place of the model's own

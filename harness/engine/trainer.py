@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.base.cache import Cache, default_root
-from harness.base.errors import InputError
+from harness.base.errors import InputError, shortened
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, training_data
 from harness.engine.suite import load_id
@@ -66,9 +66,9 @@ def train_recipe(
     store = _writable(options.out) if options.out else Cache(options.cache or default_root()).models
     seeds = list(options.seeds) or recipe.seeds
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"the seeds {seeds} contain a seed twice. Give each once")
+        raise InputError(f"the seeds [{shortened(seeds)}] contain a seed twice. Give each once")
     if not all(0 <= seed < 2**63 for seed in seeds):
-        raise InputError(f"the seeds {seeds} are not all from 0 to 2^63 - 1. Give other seeds")
+        raise InputError(f"the seeds [{shortened(seeds)}] are not all from 0 to 2^63 - 1. Give other seeds")
     data = _suite_data(options.suite, registry) if options.suite else recipe_data(recipe, registry)
     trainings = [Training(recipe, data, seed, registry, device) for seed in seeds]
     _ = trainings[0].auxiliary

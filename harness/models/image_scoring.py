@@ -6,9 +6,10 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import InputError, describe
+from harness.base.errors import describe
 from harness.base.strangers import RAISED, undisturbed
 from harness.contract.isolated import IsolatedImageScorer, without_gradients
+from harness.contract.scores import as_scores
 from harness.models.guest import Guest
 
 if TYPE_CHECKING:
@@ -51,25 +52,13 @@ class ImageTask:
             self._result.error = describe(error)
 
     def _score(self, images: Tensor) -> Tensor:
-        import torch
-
         device = self._model.device
         if isinstance(self._scorer, IsolatedImageScorer):
             worker = self._scorer.with_classifier(self._model.model.classifier)
             scores, passes = worker.call(_scored_in_worker, images, device)
         else:  # an attempt that memory did not suffice for does not count, so passes are of this piece
             scores, passes = _scored(self._scorer, images.clone(), self._model.guest, device)
-        if not isinstance(scores, torch.Tensor):
-            raise InputError(
-                f"scores are a {type(scores).__name__}. Return a tensor with one score per image"
-            )
-        if scores.shape != (len(images),):
-            raise InputError(
-                f"scores have shape {tuple(scores.shape)}. Return ({len(images)},), one per image"
-            )
-        if scores.is_complex():
-            raise InputError("scores are complex, which have no order. Return real scores")
-        found = scores.detach().to("cpu", torch.float64, copy=True)  # the scorer may keep its tensor
+        found = as_scores(scores, len(images), device="cpu")
         self._result.forwards += passes.forwards
         self._result.backwards += passes.backwards
         return found

@@ -86,9 +86,13 @@ class Record:
     def of(cls, content: Mapping[str, Any]) -> Record:
         """Read a record from its content. Raises KeyError, TypeError or ValueError if it is no record."""
         schema = content.get("schema", 1)
+        if not isinstance(schema, int):
+            raise ValueError(f"its schema is {schema!r}")
         if schema > SCHEMA:
             raise NewerSchemaError(f"its schema is {schema}, and this version reads up to {SCHEMA}")
         known = {name: value for name, value in content.items() if name in _NAMES}
+        for name, value in known.items():
+            _require_type(name, value)
         return cls(**known, extra={k: v for k, v in content.items() if k not in _NAMES and k != "schema"})
 
     def content(self) -> dict[str, Any]:
@@ -135,11 +139,31 @@ class Record:
 
 
 _NAMES = [one.name for one in fields(Record) if one.name != "extra"]
+_KINDS = {"str": str, "int": int, "Mapping": Mapping, "Sequence": Sequence}
+_TYPES = {
+    one.name: (
+        _KINDS[str(one.type).partition("[")[0].partition(" ")[0]],
+        "None" in str(one.type).rpartition("]")[2],
+    )
+    for one in fields(Record)
+}  # by name: the type, and whether it may be None
 _OPTIONAL: Mapping[str, object] = {  # the keys of some kinds only, with the defaults
     **dict.fromkeys(("probe", "epoch", "estimator", "definition", "shift", "mixture", "facts", "variants")),
     "needs": (),
     "by_stream": {},
 }
+
+
+def _require_type(name: str, value: object) -> None:
+    """Raise ValueError for a value of a record that is of another type: readers would fail on it later."""
+    kind, may_be_none = _TYPES[name]
+    is_right = isinstance(value, kind) or (value is None and may_be_none)
+    if name == "metrics" and isinstance(value, Mapping):
+        is_right = all(isinstance(metric, Mapping) for metric in value.values())
+    if name == "seeds" and isinstance(value, Mapping):
+        is_right = isinstance(value.get("model"), int)
+    if not is_right:
+        raise ValueError(f"its {name} cannot be {str(value)[:40]!r}")
 
 
 def title_of_model(label: str, seed: int) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import checksums
 from harness.base.digests import array_digest
-from harness.base.errors import RecordsError, one_line
+from harness.base.errors import RecordsError, one_line, reason
 from harness.reports.record import NewerSchemaError, Record
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ JOURNAL = "records.jsonl"
 TIMINGS = "timings.jsonl"
 PAIRED = "paired.json"
 SCORES = "scores"
+_OF_A_BLOCK = {"model", "seed", "adapter", "protocol", "group", "cells"}
 _MOST_NAMED = 3  # cells in one message
 _SEALED = f'"{checksums.KEY}":'.encode()  # within a string of JSON, the quotes would be escaped
 
@@ -79,7 +80,7 @@ def _journal(folder: Path) -> bytes:
         ) from None
     except OSError as error:
         raise RecordsError(
-            f"{path} cannot be read ({one_line(error)}). Give a folder that `run` wrote"
+            f"{path} cannot be read ({reason(error)}). Give a folder that `run` wrote"
         ) from None
 
 
@@ -167,8 +168,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read run.json; {} if there is none. Raises RecordsError for a damaged one."""
     path = folder / MANIFEST
     try:
-        return json_of(path.read_bytes()) if path.exists() else {}
-    except (OSError, ValueError) as error:
+        return json_of(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise RecordsError(
+            f"{path} cannot be read ({reason(error)}). Give a folder that `run` wrote"
+        ) from None
+    except ValueError as error:
         raise RecordsError(
             f"{path} is damaged ({one_line(error)}). Run the suite again: records are kept"
         ) from None
@@ -203,4 +210,6 @@ def scan_paired(folder: Path) -> tuple[list[dict[str, Any]], str]:
         return [], ""
     except (OSError, ValueError, RecursionError) as error:
         return [], one_line(error)
+    if not all(block.keys() >= _OF_A_BLOCK for block in blocks):
+        return [], "keys of a block are missing"
     return blocks, f"the checksums of {damaged} blocks differ" if damaged else ""

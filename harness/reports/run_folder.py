@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base import checksums
 from harness.base.cache import remove_leftovers, sync, write_atomically
 from harness.base.digests import array_digest
-from harness.base.errors import InputError, RecordsError, shortened
+from harness.base.errors import InputError, RecordsError, reason, shortened
 from harness.reports.record import SCORE, Record
 from harness.reports.records import (
     JOURNAL,
@@ -55,7 +55,15 @@ _TIMINGS_KEPT = 10  # the last lines of each piece of work
 
 def require_place(path: Path, suite: str, digest: str) -> None:
     """Raise InputError for a folder that a run of the suite cannot write to. Nothing is written."""
-    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    try:
+        path.stat()
+        nearest = path
+    except (FileNotFoundError, NotADirectoryError):
+        nearest = next(place for place in path.absolute().parents if place.exists())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the run's folder {str(path)!r} cannot be written: {reason(error)}. Name another with --out"
+        ) from None
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         why = "no permission" if nearest.is_dir() else f"{nearest} is a file"
         raise InputError(f"the run's folder {str(path)!r} cannot be written: {why}. Name another with --out")

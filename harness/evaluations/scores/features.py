@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.base.errors import InputError
 from harness.base.strangers import RAISED, undisturbed
 from harness.contract.features import Features
+from harness.contract.scores import as_scores
 from harness.contract.specs import FEATURE_FIELDS
 from harness.engine.guard import Failure
 
@@ -66,15 +66,5 @@ def _own_copy(chunk: Features, fields: frozenset[str]) -> Features:
 
 
 def _score_chunk(planned: Planned, scorer: Scorer, chunk: Features) -> Tensor:
-    import torch
-
     allowed = (planned.needs & FEATURE_FIELDS) - {"labels"} | {"ids"}  # labels are for fitting only
-    scores = scorer.score(_own_copy(chunk, allowed))
-    if not isinstance(scores, torch.Tensor):
-        raise InputError(f"scores are a {type(scores).__name__}. Give a tensor with one score per sample")
-    if scores.is_complex():
-        raise InputError("scores are complex, which have no order. Give real scores")
-    shape = tuple(scores.shape)
-    if shape != (len(chunk),):
-        raise InputError(f"scores have shape {shape}, expected ({len(chunk)},). Give one score per sample")
-    return scores.to(torch.float64, copy=True)  # the scorer may keep its tensor, and write into it again
+    return as_scores(scorer.score(_own_copy(chunk, allowed)), len(chunk), device=str(chunk.ids.device))

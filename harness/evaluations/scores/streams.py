@@ -10,6 +10,7 @@ import numpy as np
 from harness.base.errors import InputError
 from harness.base.strangers import undisturbed
 from harness.contract.features import FeatureSet, StreamScores
+from harness.contract.scores import as_scores
 from harness.contract.specs import FEATURE_FIELDS, STREAM
 from harness.data.mixtures import Mixture
 from harness.data.sets import CSID
@@ -96,11 +97,11 @@ class Transducing(Sitting[ScoreCell]):
             bench.loaded.pace.on_chosen_threads(stream.stream.batch_size),
         ):
             found = built.score_stream(target)
-        _require_shapes(found, len(target))
+        scores, variants = _checked(found, len(target), bench.loaded.device)
         bench.clock.count(scorer.label, on=cell.on, forwards=found.forwards, backwards=found.backwards)
-        sides = {name: _sides(scores, stream) for name, scores in found.variants.items()}
+        sides = {name: _sides(scores, stream) for name, scores in variants.items()}
         beside = Beside(dict(found.facts), {name: metrics.auroc(*pair) for name, pair in sides.items()})
-        checked = checked_scores(found.scores.double())
+        checked = checked_scores(scores)
         return (checked if isinstance(checked, Failure) else _sides(checked, stream)), beside
 
     def _features(self, cell: ScoreCell, stream: OpenStream) -> FeatureSet:
@@ -110,14 +111,13 @@ class Transducing(Sitting[ScoreCell]):
         return self.job.bench.features(stream.stream.name, stream.stream).only(fields | {"ids"})
 
 
-def _require_shapes(found: object, length: int) -> None:
+def _checked(found: object, length: int, device: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the scores and their variants, each (length,)."""
     if not isinstance(found, StreamScores):
         raise InputError(f"gave a {type(found).__name__}. Return harness.StreamScores")
-    for name, scores in {"scores": found.scores, **found.variants}.items():
-        if scores.is_complex():
-            raise InputError(f"{name} are complex, which have no order. Return real scores")
-        if tuple(scores.shape) != (length,):
-            raise InputError(f"{name} have shape {tuple(scores.shape)}, expected ({length},)")
+    variants = found.variants.items()
+    scores = as_scores(found.scores, length, device=device)
+    return scores, {name: as_scores(of, length, device=device, name=name) for name, of in variants}
 
 
 def _sides(scores: Tensor, stream: OpenStream) -> tuple[Tensor, Tensor]:

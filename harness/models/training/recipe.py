@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from harness.base.digests import digest
-from harness.base.errors import InputError
+from harness.base.errors import InputError, shortened
 from harness.base.paths import beside
 from harness.base.toml import Table, parse
 from harness.contract.bases import read_based
@@ -131,7 +131,7 @@ class Recipe(_StrictTable):
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} contain a seed twice. Give each once")
+            raise ValueError(f"seeds [{shortened(self.seeds)}] contain a seed twice. Give each once")
         return self
 
     @property

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Pillow opens many more, some by other programs: an EPS file is run by Ghostscript.
 GREY_MODES = frozenset({"1", "LA", "La"})
 WIDE_GREY_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 
@@ -112,7 +114,7 @@ def decode(encoded: bytes) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
-    with Image.open(BytesIO(encoded)) as image:
+    with Image.open(BytesIO(encoded), formats=FORMATS) as image:
         if image.mode in WIDE_GREY_MODES:
             return _narrowed(np.asarray(image))
         if image.mode == "F":

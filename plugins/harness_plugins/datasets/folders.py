@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import harness
-from harness_plugins.datasets.decoding import EncodedDataset, printable
+from harness_plugins.datasets.decoding import FORMATS, EncodedDataset, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +32,6 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
-UNOPENABLE = frozenset(
-    {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-)  # formats that Pillow knows but cannot decode
 READ_WHOLE = 1 << 30  # bytes up to which a folder's digest reads every file
 
 logger = logging.getLogger("ood_harness")
@@ -42,12 +39,10 @@ logger = logging.getLogger("ood_harness")
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of the image files that Pillow decodes by itself, in lower case."""
+    """Return the suffixes of the image files that are decoded, in lower case."""
     from PIL import Image
 
-    Image.init()
-    openable = Image.OPEN.keys() - UNOPENABLE
-    return frozenset(suffix for suffix, of in Image.registered_extensions().items() if of in openable)
+    return frozenset(suffix for suffix, of in Image.registered_extensions().items() if of in FORMATS)
 
 
 def is_image(file: PurePosixPath) -> bool:
