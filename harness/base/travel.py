@@ -6,10 +6,16 @@ import io
 import mmap
 import pickle
 import types
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     Ask = Callable[[int, tuple[Any, ...]], Any]
 
@@ -27,8 +33,25 @@ class Sender:
         return buffer.getvalue()
 
     def answer(self, number: int, arguments: tuple[Any, ...]) -> bytes:
-        """Call a function that stayed, and return the bytes of its result."""
-        return self.packed(self._staying[number](*arguments))
+        """Call a function that stayed, and return the bytes of (True, its result) or (False, its error)."""
+        try:
+            return self.packed((True, self._staying[number](*arguments)))
+        except Exception as error:
+            return self.packed((False, describe(error)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows that are asked for when they are indexed; give it a local function, which stays where the rows are."""
+
+    length: int
+    rows: Callable[[slice | NDArray[np.int64]], Any]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Any:
+        return self.rows(index)
 
 
 def received(message: bytes, ask: Ask | None = None) -> Any:

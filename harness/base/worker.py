@@ -34,6 +34,10 @@ class WorkerError(HarnessError):
     """What was raised in a worker, or the way in which the worker ended."""
 
 
+class TravelError(WorkerError):
+    """What cannot be copied to a worker."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one worker may take; None is without limit."""
@@ -48,7 +52,8 @@ class Worker:
     def __init__(self, limits: Limits, *, imports: str = "torch") -> None:
         """Start it; `imports` is a module that the first worker imports for all."""
         self._limits = limits
-        self._ended: str | None = None
+        self.ended: str | None = None  # how it ended, if it did
+        self.is_late = False  # whether it was ended for the time that it took
         own, others = multiprocessing.Pipe()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([worker_main.__name__, imports, "torch"])
@@ -63,13 +68,17 @@ class Worker:
         """Return `function(state, *arguments)`, computed in the worker; `state` is a dictionary that it keeps.
 
         The function is found by its module and name. Local functions among the arguments stay here: the worker asks for
-        their results. Raises WorkerError for what the function raises, and if the worker ends or takes too long; then
-        every later call raises the same.
+        their results, or for the errors that they raise. Raises WorkerError for what the function raises, and if the
+        worker ends or takes too long; then every later call raises the same.
         """
-        if self._ended is not None:
-            raise WorkerError(self._ended)
+        if self.ended is not None:
+            raise WorkerError(self.ended)
         sender = Sender()
-        self._send(sender.packed((function, arguments, _threads())))
+        try:
+            message = sender.packed((function, arguments, _threads()))
+        except Exception as error:
+            raise TravelError(worker_main.cannot_travel(error)) from None
+        self._send(message)
         deadline = None if self._limits.seconds is None else time.monotonic() + self._limits.seconds
         while True:
             kind, value = self._reply(deadline)
@@ -77,6 +86,8 @@ class Worker:
                 self._send(sender.answer(*value))
             elif kind == worker_main.RAISED:
                 raise WorkerError(value)
+            elif kind == worker_main.LOST:
+                raise TravelError(value)
             else:
                 return value
 
@@ -88,6 +99,7 @@ class Worker:
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         try:
             if not self._connection.poll(left):
+                self.is_late = True
                 raise self._lost(f"took longer than its limit of {self._limits.seconds:g} s")
             found: tuple[str, Any] = received(self._connection.recv_bytes())
         except (EOFError, OSError):
@@ -96,7 +108,7 @@ class Worker:
         return found
 
     def _lost(self, why: str) -> WorkerError:
-        self._ended = why
+        self.ended = why
         self._finalizer()
         return WorkerError(why)
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import describe
+from harness.base.errors import HarnessError, describe
 from harness.base.travel import Sender, received
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-DONE, RAISED, ASKS = "done", "raised", "asks"
+DONE, RAISED, LOST, ASKS = "done", "raised", "lost", "asks"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -30,7 +30,10 @@ def serve(connection: Connection, megabytes: float | None) -> None:
 
     def ask(number: int, arguments: tuple[Any, ...]) -> Any:
         connection.send_bytes(Sender().packed((ASKS, (number, arguments))))
-        return received(connection.recv_bytes(), ask)
+        is_fine, value = received(connection.recv_bytes(), ask)
+        if not is_fine:
+            raise HarnessError(value)
+        return value
 
     while True:
         try:
@@ -46,11 +49,19 @@ def serve(connection: Connection, megabytes: float | None) -> None:
 def _reply(message: bytes, state: dict[str, Any], ask: Callable[[int, tuple[Any, ...]], Any]) -> bytes:
     try:
         function, arguments, threads = received(message, ask)
+    except Exception as error:
+        return Sender().packed((LOST, cannot_travel(error)))
+    try:
         if threads is not None and sys.modules["torch"].get_num_threads() != threads:
             sys.modules["torch"].set_num_threads(threads)
         return Sender().packed((DONE, function(state, *arguments)))
     except BaseException as error:
         return Sender().packed((RAISED, describe(error)))
+
+
+def cannot_travel(error: Exception) -> str:
+    """Say in one line why a value has no copy in another process."""
+    return f"cannot be copied to a worker process ({describe(error)})"
 
 
 def _settle(megabytes: float | None) -> None:

@@ -16,7 +16,18 @@ from harness.cli import ending
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
 from harness.cli.leaderboard import leaderboard
-from harness.cli.options import CacheFolder, Device, Folders, Plugins, ProtocolName, TextFormat
+from harness.cli.options import (
+    CacheFolder,
+    Device,
+    Folders,
+    Isolate,
+    MemoryLimit,
+    Plugins,
+    ProtocolName,
+    TextFormat,
+    TimeLimit,
+    limits_of,
+)
 from harness.cli.plot import plot
 from harness.cli.plugins import plugins
 from harness.evaluations import KINDS
@@ -86,23 +97,9 @@ def run(
         typer.Option("--fresh", help="Measure again what the run's folder holds already."),
     ] = False,
     plugin: Plugins = None,
-    isolate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHOSE",
-            help="Whose scorers run in worker processes: foreign (of other distributions and files; the suite's "
-            "default), all or none.",
-        ),
-    ] = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds for a scorer in a worker to be fitted, or to score a chunk. Default: 3600."
-        ),
-    ] = None,
-    memory_limit: Annotated[
-        float | None, typer.Option(help="MB of memory for a worker. Default: that of the machine.")
-    ] = None,
+    isolate: Isolate = None,
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the planned work and its cost, and stop.")
     ] = False,
@@ -111,14 +108,13 @@ def run(
     from harness.engine.runner import RunOptions
     from harness.evaluations.run import prepare, run_plan
 
-    limits = {"isolate": isolate, "seconds": time_limit, "megabytes": memory_limit}
     plan = prepare(
         suite,
         limit=limit,
         plugins=plugin or [],
         models=model or [],
         scorers=scorer or [],
-        limits={key: value for key, value in limits.items() if value is not None},
+        limits=limits_of(isolate, time_limit, memory_limit),
     )
     options = RunOptions(out=out, cache=cache, device=device, progress=True, fresh=fresh)
     if dry_run:

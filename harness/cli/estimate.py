@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.base.progress import print_beside
-from harness.cli.options import CacheFolder, Device, Plugins, TextFormat
+from harness.cli.options import (
+    CacheFolder,
+    Device,
+    Isolate,
+    MemoryLimit,
+    Plugins,
+    TextFormat,
+    TimeLimit,
+    limits_of,
+)
 from harness.reports.terminal import show
 from harness.reports.text import Format
 from harness.reports.wording import duration
@@ -73,6 +82,9 @@ def estimate(
     cache: CacheFolder = None,
     device: Device = "auto",
     plugin: Plugins = None,
+    isolate: Isolate = None,
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
 ) -> None:
     """Estimate a model's accuracy on new images without labels."""
     from harness.evaluations.estimation.guesses import guess_text
@@ -91,6 +103,7 @@ def estimate(
         curves=curves,
         cache=cache,
         device=device,
+        limits=limits_of(isolate, time_limit, memory_limit),
         progress=True,
     )
     found = run(model, data, options, plugins=plugin or [], finished=_tell)

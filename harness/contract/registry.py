@@ -61,6 +61,11 @@ class Offered:
     version: str
     files: tuple[Path, ...] = ()  # all plugins that are files
 
+    @property
+    def kind(self) -> str:
+        """What it offers: "scorer", "dataset", ..."""
+        return next(kind for kind, (_, spec_type) in KINDS.items() if isinstance(self.spec, spec_type))
+
     @cached_property
     def source(self) -> str:
         """Digest of the code behind the spec's builder."""

@@ -11,6 +11,7 @@ from harness.base import digests
 from harness.base.errors import HarnessError, InputError, unknown_name
 from harness.base.names import fault_of_name, made_name
 from harness.base.strangers import RAISED
+from harness.contract.isolated import try_to_build
 from harness.contract.parameters import offer_taking
 from harness.contract.specs import ModelRequest
 from harness.data.classes import read_class_map
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from harness.contract.isolated import Isolation
     from harness.contract.registry import Offered, Registry
     from harness.data.sets import SetEntry
     from harness.engine.suite import ModelEntry, PluginEntry, Suite
@@ -174,8 +176,10 @@ def make_plan(
     return Plan(suite, registry, models, tuple(sets), resolved, limit, folder)
 
 
-def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offered, Mapping[str, object]]:
-    """Resolve an entry of a suite: its label, the plugin's offer, and its parameters.
+def taken(
+    kind: str, entry: PluginEntry, registry: Registry, isolation: Isolation
+) -> tuple[str, Offered, Mapping[str, object]]:
+    """Resolve an entry of a suite: its label, the plugin's offer, and its parameters, with which it can be built.
 
     Raises UnknownNameError for an unknown name or parameter, InputError for a value that the plugin refuses.
     """
@@ -183,7 +187,7 @@ def taken(kind: str, entry: PluginEntry, registry: Registry) -> tuple[str, Offer
     offered = offer_taking(registry, kind, name, params)
     if params:
         try:
-            offered.spec.build(**params)
+            try_to_build(offered, params, isolation)
         except RAISED as error:
             given = ", ".join(f"{key}={value!r}" for key, value in params.items())
             raise InputError(f"the {kind} {name!r} does not take {given}: {error}") from error

@@ -11,7 +11,7 @@ from harness.base.errors import describe
 from harness.base.strangers import RAISED, undisturbed
 from harness.contract.features import FitData
 from harness.contract.isolated import Isolation, isolated
-from harness.contract.specs import FEATURE_FIELDS, INPUTS, STREAM, ScorerSpec
+from harness.contract.specs import FEATURE_FIELDS, INPUTS
 from harness.data.streams import Stream
 from harness.engine.guard import Failure, attempt
 from harness.models.decoded import Decoder, Pixels
@@ -129,17 +129,12 @@ class Workbench:
                 data = FitData(
                     **given, head=copy.deepcopy(self.loaded.head) if needs & {"head", "linear"} else None
                 )
-                if self._is_isolated(planned):
+                if self.isolation.covers(planned.offered):
                     return isolated(planned.offered, planned.params, data, self.isolation, device=device)
                 built = planned.offered.spec.build(**planned.params)
                 return built.fit(data) if hasattr(built, "fit") else built
         except RAISED as error:
             return Failure(f"fit: {describe(error)}")
-
-    def _is_isolated(self, planned: Planned) -> bool:
-        """Return whether a plugin's object lives in a worker: scorers of single images can."""
-        is_scorer = isinstance(planned.offered.spec, ScorerSpec) and STREAM not in planned.needs
-        return is_scorer and self.isolation.covers(planned.offered)
 
     def shared(self, make: Callable[[Workbench], T]) -> T:
         """Return `make(self)`, made once for all evaluations that ask for it."""

@@ -8,11 +8,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.base.travel import Asked
 from harness.contract.features import Unlabelled
 from harness.models.extract import decoded_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -91,6 +92,14 @@ class Pixels:
 
     def __len__(self) -> int:
         return len(self.stream)
+
+    def __reduce__(self) -> tuple[type[Asked], tuple[int, Callable[..., Any]]]:
+        """Travel to a worker process as rows that it asks for."""
+
+        def rows(index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+            return self[index]
+
+        return Asked, (len(self), rows)
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         import numpy as np

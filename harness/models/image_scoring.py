@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import describe
+from harness.base.seeding import repeatable_kernels
 from harness.base.strangers import RAISED, undisturbed
 from harness.contract.isolated import IsolatedImageScorer, without_gradients
 from harness.contract.scores import as_scores
@@ -54,8 +55,9 @@ class ImageTask:
     def _score(self, images: Tensor) -> Tensor:
         device = self._model.device
         if isinstance(self._scorer, IsolatedImageScorer):
-            worker = self._scorer.with_classifier(self._model.model.classifier)
-            scores, passes = worker.call(_scored_in_worker, images, device)
+            scores, passes = self._scorer.call(
+                _scored_in_worker, images, device, classifier=self._model.model.classifier
+            )
         else:  # an attempt that memory did not suffice for does not count, so passes are of this piece
             scores, passes = _scored(self._scorer, images.clone(), self._model.guest, device)
         found = as_scores(scores, len(images), device="cpu")
@@ -82,7 +84,8 @@ def _scored(scorer: ImageScorer, images: Tensor, guest: Guest, device: str) -> t
 def _scored_in_worker(state: dict[str, Any], images: Tensor, device: str) -> tuple[Any, ImageScores]:
     if "guest" not in state:
         state["guest"] = Guest(state["classifier"])
-    scores, passes = _scored(state["object"], images, state["guest"], device)
+    with repeatable_kernels():
+        scores, passes = _scored(state["object"], images, state["guest"], device)
     return without_gradients(scores), passes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import beasts
 import pytest
 import torch
 import zoo
-from journals import records_of
+from every_kind import every_kind
+from journals import read_journal, records_of
 from toys import TOY_PLUGIN, TOY_SUITE, as_toml, run_suite
 
+from harness.base.errors import InputError
 from harness.base.worker import Limits, Worker, WorkerError
 
 BEASTS, ZOO = Path(beasts.__file__), Path(zoo.__file__)
@@ -70,6 +73,32 @@ def test_scores_are_the_same_bytes_in_a_worker(
     assert {error for _, _, error in found.values()} == {None}
 
 
+def test_numbers_of_every_kind_are_the_same_in_workers(tmp_path: Path) -> None:
+    suite = every_kind()
+    suite["models"], suite["scorers"] = (
+        [suite["models"][0] | {"seeds": [0, 1]}],
+        ["level", "gradient", "whole"],
+    )
+    suite["adaptation"] |= {"seeds": [0], "shares": [[0.5, 0, 0.5]]}
+    for whose in ("none", "foreign"):
+        run_suite(suite | {"limits": PATIENT | {"isolate": whose}}, tmp_path / whose)
+    alone, isolated = (all_records(tmp_path / whose) for whose in ("none", "foreign"))
+    assert {record["kind"] for record in alone.values()} >= {
+        "score",
+        "probe",
+        "curve",
+        "adaptation",
+        "estimate",
+    }
+    assert isolated == alone
+
+
+def all_records(out: Path) -> dict[str, Any]:
+    """Read what every cell measured, by its ID."""
+    said = ("kind", "metrics", "facts", "variants", "scores", "flags", "error", "n_id", "n_ood", "by_stream")
+    return {record["cell_id"]: {key: record.get(key) for key in said} for record in read_journal(out)}
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_whoever_ends_its_process_loses_its_own_cells_alone(
     place: str, in_process: Path, toy_suite: dict[str, Any], tmp_path: Path
@@ -112,6 +141,54 @@ def test_whoever_never_returns_is_ended_after_its_limit(
     assert numbers(tmp_path / "out", FIRST_PARTY) == numbers(in_process, FIRST_PARTY)
     errors = {r["error"] for (s, _), r in records_of(tmp_path / "out").items() if s not in FIRST_PARTY}
     assert {error.removeprefix("fit: ") for error in errors} == {"took longer than its limit of 1 s"}
+
+
+@pytest.mark.parametrize("acts", [("exits", "kills_itself", "closes_everything"), ENDLESS[:1]])
+def test_probes_adapters_estimators_and_stream_scorers_lose_their_own_cells_alone(
+    acts: tuple[str, ...], tmp_path: Path
+) -> None:
+    suite = every_kind()
+    kept = {"scorers": ["level", "whole"], "probes": ["mean"], "estimators": ["confident"], "adapters": []}
+    suite |= {"models": [suite["models"][0] | {"seeds": [0]}], "curves": {"probes": ["mean"]}, **kept}
+    suite["shift"], suite["estimation"] = (
+        [{"corrupt": ["fog"], "severity": [1]}],
+        {"corrupt": ["snow"], "severity": [2]},
+    )
+    suite["adaptation"] = {"seeds": [0], "batch_size": 8}
+    suite["adapters"] = [{"name": "slide", "protocol": "episodic"}]
+    run_suite(suite, tmp_path / "alone", cache=tmp_path / "cache")
+    for act in acts:
+        suite["scorers"] = [*suite["scorers"], f"{act}_on_streams"]
+        suite["probes"], suite["estimators"] = [*suite["probes"], act], [*suite["estimators"], act]
+        suite["adapters"] = [
+            *suite["adapters"],
+            {"name": act, "protocol": ["episodic", "mixed"]},
+            {"name": f"{act}_in_prepare", "protocol": "episodic"},
+        ]
+    limits = (IMPATIENT if acts == ENDLESS[:1] else PATIENT) | {"isolate": "foreign"}
+    run_suite(
+        suite | {"limits": limits}, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS), cache=tmp_path / "cache"
+    )
+    alone, found = all_records(tmp_path / "alone"), all_records(tmp_path / "out")
+    assert {cell: found[cell] for cell in alone} == alone
+    failed = {cell: record for cell, record in found.items() if cell not in alone}
+    assert {record["kind"] for record in failed.values()} == {"score", "probe", "adaptation", "estimate"}
+    reasons = "its process (ended with exit code|was killed by)|took longer than its limit of 1 s"
+    for record in failed.values():
+        assert re.search(reasons, record["error"]), record
+
+
+def test_a_worker_that_ended_is_replaced_for_the_next_set(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    suite = toy_suite | {"scorers": ["mortal"], "limits": PATIENT}
+    run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS))
+    errors = {name: record["error"] for (_, name), record in records_of(tmp_path / "out").items()}
+    assert errors == {"bright": "its process ended with exit code 4", "close": None, "closer": None}
+
+
+def test_a_parameter_is_tried_in_a_worker(toy_suite: dict[str, Any], tmp_path: Path) -> None:
+    suite = toy_suite | {"scorers": [{"name": "built_with", "act": "exits"}], "limits": PATIENT}
+    with pytest.raises(InputError, match=r"does not take act='exits': its process ended with exit code 0"):
+        run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS))
 
 
 def test_the_zoo_does_nothing_to_others_from_a_worker(

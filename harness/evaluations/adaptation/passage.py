@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.base.errors import InputError
 from harness.base.seeding import repeatable_kernels
-from harness.contract.features import Adapted, Features
+from harness.contract.features import Adapted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.contract.protocols import Adapter, Classifier
+    from harness.contract.features import Features
     from harness.data.streams import Stream
+    from harness.evaluations.adaptation.learner import Learns
     from harness.models.decoded import Decoder
 
 
@@ -48,13 +48,10 @@ class Step:
 class Passage:
     """An adapter on streams in their order, and the adapted model afterwards."""
 
-    def __init__(self, adapter: Adapter, decoder: Decoder, *, after: bool) -> None:
+    def __init__(self, learner: Learns, decoder: Decoder, *, after: bool) -> None:
         self._loaded, self._counts = decoder.model, decoder.counts
-        self._adapter, self._decoder, self._after = adapter, decoder, after
-        self.classifier: Classifier = copy.deepcopy(self._loaded.model.classifier)
+        self._learner, self._decoder, self._after = learner, decoder, after
         self._waiting: deque[Met] = deque()
-        module: Any = self.classifier
-        module.eval()
 
     def run(self, streams: Sequence[Stream]) -> Iterator[Step]:
         """Yield the adapter's outputs for each batch, in the streams' order.
@@ -73,7 +70,7 @@ class Passage:
 
     def _adapted(self, streams: Sequence[Stream]) -> Iterator[Adapted]:
         """Yield the adapter's answers. Each is computed on the model's number of threads."""
-        answers = iter(self._adapter.adapt(self.classifier, self._batches(streams)))
+        answers = self._learner.learn(self._batches(streams))
         size = max((stream.batch_size for stream in streams), default=1)
         while True:
             with self._loaded.pace.on_chosen_threads(size):
@@ -123,14 +120,8 @@ class Passage:
         return Step(met, adapted, adapted.before, after, scored)
 
     def _forward(self, images: Tensor) -> Features:
-        import torch
-
-        with torch.no_grad(), self._loaded.pace.on_chosen_threads(len(images)):
-            maps = self.classifier.forward_features(images)
-            return Features(
-                logits=self.classifier.forward_head(maps),
-                penultimate=self.classifier.forward_head(maps, pre_logits=True),
-            )
+        with self._loaded.pace.on_chosen_threads(len(images)):
+            return self._learner.forward(images)
 
 
 def predicted(features: Features, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

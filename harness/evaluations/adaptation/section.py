@@ -127,7 +127,7 @@ def batch_size(suite: Suite) -> int:
 def planned_adapters(suite: Suite, registry: Registry) -> list[PlannedAdapter]:
     """Resolve the adapters of a suite, each once per protocol."""
     return [
-        PlannedAdapter(*taken("adapter", entry, registry), protocol)
+        PlannedAdapter(*taken("adapter", entry, registry, suite.limits.isolation), protocol)
         for entry in suite.section(AdaptationSection).adapters
         for protocol in entry.protocol
     ]

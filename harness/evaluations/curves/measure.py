@@ -99,7 +99,8 @@ class Curves(Evaluation[CurveCell]):
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
         """Resolve the probes."""
         asked = suite.section(CurvesSection).curves
-        return {CURVES: [Planned(*taken(PROBE, entry, registry)) for entry in asked.probes] if asked else []}
+        entries, isolation = asked.probes if asked else [], suite.limits.isolation
+        return {CURVES: [Planned(*taken(PROBE, entry, registry, isolation)) for entry in entries]}
 
     def check(self, plan: Plan) -> None:
         """Raise InputError for curves on an unknown set, and of models that keep no epochs."""

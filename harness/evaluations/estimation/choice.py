@@ -12,6 +12,7 @@ from harness.engine.suite import PluginEntry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.contract.isolated import Isolation
     from harness.contract.registry import Registry
 
 LONG = 20  # passes; estimators that take more are long
@@ -32,13 +33,13 @@ def parse(text: str) -> PluginEntry:
     return PluginEntry.model_validate({"name": name, **params})
 
 
-def planned(names: Sequence[str], registry: Registry) -> list[Planned]:
+def planned(names: Sequence[str], registry: Registry, isolation: Isolation) -> list[Planned]:
     """Resolve the named estimators, or all, cheapest first.
 
     Raises HarnessError for an unknown name or parameter, a value of another type, and for one that is named twice.
     """
     entries = [parse(name) for name in names or registry.names("estimator")]
-    found = [Planned(*taken("estimator", entry, registry)) for entry in entries]
+    found = [Planned(*taken("estimator", entry, registry, isolation)) for entry in entries]
     labels = [one.label for one in found]
     for label in labels:
         if labels.count(label) > 1:

@@ -197,8 +197,8 @@ class Estimation(Evaluation[EstimateCell]):
 
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
         """Resolve the estimators."""
-        entries = suite.section(EstimationSection).estimators
-        return {"estimators": [Planned(*taken("estimator", entry, registry)) for entry in entries]}
+        entries, isolation = suite.section(EstimationSection).estimators, suite.limits.isolation
+        return {"estimators": [Planned(*taken("estimator", entry, registry, isolation)) for entry in entries]}
 
     def check(self, plan: Plan) -> None:
         """Raise HarnessError for an unknown shift of validation data."""

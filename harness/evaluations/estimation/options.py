@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.base.toml import parse
+from harness.engine.suite import LimitsTable
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from harness.contract.isolated import Isolation
 
 
 @dataclass(frozen=True)
@@ -25,4 +30,10 @@ class EstimateOptions:
     curves: Path | None = None  # where curves are kept; None: the cache
     cache: Path | None = None
     device: str = "auto"
+    limits: Mapping[str, object] = field(default_factory=dict)  # keys of a suite's [limits]
     progress: bool = False
+
+    @property
+    def isolation(self) -> Isolation:
+        """Whose estimators run in worker processes. Raises InputError for limits that are none."""
+        return parse(LimitsTable, self.limits, source="limits").isolation

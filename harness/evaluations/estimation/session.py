@@ -89,9 +89,8 @@ class _Session:
 
     def guesses(self, finished: Callable[[Sequence[Guess], float], None] | None = None) -> Guesses:
         """Run every estimator that is named, or that suits the model and applies."""
-        asked = choice.planned(
-            self.options.estimators, self.registry
-        )  # checks them before anything is opened
+        # This checks them before anything is opened.
+        asked = choice.planned(self.options.estimators, self.registry, self.options.isolation)
         target = self._target
         self._check(asked)
         applicable = [one for one in asked if self._applies(one)]
@@ -186,10 +185,11 @@ class _Session:
             )
         validation = self._validation(loaded.model)
         parts = {} if validation is None else {VALIDATION: validation}
-        counts, clock = self._loader.counts, Clock(loaded.device)
+        counts, clock, cache = self._loader.counts, Clock(loaded.device), self._loader.cache
         return Workbench(
-            self.model, loaded, parts, BATCH_SIZE, self._loader.cache, counts, clock, progress=progress
-        )
+            self.model, loaded, parts, BATCH_SIZE, cache, counts, clock,
+            progress=progress, isolation=self.options.isolation,
+        )  # fmt: skip
 
     def _load(self, planned: PlannedModel) -> LoadedModel:
         """Load the model. Raises InputError that says how to name another, if this one was not named."""

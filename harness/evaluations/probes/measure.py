@@ -101,8 +101,8 @@ class Probes(Evaluation[ProbeCell]):
 
     def workers(self, suite: Suite, registry: Registry) -> dict[str, Iterable[Planned]]:
         """Resolve the probes."""
-        entries = suite.section(ProbeSection).probes
-        return {"probes": [Planned(*taken(PROBE, entry, registry)) for entry in entries]}
+        entries, isolation = suite.section(ProbeSection).probes, suite.limits.isolation
+        return {"probes": [Planned(*taken(PROBE, entry, registry, isolation)) for entry in entries]}
 
     def cells(self, plan: Plan, model: PlannedModel) -> Iterable[ProbeCell]:
         """Yield every probe on every set; a probe that needs labels only on the sets that have ID's labels."""

@@ -30,7 +30,7 @@ def planned_scorers(suite: Suite, registry: Registry) -> Iterator[Planned]:
     """
     for entry in suite.section(ScoreSection).scorers:
         if entry.name != ALL_SCORERS:
-            yield Planned(*taken("scorer", entry, registry))
+            yield Planned(*taken("scorer", entry, registry, suite.limits.isolation))
             continue
         for installed in registry.names("scorer"):
             try:
