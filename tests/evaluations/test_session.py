@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from harness.base.errors import DatasetError, HarnessError, InputError, UnknownNameError
 from harness.cli import app
+from harness.contract.isolated import Isolation
 from harness.contract.registry import Registry
 from harness.evaluations.estimation import choice
 from harness.evaluations.estimation.options import EstimateOptions
@@ -232,7 +233,7 @@ def test_an_estimator_is_named_once(photos: Path, cache: Path) -> None:
 
 
 def by_default(classes: int) -> list[str]:
-    found = choice.planned((), Registry.load([TOY_PLUGIN]))
+    found = choice.planned((), Registry.load([TOY_PLUGIN]), Isolation())
     return [one.label for one in found if choice.suits(one, classes)]
 
 
@@ -244,7 +245,9 @@ def test_what_takes_long_or_was_fitted_elsewhere_is_named_on_purpose() -> None:
         "flips", "flips_published", "flips_published_scaled",
     }  # fmt: skip
     assert {name for name in by_default(10) if name.startswith("flips")} == {"flips"}
-    assert [one.label for one in choice.planned(("long",), Registry.load([TOY_PLUGIN]))] == ["long"]
+    assert [one.label for one in choice.planned(("long",), Registry.load([TOY_PLUGIN]), Isolation())] == [
+        "long"
+    ]
 
 
 def test_estimators_are_told_as_they_finish_cheapest_first(photos: Path, cache: Path) -> None:
@@ -266,7 +269,7 @@ def test_the_time_left_is_the_work_left_at_the_rate_so_far(monkeypatch: pytest.M
     """A set takes .1 passes of halves, and 1 more as it is the first to see it; 21.1 of long."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    halves, long = choice.planned(("halves", "long"), Registry.load([TOY_PLUGIN]))
+    halves, long = choice.planned(("halves", "long"), Registry.load([TOY_PLUGIN]), Isolation())
     with Pace([halves, long], [4, 2]) as pace:
         assert pace.seconds_left == 0
         now[0] = 3.0
@@ -281,7 +284,7 @@ def test_the_time_left_is_the_work_left_at_the_rate_so_far(monkeypatch: pytest.M
 
 def test_a_long_estimator_has_a_curve_only_if_it_is_named(photos: Path, cache: Path) -> None:
     session = _Session("network", "levels", EstimateOptions(cache=cache), Registry.load([TOY_PLUGIN]))
-    halves, long = choice.planned(("halves", "long"), session.registry)
+    halves, long = choice.planned(("halves", "long"), session.registry, Isolation())
     assert [session._wants_curve(one) for one in (halves, long)] == [True, False]
     named = _Session("network", "levels", EstimateOptions(estimators=("long",)), session.registry)
     assert named._wants_curve(long)
