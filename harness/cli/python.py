@@ -81,7 +81,7 @@ def run(
     (default: results/SUITE) holds already are not run again, unless `fresh`. A cell that fails is a missing value in
     the frame, and a record with its error in the folder.
 
-    `limits`, such as `{"isolate": "none"}`, replace keys of the suite's table: whose scorers run in worker processes,
+    `limits`, such as `{"isolate": "none"}`, replace keys of the suite's table: whose methods live in worker processes,
     and the seconds and megabytes that each may take.
 
     Raises HarnessError for an invalid name, suite or folder, before anything is run.

@@ -82,10 +82,10 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class LimitsTable(Table):
-    """Whose scorers run in worker processes, and what one of them may take."""
+    """Whose methods live in worker processes, and what one of them may take."""
 
     isolate: Literal["foreign", "all", "none"] = "foreign"
-    seconds: Annotated[float, Field(gt=0)] = 3600  # for fitting, or for one chunk of samples
+    seconds: Annotated[float, Field(gt=0)] = 3600  # for one call, such as a fit or a chunk of samples
     megabytes: Annotated[float, Field(gt=0)] | None = None  # None: the memory of the machine
 
     @property

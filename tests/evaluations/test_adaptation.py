@@ -176,6 +176,40 @@ def test_clean_images_are_shown_once_a_model(adapted: dict[str, Any], toys: Any,
     assert toy_module().FITTED["cautious"] == 1
 
 
+DRAWS = """
+import harness, torch
+
+class Draws:
+    def prepare(self, classifier, batches):
+        torch.rand(7)
+        return self
+
+    def adapt(self, classifier, batches):
+        for images in batches:
+            yield harness.Adapted(harness.Features(logits=torch.rand(len(images), 3)))
+
+@harness.hookimpl
+def harness_adapters():
+    yield harness.AdapterSpec("draws", Draws, needs={"train"})
+"""
+
+
+@pytest.mark.parametrize("whose", ["none", "foreign"])
+def test_what_an_adapter_draws_does_not_depend_on_the_passage_in_which_it_is_prepared(
+    whose: str, adapted: dict[str, Any], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "draws.py"
+    plugin.write_text(DRAWS)
+    suite = adapted | {"adapters": ["draws"], "limits": {"isolate": whose}}
+    run_suite(suite, tmp_path / "both", plugins=(TOY_PLUGIN, plugin))
+    one = suite | {"shift": [entry for entry in suite["shift"] if entry["name"] == "noisy"]}
+    run_suite(one, tmp_path / "one", plugins=(TOY_PLUGIN, plugin))
+    place = "draws", "episodic", 0, "noisy"
+    both, alone = found(tmp_path / "both")[place], found(tmp_path / "one")[place]
+    assert both["metrics"] == alone["metrics"]
+    assert both["error"] is None
+
+
 def test_the_model_and_other_adapters_are_not_touched(adapted: dict[str, Any], tmp_path: Path) -> None:
     alone = copy.deepcopy(adapted)
     adapted["adapters"] = [{"name": "bump", "step": 5.0}, "cautious", "bump"]
