@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import InputError, reason
+from harness.base.holding import Mark, held_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +36,9 @@ logger = logging.getLogger("ood_harness")
 FEATURES = "features"
 MODELS = "models"
 _META = "meta.json"
+_USERS = "users"  # marks of the processes that use the cache
 _DAY = 86400.0
-_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # names that `replacing` makes
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8,16}")  # names that `replacing` makes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -58,6 +61,15 @@ class Entry:
     last_used: float  # seconds since the epoch
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """What was due to be removed from a cache."""
+
+    removed: list[Entry]
+    in_use: list[Entry]  # they are kept: a process that runs may use them
+    stuck: list[Entry]  # they cannot be removed
+
+
 class Cache:
     """Named arrays, stored by key in one folder."""
 
@@ -70,6 +82,19 @@ class Cache:
             raise InputError(
                 f"the cache folder {str(root)!r} cannot be written: {reason(error)}. Name another with --cache"
             ) from None
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep what is used within the block from being pruned, by whatever process."""
+        try:
+            mark = Mark(self.root / _USERS)
+        except OSError:  # nobody can prune what cannot be written
+            yield
+            return
+        try:
+            yield
+        finally:
+            mark.remove()
 
     @property
     def models(self) -> Path:
@@ -94,9 +119,18 @@ class Cache:
                 )
                 for name in checksums
             }
+        except PermissionError as error:
+            raise InputError(
+                f"the cache entry {str(folder)!r} cannot be read ({error.strerror}). Ask its owner for the right to "
+                "read it, or name another cache with --cache"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("cache entry %s is damaged (%s): it is computed again", key, error)
-            shutil.rmtree(folder, ignore_errors=True)
+            if not _removed(folder):
+                raise InputError(
+                    f"the cache entry {str(folder)!r} is damaged and cannot be removed. Remove it, or name another "
+                    "cache with --cache"
+                ) from None
             return None
         with contextlib.suppress(OSError):  # another run may have removed it, or another user may own it
             os.utime(folder)
@@ -106,7 +140,12 @@ class Cache:
     def writer(self, key: str) -> Iterator[EntryWriter]:
         """Open a new entry for writing; it is published when the block ends without an error."""
         temporary = self.root / FEATURES / f".{key}-{secrets.token_hex(8)}"
-        temporary.mkdir()  # with the rights that the user's umask gives, so that a shared cache can be shared
+        try:
+            temporary.mkdir()  # with the rights that the user's umask gives, so that a shared cache can be shared
+        except OSError as error:
+            raise InputError(
+                f"the cache {str(self.root)!r} cannot be written: {reason(error)}. Name another with --cache"
+            ) from None
         try:
             writer = EntryWriter(temporary)
             yield writer
@@ -128,13 +167,25 @@ class Cache:
                         found.append(entry)
         return sorted(found, key=lambda entry: (entry.last_used, entry.name))
 
-    def prune(self, *, days: float) -> list[Entry]:
-        """Remove and return the entries that were not used for the given number of days."""
-        limit = time.time() - days * _DAY
-        removed = [entry for entry in self.entries() if entry.last_used <= limit]
-        for entry in removed:
-            shutil.rmtree(entry.path, ignore_errors=True)
-        return removed
+    def prune(self, *, days: float = math.inf, room: float = math.inf) -> Pruned:
+        """Remove what was not used for so many days, and then the least recently used until `room` bytes suffice.
+
+        What was used since the first of the processes that use the cache began is kept.
+        """
+        entries, held = self.entries(), held_since(self.root / _USERS)
+        limit, size = time.time() - days * _DAY, sum(entry.bytes for entry in entries)
+        found = Pruned([], [], [])
+        for entry in entries:
+            if entry.last_used > limit and size <= room:
+                break
+            if entry.last_used >= held:
+                found.in_use.append(entry)
+            elif _removed(entry.path):
+                found.removed.append(entry)
+                size -= entry.bytes
+            else:
+                found.stuck.append(entry)
+        return found
 
     def _folder(self, key: str) -> Path:
         return self.root / FEATURES / key
@@ -170,6 +221,15 @@ class EntryWriter:
             sync(path)
 
 
+def _removed(folder: Path) -> bool:
+    """Remove a folder; return whether it is gone. Nobody sees half of it, since it is renamed first."""
+    aside = folder.with_name(f".{folder.name.lstrip('.')}.{os.getpid()}.{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    return not folder.exists()
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content: a reader sees the old or the new content, never a part."""
     with replacing(path) as temporary:
@@ -179,7 +239,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file, which replaces the file when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
     try:
         yield temporary
         sync(temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.base.errors import InputError
 from harness.base.names import printable
+from harness.base.sizes import parse_size, size_text
 from harness.cli import ending
 from harness.cli.estimate import estimate
 from harness.cli.importing import import_
@@ -36,8 +39,9 @@ from harness.reports.terminal import draw, show, terminal_width
 from harness.reports.text import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from harness.base.cache import Entry
     from harness.contract.registry import Registry
     from harness.engine.runner import RunResult
 
@@ -210,22 +214,41 @@ def cache(
     folder: CacheFolder = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove entries that were not used lately.")] = False,
     days: Annotated[
-        float,
-        typer.Option(min=0, help="With --prune: remove entries that were not used for so many days; 0: all."),
-    ] = 30,
+        float | None,
+        typer.Option(
+            min=0,
+            help="With --prune: remove entries that were not used for so many days; 0: all. Default: 30, or with "
+            "--limit none.",
+        ),
+    ] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="With --prune: remove the least recently used until SIZE, such as 50GB, suffices.",
+        ),
+    ] = None,
 ) -> None:
-    """Show the cache of features and trained models, or prune it."""
+    """Show the cache of features and trained models, or prune it. What a run in progress uses is kept."""
     from harness.base.cache import Cache, default_root
 
+    if not prune and (days is not None or limit is not None):
+        raise InputError("--days and --limit say what to remove. Give --prune too")
+    room = math.inf if limit is None else parse_size(limit)
     opened = Cache(folder or default_root())
     if prune:
-        removed = opened.prune(days=days)
-        typer.echo(f"removed {len(removed)} entries, {_size(sum(entry.bytes for entry in removed))}")
+        default = 30 if limit is None else math.inf
+        found = opened.prune(days=default if days is None else days, room=room)
+        typer.echo(f"removed {_entries(found.removed)}")
+        if found.in_use:
+            typer.echo(f"kept {_entries(found.in_use)}, which a run in progress may use")
+        if found.stuck:
+            typer.echo(f"{_entries(found.stuck)} cannot be removed, such as {str(found.stuck[0].path)!r}")
     entries = opened.entries()
-    typer.echo(f"{opened.root}: {len(entries)} entries, {_size(sum(entry.bytes for entry in entries))}")
+    typer.echo(f"{opened.root}: {_entries(entries)}")
     for kind in sorted({entry.kind for entry in entries}):
         of_kind = [entry for entry in entries if entry.kind == kind]
-        typer.echo(f"  {kind}: {len(of_kind)} entries, {_size(sum(entry.bytes for entry in of_kind))}")
+        typer.echo(f"  {kind}: {_entries(of_kind)}")
 
 
 def main() -> None:
@@ -269,13 +292,8 @@ def _finish(result: RunResult, registry: Registry) -> None:
         raise typer.Exit(FAILED)
 
 
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+def _entries(entries: Sequence[Entry]) -> str:
+    return f"{len(entries)} entries, {size_text(sum(entry.bytes for entry in entries))}"
 
 
 def _say(line: str) -> None:

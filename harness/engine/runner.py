@@ -112,6 +112,7 @@ class Run:
         self.registry.notify("harness_run_start", manifest=head)
         self.folder.write_paired([])
         with (
+            self.loader.cache.in_use(),
             RunProgress(self.plan, self.kinds, enabled=self.loader.progress) as progress,
             self._interruptible(),
         ):

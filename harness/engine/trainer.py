@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,12 @@ def train_recipe(
     registry = Registry.load(plugins)
     recipe = load_recipe(name_or_path, registry)
     device = resolve_device(options.device)
-    store = _writable(options.out) if options.out else Cache(options.cache or default_root()).models
+    in_use: AbstractContextManager[None] = nullcontext()
+    if options.out is not None:
+        store = _writable(options.out)
+    else:
+        cache = Cache(options.cache or default_root())
+        store, in_use = cache.models, cache.in_use()
     seeds = list(options.seeds) or recipe.seeds
     if len(set(seeds)) < len(seeds):
         raise InputError(f"the seeds [{shortened(seeds)}] contain a seed twice. Give each once")
@@ -73,8 +79,9 @@ def train_recipe(
     trainings = [Training(recipe, data, seed, registry, device) for seed in seeds]
     _ = trainings[0].auxiliary
     require_trainable(recipe, trainings[0].blueprint)
-    for training in trainings:
-        yield _train(training, store, progress=options.progress)
+    with in_use:
+        for training in trainings:
+            yield _train(training, store, progress=options.progress)
 
 
 def _suite_data(suite: str, registry: Registry) -> TrainingData:

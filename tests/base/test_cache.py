@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,9 +93,98 @@ def test_pruning_removes_what_was_not_used_lately(tmp_path: Path) -> None:
         os.utime(entry.path, (long_ago, long_ago))
     cache.load("read")
 
-    assert {entry.name for entry in cache.prune(days=30)} == {"old", "trained"}
+    assert {entry.name for entry in cache.prune(days=30).removed} == {"old", "trained"}
     assert [entry.name for entry in cache.entries()] == ["read"]
-    assert [entry.name for entry in cache.prune(days=0)] == ["read"]
+    assert [entry.name for entry in cache.prune(days=0).removed] == ["read"]
+
+
+def filled(root: Path, names: str) -> Cache:
+    """Fill a cache with entries of equal size, used one day after the other, the first the longest ago."""
+    cache, size = Cache(root), len(names)
+    for number, name in enumerate(names):
+        put(cache, name)
+        used = time.time() - (size - number) * 86400
+        os.utime(root / "features" / name, (used, used))
+    return cache
+
+
+def test_pruning_to_a_size_removes_the_least_recently_used(tmp_path: Path) -> None:
+    cache = filled(tmp_path, "abcd")
+    (size,) = {entry.bytes for entry in cache.entries()}
+    assert cache.prune(room=4 * size).removed == []
+    assert [entry.name for entry in cache.prune(room=2.5 * size).removed] == ["a", "b"]
+    assert [entry.name for entry in cache.prune(days=1.5, room=2 * size).removed] == ["c"]
+    assert [entry.name for entry in cache.prune(room=0).removed] == ["d"]
+
+
+def test_what_a_process_uses_is_not_pruned(tmp_path: Path) -> None:
+    cache = filled(tmp_path, "abc")
+    with cache.in_use():
+        time.sleep(0.02)  # the clock of some file systems is coarse
+        cache.load("a")
+        put(cache, "new")
+        found = cache.prune(days=0)
+        assert {entry.name for entry in found.removed} == {"b", "c"}
+        assert {entry.name for entry in found.in_use} == {"a", "new"}
+    assert {entry.name for entry in cache.prune(days=0).removed} == {"a", "new"}
+    assert list((tmp_path / "users").iterdir()) == []
+
+
+def test_the_mark_of_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from harness.base.cache import Cache\n"
+        "with Cache(pathlib.Path(sys.argv[1])).in_use(): os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode == -9
+    assert len(list((tmp_path / "users").iterdir())) == 1
+    cache = filled(tmp_path, "a")
+    os.utime(tmp_path / "features" / "a")
+    assert [entry.name for entry in cache.prune(days=0).removed] == ["a"]
+    assert list((tmp_path / "users").iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_not_counted_as_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = filled(tmp_path, "ab")
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name == "a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    found = cache.prune(days=0)
+    assert [entry.name for entry in found.removed] == ["b"]
+    assert [entry.name for entry in found.stuck] == ["a"]
+    (tmp_path / "features" / "a" / "logits.npy").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"a' is damaged and cannot be removed\. Remove it, or name another"):
+        cache.load("a")
+
+
+def test_an_entry_of_another_user_is_read_without_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = filled(tmp_path, "a")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with cache.in_use():
+        arrays = cache.load("a")
+    assert arrays is not None
+    assert arrays["logits"].tolist() == [[1, 1]] * 4
+    with pytest.raises(
+        InputError, match=r"the cache '.*' cannot be written: Permission denied\. Name another"
+    ):
+        put(cache, "b")
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(InputError, match=r"a' cannot be read \(Permission denied\)\. Ask its owner"):
+        cache.load("a")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class _Session:
         self._features(target)  # an image that cannot be read ends the session at once
         rows: list[Guess] = []
         sets = [1 + (len(self._shifts) + 1) * self._wants_curve(one) for one in applicable]
-        with Pace(applicable, sets, self.options.progress) as self._pace:
+        with self._loader.cache.in_use(), Pace(applicable, sets, self.options.progress) as self._pace:
             for one in applicable:
                 found = self._rows(one, target)
                 self._pace.finish(one)

@@ -209,4 +209,4 @@ def _discard(folder: Path) -> None:
 
 
 def _beside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(8)}")
