@@ -282,9 +282,8 @@ def _import_file(path: Path) -> ModuleType:
         raise InputError(
             f"the plugin file {str(path)!r} does not exist or is not a .py file. Give --plugin a Python file"
         )
-    module_name = f"ood_harness_file_{path.stem}"
-    if getattr(sys.modules.get(module_name), "__file__", str(path.resolve())) != str(path.resolve()):
-        module_name += f"_{digest(str(path.resolve()))}"  # two files with the same name
+    # The same name in every process, and another one for another file of the same name.
+    module_name = f"ood_harness_file_{path.stem}_{digest(str(path.resolve()))}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"the plugin file {str(path)!r} cannot be imported. Give --plugin a Python file")

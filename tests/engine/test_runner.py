@@ -355,7 +355,8 @@ def test_a_scorer_that_joins_a_folder_is_ranked_with_those_before_it(
 def test_equal_weights_under_two_seeds_do_not_count_twice(toy_suite: dict[str, Any], tmp_path: Path) -> None:
     plugin = tmp_path / "same.py"
     plugin.write_text(
-        "import dataclasses, harness, ood_harness_file_toy_plugin as toys\n"
+        "import dataclasses, sys, harness\n"
+        "toys = next(m for name, m in sys.modules.items() if name.startswith('ood_harness_file_toy_plugin'))\n"
         "def build(request): return toys.network(dataclasses.replace(request, seed=0))\n"
         "@harness.hookimpl\n"
         "def harness_models(): yield harness.ModelSpec('same', build)\n"
