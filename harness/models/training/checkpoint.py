@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.base import errors
+from harness.base import checksums, errors
 from harness.base.cache import sync
 from harness.base.errors import HarnessError, InputError
 from harness.base.inside import DataFolder
@@ -96,7 +96,7 @@ def save_checkpoint(folder: Path, network: nn.Module, config: Mapping[str, Any])
     from safetensors.torch import save
 
     weights = save(storable(network.state_dict()))
-    described = {**config, "weights_digest": digest_of(weights)}
+    described = checksums.seal({**config, "weights_digest": digest_of(weights)})
     _write(folder / WEIGHTS, weights)
     _write(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
 
@@ -174,14 +174,23 @@ def _refuse_unreadable(folder: Path) -> None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text)
     except OSError as error:
         raise UnreadableError(f"cannot read {path}: {errors.one_line(error)}") from None
     except ValueError as error:
         raise InputError(f"{path} is no JSON: {errors.one_line(error)}. Fetch it again") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} holds a {type(config).__name__}. It must be a JSON object")
-    return config
+    if "weights_digest" not in config:  # it is not the harness's own
+        return config
+    try:
+        return checksums.unsealed(text)
+    except ValueError as error:
+        raise InputError(
+            f"{path} was changed since it was written: {error}. If you changed it, remove its line {checksums.KEY!r}; "
+            "else fetch it again"
+        ) from None
 
 
 def _read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import harness
+from harness.base import checksums
+from harness.base.errors import InputError
 from harness.contract.registry import Registry
 from harness.models.training.assembly import Blueprint, Part
 from harness.models.training.checkpoint import describe, save_checkpoint
@@ -63,7 +65,18 @@ def from_timm(tmp_path: Path) -> tuple[Path, Any]:
 
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps(checksums.seal({**json.loads(path.read_text()), **changes})))
+
+
+def test_a_changed_digit_of_a_config_is_noticed(own: tuple[Path, Any]) -> None:
+    path = own[0] / "config.json"
+    text = path.read_text()
+    path.write_text(text.replace('"num_classes": 4', '"num_classes": 3', 1))
+    assert path.read_text() != text
+    with pytest.raises(
+        InputError, match=r"config.json was changed since it was written: its checksum differs"
+    ):
+        load_checkpoint(own[0])
 
 
 def test_a_network_of_ours_survives_the_round_trip(own: tuple[Path, Any]) -> None:
