@@ -5,6 +5,7 @@ newcomers.txt lists them. Nothing is written, and no model is loaded for a run, 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from toys import TOY_PLUGIN, TOY_SUITE, as_toml
 
 from harness import cli
+from harness.base import checksums
 from harness.engine import trainer
 from harness.engine.loading import Loader
 from harness.models.training import training
@@ -148,7 +150,7 @@ def checkpoints(world: Path) -> None:
     torch.save(weights, world / "best.pth")
     torch.save(network, world / "pickle.pth")
     assert call("import", "best.pth", "--arch", "test_resnet", "--size", "8", "-o", "net") == 0
-    config = (world / "net" / "config.json").read_text()
+    config = json.dumps(checksums.unsealed((world / "net" / "config.json").read_text()))
     for name, of_config in (
         ("badconfig", "{"),
         ("noarch", "{}"),
