@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from zoo import Whenever
 
 import harness
 
@@ -101,26 +102,6 @@ ACTS: dict[str, Callable[[], None]] = {
 }
 
 
-class Beast:
-    """Acts when it is built, fitted, or asked for the scores of features or images."""
-
-    def __init__(self, act: Callable[[], None], when: str) -> None:
-        self._act, self._when = act, when
-        self._at("build")
-
-    def _at(self, when: str) -> None:
-        if when == self._when:
-            self._act()
-
-    def fit(self, data: harness.FitData) -> Beast:
-        self._at("fit")
-        return self
-
-    def score(self, features: harness.Features) -> Tensor:
-        self._at("score")
-        return features.logits[:, 1]
-
-
 class ImageBeast:
     """Acts when it gets images."""
 
@@ -173,10 +154,10 @@ class Mortal:
         return features.logits[:, 1]
 
 
-def built_with(act: str) -> Beast:
+def built_with(act: str) -> Whenever:
     """Act as soon as a parameter is tried."""
     ACTS[act]()
-    return Beast(ACTS[act], "never")
+    return Whenever(ACTS[act], "never")
 
 
 @harness.hookimpl
@@ -202,7 +183,7 @@ def harness_adapters() -> Iterator[harness.AdapterSpec]:
 def harness_scorers() -> Iterator[harness.ScorerSpec]:
     for name, act in ACTS.items():
         for when in ("build", "fit", "score"):
-            yield harness.ScorerSpec(f"{name}_in_{when}", lambda act=act, when=when: Beast(act, when))
+            yield harness.ScorerSpec(f"{name}_in_{when}", lambda act=act, when=when: Whenever(act, when))
         yield harness.ScorerSpec(f"{name}_on_streams", lambda act=act: OtherBeast(act), needs={"stream"})
         yield harness.ScorerSpec(f"{name}_at_images", lambda act=act: ImageBeast(act), needs={"images"})
     yield harness.ScorerSpec("mortal", Mortal)

@@ -38,7 +38,7 @@ MODELS = "models"
 _META = "meta.json"
 _USERS = "users"  # marks of the processes that use the cache
 _DAY = 86400.0
-_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8,16}")  # names that `replacing` makes
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8,16}")  # names that `beside` makes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -126,7 +126,7 @@ class Cache:
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("cache entry %s is damaged (%s): it is computed again", key, error)
-            if not _removed(folder):
+            if not removed(folder):
                 raise InputError(
                     f"the cache entry {str(folder)!r} is damaged and cannot be removed. Remove it, or name another "
                     "cache with --cache"
@@ -180,7 +180,7 @@ class Cache:
                 break
             if entry.last_used >= held:
                 found.in_use.append(entry)
-            elif _removed(entry.path):
+            elif removed(entry.path):
                 found.removed.append(entry)
                 size -= entry.bytes
             else:
@@ -221,9 +221,14 @@ class EntryWriter:
             sync(path)
 
 
-def _removed(folder: Path) -> bool:
+def beside(path: Path) -> Path:
+    """Return a new temporary name beside a path, unique across processes and machines."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
+
+
+def removed(folder: Path) -> bool:
     """Remove a folder; return whether it is gone. Nobody sees half of it, since it is renamed first."""
-    aside = folder.with_name(f".{folder.name.lstrip('.')}.{os.getpid()}.{secrets.token_hex(8)}")
+    aside = beside(folder)
     with contextlib.suppress(OSError):
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
@@ -239,7 +244,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file, which replaces the file when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
+    temporary = beside(path)
     try:
         yield temporary
         sync(temporary)

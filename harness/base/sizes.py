@@ -28,10 +28,6 @@ def parse_size(text: str) -> float:
 
 
 def size_text(count: float) -> str:
-    """Write a number of bytes with its unit, as in "50 GB"."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    """Write a number of bytes with three digits and its unit, as in "50 GB"."""
+    unit = next((unit for unit in ("TB", "GB", "MB", "kB") if count >= _UNITS[unit.upper()]), "B")
+    return f"{float(f'{count / _UNITS[unit.upper()]:.3g}'):g} {unit}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import describe
+from harness.base.strangers import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ class Sender:
         """Call a function that stayed, and return the bytes of (True, its result) or (False, its error)."""
         try:
             return self.packed((True, self._staying[number](*arguments)))
-        except Exception as error:
+        except RAISED as error:
             return self.packed((False, describe(error)))
 
 

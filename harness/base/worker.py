@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.base import worker_main
-from harness.base.errors import HarnessError
+from harness.base.errors import HarnessError, describe
 from harness.base.travel import Sender, received
 
 if TYPE_CHECKING:
@@ -78,18 +78,29 @@ class Worker:
             message = sender.packed((function, arguments, _threads()))
         except Exception as error:
             raise TravelError(worker_main.cannot_travel(error)) from None
+        try:
+            kind, value = self._outcome(message, sender)
+        except BaseException as error:
+            if (
+                self.ended is None
+            ):  # it still works on this call, and would answer the next one with its result
+                self._lost(f"its call was broken off by {describe(error)}")
+            raise
+        if kind == worker_main.RAISED:
+            raise WorkerError(value)
+        if kind == worker_main.LOST:
+            raise TravelError(value)
+        return value
+
+    def _outcome(self, message: bytes, sender: Sender) -> tuple[str, Any]:
+        """Send a call, answer what the worker asks, and return how the call ended."""
         self._send(message)
         deadline = None if self._limits.seconds is None else time.monotonic() + self._limits.seconds
         while True:
             kind, value = self._reply(deadline)
-            if kind == worker_main.ASKS:
-                self._send(sender.answer(*value))
-            elif kind == worker_main.RAISED:
-                raise WorkerError(value)
-            elif kind == worker_main.LOST:
-                raise TravelError(value)
-            else:
-                return value
+            if kind != worker_main.ASKS:
+                return kind, value
+            self._send(sender.answer(*value))
 
     def _send(self, message: bytes) -> None:
         with suppress(OSError):  # it has ended: the reply says how

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.base.cache import Cache, default_root
+from harness.base.sizes import size_text
 from harness.contract.specs import STREAM, ModelRequest
 from harness.data.mixtures import Mixer, Mixture
 from harness.data.sets import CSID
@@ -45,7 +46,6 @@ SECONDS = 2.0  # of the measurement, about
 _FIRST = 8  # images of ID test, from whose time the number of measured images follows
 _BYTES = 4  # of a number in the cache of features
 _FORWARD_AND_BACKWARD = 3  # a pass with gradients takes about so many times as long
-_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Cost:
         if probe is None:
             yield "  features and time: not measured, since the model may be trained when it is built"
             return
-        size = _size(self.rows * probe.columns * _BYTES)
+        size = size_text(self.rows * probe.columns * _BYTES)
         yield f"  features: {self.rows:,} rows × {probe.columns:,} columns × {_BYTES} bytes = {size}"
         yield (
             f"  time: about {duration(images * probe.seconds)} on {device}, from "
@@ -202,8 +202,3 @@ def _untrained(plan: Plan, model: PlannedModel, sets: OpenSets, loader: Loader) 
         return None
     classifier = opened(built.classifier, loader.device, name=model.name)
     return LoadedModel(replace(built, classifier=classifier), loader.device, plan.suite.dtype)
-
-
-def _size(count: int) -> str:
-    unit, scale = next(((unit, scale) for unit, scale in _UNITS if count >= scale), ("bytes", 1.0))
-    return f"{count / scale:.3g} {unit}" if scale > 1 else f"{count} {unit}"

@@ -38,7 +38,7 @@ ALL: Final = "all"
 
 @dataclass(frozen=True)
 class Isolation:
-    """Whose objects live in worker processes, and what one worker may take."""
+    """Whose objects live in worker processes, and the limits of a worker."""
 
     whose: Literal["none", "foreign", "all"] = NONE
     limits: Limits = field(default_factory=Limits)

@@ -82,7 +82,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class LimitsTable(Table):
-    """Whose methods live in worker processes, and what one of them may take."""
+    """Whose methods live in worker processes, and the time and memory of a worker."""
 
     isolate: Literal["foreign", "all", "none"] = "foreign"
     seconds: Annotated[float, Field(gt=0)] = 3600  # for one call, such as a fit or a chunk of samples

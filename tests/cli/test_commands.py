@@ -216,7 +216,18 @@ def test_the_cache_is_shown_and_pruned(
     capfd.readouterr()
     assert call("cache", monkeypatch=monkeypatch) == 0
     assert "features: 5 entries" in capfd.readouterr().out
-    assert call("cache", "--prune", "--days", 0, monkeypatch=monkeypatch) == 0
+    assert call("cache", "--prune", "--limit", "1GB", monkeypatch=monkeypatch) == 0
+    assert "removed 0 entries, 0 B" in capfd.readouterr().out
+    for wrong, message in (
+        (
+            ("--prune", "--limit", "much"),
+            "'much' is no size. Write a number and B, kB, MB, GB or TB, as in 50GB",
+        ),
+        (("--limit", "1GB"), "--days and --limit say what to remove. Give --prune too"),
+    ):
+        assert call("cache", *wrong, monkeypatch=monkeypatch) == 2
+        assert capfd.readouterr().err == f"ood-harness: {message}\n"
+    assert call("cache", "--prune", "--limit", "0 B", monkeypatch=monkeypatch) == 0
     assert "removed 5 entries" in capfd.readouterr().out
 
 

@@ -127,6 +127,9 @@ def test_sound_weights_are_taken(kind: str) -> None:
     network.fc = nn.Linear(2, 3)
     SOUND[kind](network)
     require_sound(network)
+    one(torch.nan)(network)
+    with pytest.raises(harness.InputError, match=r"'fc.weight' has 1 of 6 values that are NaN"):
+        require_sound(network)
 
 
 CONVERTED: dict[str, Callable[[Tensor], Tensor]] = {

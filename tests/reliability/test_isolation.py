@@ -240,6 +240,28 @@ def test_a_worker_gets_copies_and_asks_for_what_stays() -> None:
     assert worker.call(double, 4) == 8  # it goes on after an error
 
 
+@pytest.mark.parametrize("error", [SystemExit(0), OSError("no such image")])
+def test_what_a_function_raises_that_a_worker_asks_reaches_its_caller(error: BaseException) -> None:
+    def fails(_value: int) -> None:
+        raise error
+
+    worker = Worker(Limits())
+    with pytest.raises(WorkerError, match=r"called sys.exit\(0\)|no such image"):
+        worker.call(asks, fails)
+    assert worker.call(double, 4) == 8
+
+
+def test_a_call_that_is_broken_off_leaves_no_answer_for_the_next_one() -> None:
+    def stops(_value: int) -> None:
+        raise KeyboardInterrupt
+
+    worker = Worker(Limits())
+    with pytest.raises(KeyboardInterrupt):
+        worker.call(asks, stops)
+    with pytest.raises(WorkerError, match="its call was broken off by KeyboardInterrupt"):
+        worker.call(double, 4)
+
+
 def test_a_script_without_a_guard_is_not_run_again(toy_suite: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "toy.toml").write_text(as_toml(toy_suite | {"limits": {"isolate": "foreign"}}))
     script = tmp_path / "script.py"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.base.seeding import repeatable_kernels
 from harness.base.strangers import undisturbed
 from harness.contract.features import Features
-from harness.contract.isolated import Address, Isolated
+from harness.contract.isolated import Isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.contract.features import Adapted
-    from harness.contract.isolated import Isolation
+    from harness.contract.isolated import Address, Isolation
     from harness.contract.protocols import Adapter, Classifier
-    from harness.contract.registry import Offered
 
 
 class Learns(Protocol):
@@ -60,7 +59,7 @@ class IsolatedLearner:
 
     def __init__(
         self,
-        planned: tuple[Offered, dict[str, object]],
+        address: Address,
         isolation: Isolation,
         device: str,
         *,
@@ -69,7 +68,7 @@ class IsolatedLearner:
     ) -> None:
         """Start a worker; an adapter that is prepared there sees the `clean` batches."""
         arguments = classifier, device, None if clean is None else _asker(clean)
-        self._remote = Isolated(isolation, device, Address.of(*planned), _start, *arguments)
+        self._remote = Isolated(isolation, device, address, _start, *arguments)
 
     def anew(self) -> IsolatedLearner:
         """Begin with a new copy of the model, which has learnt nothing."""
@@ -77,7 +76,7 @@ class IsolatedLearner:
         return self
 
     def learn(self, batches: Iterator[Tensor]) -> Iterator[Adapted]:
-        """Adapt to the batches."""
+        """Adapt to the batches. If the worker ends, the passage does: another worker has learnt nothing."""
         waiting = iter(batches)
 
         def ask() -> Tensor | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.base.strangers import undisturbed
+from harness.contract.isolated import Address
 from harness.data.streams import Stream
 from harness.evaluations.adaptation.learner import IsolatedLearner, Learner
 from harness.evaluations.adaptation.passage import Passage
@@ -46,7 +47,7 @@ class Prepared:
             return Learner(self._adapter(planned, size), classifier)
         if planned.label not in self._isolated:
             self._isolated[planned.label] = IsolatedLearner(
-                (planned.offered, dict(planned.params)),
+                Address.of(planned.offered, planned.params),
                 self.bench.isolation,
                 self.bench.loaded.device,
                 clean=(lambda: self._clean(size)) if TRAIN in planned.needs else None,

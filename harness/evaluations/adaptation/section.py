@@ -127,8 +127,9 @@ def batch_size(suite: Suite) -> int:
 def planned_adapters(suite: Suite, registry: Registry) -> list[PlannedAdapter]:
     """Resolve the adapters of a suite, each once per protocol."""
     return [
-        PlannedAdapter(*taken("adapter", entry, registry, suite.limits.isolation), protocol)
+        PlannedAdapter(*once, protocol)
         for entry in suite.section(AdaptationSection).adapters
+        for once in [taken("adapter", entry, registry, suite.limits.isolation)]
         for protocol in entry.protocol
     ]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.base.cache import sync
+from harness.base.cache import beside, removed, sync
 from harness.base.errors import HarnessError, InputError
 from harness.contract.registry import Registry
 from harness.data.opening import open_id, training_data
@@ -120,7 +119,7 @@ def kept_model(
             raise
         except HarnessError as error:
             logger.warning("the stored model is damaged and is trained again: %s", error)
-            _discard(folder)
+            removed(folder)
     _train_into(folder, training, progress=progress)
     return load()
 
@@ -171,13 +170,13 @@ def _keep_last_good(folder: Path, training: Training, error: DivergedError) -> s
     classifier.load_state_dict(error.weights)
     config = {**training.config(Trained(model, error.epoch, None, [])), "diverged": str(error)}
     if kept.exists():
-        _discard(kept)
+        removed(kept)
     _write(kept, model, config)
     return f"The last good weights, of epoch {error.epoch}, are kept in {kept}"
 
 
 def _write(folder: Path, model: Model, config: dict[str, object], snapshots: Snapshots | None = None) -> None:
-    temporary = _beside(folder)
+    temporary = beside(folder)
     temporary.mkdir(parents=True)
     try:
         if snapshots is not None and snapshots.epochs:
@@ -198,15 +197,3 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
         return
     if os.name == "posix":
         sync(folder.parent)
-
-
-def _discard(folder: Path) -> None:
-    # Renamed first, so that no other process sees a half-removed folder.
-    aside = _beside(folder)
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _beside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(8)}")
