@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disturbed import SUITES, Subject, run_alone
 from every_kind import every_kind
 from toys import TOY_PLUGIN, TOY_SUITE, run_suite, toy_module
 from training_data import bright_and_dark, digits_0_to_4
@@ -14,6 +15,8 @@ from training_data import bright_and_dark, digits_0_to_4
 import harness
 from harness import Selection
 from harness.contract.registry import Registry
+
+pytest_plugins = ("trials",)
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +66,10 @@ def digits() -> tuple[Selection, Selection, Selection]:
 def tiny() -> harness.TrainingData:
     """Two classes that brightness tells apart, 48 images of 8x8."""
     return bright_and_dark()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
+    """Runs that nothing disturbs, by suite; to read only."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return {name: run_alone(folder / name, made(folder)) for name, made in SUITES.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from toys import TOY_SUITE
@@ -45,3 +46,34 @@ def every_kind() -> dict[str, Any]:
     suite["estimators"] = ["confident", "halves", "peering"]
     suite["estimation"] = {"corrupt": ["contrast", "snow"], "severity": [2, 5]}
     return suite
+
+
+RECIPE = """schema = 1
+name = "tiny"
+model = "mlp"
+model_params = { hidden = [4] }
+optimizer = "adam"
+lr = 0.01
+epochs = 2
+batch_size = 8
+snapshots = 1
+
+[preprocessing]
+input_size = [1, 8, 8]
+"""
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    """Return a quick suite of every kind of evaluation, whose model is trained by a recipe that is written here."""
+    (folder / "tiny.toml").write_text(RECIPE)
+    return every_kind() | {
+        "models": [{"recipe": str(folder / "tiny.toml")}],
+        "scorers": ["level", "from_train", "whole", "nan"],
+        "probes": ["mean"],
+        "curves": {"probes": ["mean"], "on": ["close"]},
+        "shift": [{"corrupt": ["fog"], "severity": [1]}],
+        "adapters": [{"name": "source", "protocol": ["mixed", "episodic"]}],
+        "adaptation": {"seeds": [0], "batch_size": 8, "shares": [[0.5, 0, 0.5]]},
+        "estimators": ["confident"],
+        "estimation": {"corrupt": ["snow"], "severity": [2]},
+    }

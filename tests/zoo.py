@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import io
+import logging
 import os
 import random
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,6 +69,55 @@ def takes_threads() -> None:
     torch.set_num_threads(torch.get_num_threads() + 1)
 
 
+def changes_the_device() -> None:
+    torch.set_default_device("meta")
+
+
+def changes_the_precision() -> None:
+    torch.set_float32_matmul_precision("medium")
+
+
+def asks_for_half() -> None:
+    torch.set_autocast_enabled("cpu", True)
+
+
+def demands_determinism() -> None:
+    torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+
+
+def traps_overflow() -> None:
+    np.seterr(all="raise")
+
+
+def makes_warnings_errors() -> None:
+    warnings.simplefilter("error" if warnings.filters[0][0] == "ignore" else "ignore")
+
+
+def empties_the_environment() -> None:
+    os.environ.clear()
+
+
+def takes_all_rights() -> None:
+    os.umask(0o777)
+
+
+def shortens_the_stack() -> None:
+    sys.setrecursionlimit(len(inspect.stack()) + 50)
+
+
+def ignores_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def silences_logs() -> None:
+    logging.disable(logging.CRITICAL)
+
+
+def takes_the_terminal() -> None:
+    sys.stdout = sys.stderr = io.StringIO()
+
+
 TO_THE_PROCESS: dict[str, Callable[[], None]] = {
     act.__name__: act
     for act in (
@@ -77,6 +131,18 @@ TO_THE_PROCESS: dict[str, Callable[[], None]] = {
         widens,
         forgets_gradients,
         takes_threads,
+        changes_the_device,
+        changes_the_precision,
+        asks_for_half,
+        demands_determinism,
+        traps_overflow,
+        makes_warnings_errors,
+        empties_the_environment,
+        takes_all_rights,
+        shortens_the_stack,
+        ignores_signals,
+        silences_logs,
+        takes_the_terminal,
     )
 }
 

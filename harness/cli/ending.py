@@ -1,7 +1,7 @@
 """How a command ends early: what is printed, and the exit code.
 
-1: a plugin ended it. 2: a usage or input error, or a full disk, in one line. 70: a defect of the harness, with a
-traceback. 130 and 143: stopped by Ctrl-C or SIGTERM.
+1: a plugin ended it. 2: a usage or input error, or a file that the system refuses, in one line. 70: a defect of the
+harness, with a traceback. 130 and 143: stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 
 from harness.base.cache import FULL
 from harness.base.errors import HarnessError, Terminated, describe, one_line
+from harness.base.names import printable
 from harness.cli import usage
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ def _reason(error: BaseException) -> tuple[str, int]:
             found = one_line(error), USAGE
         case usage.UsageError():
             found = usage.explained(error), USAGE
-        case OSError(errno=number) if number in FULL:
-            place = error.filename or "a file"
-            found = f"{place}: {error.strerror}. What is finished is kept: free some, run it again", USAGE
+        case OSError(errno=int(number)):
+            fix = "free some, run it again" if number in FULL else "run it again when this is mended"
+            place = (
+                error.filename2 or error.filename or "a file"
+            )  # the second: of a file that was to be replaced
+            found = printable(f"{place}: {error.strerror}. What is finished is kept: {fix}"), USAGE
         case Terminated():
             found = "terminated", TERMINATED
         case KeyboardInterrupt() | typer.Abort():

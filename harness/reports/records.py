@@ -186,10 +186,12 @@ def read_scores(folder: Path, name: str) -> NDArray[np.float64] | None:
     import numpy as np
 
     try:
-        scores: NDArray[np.float64] = np.load(folder / SCORES / f"{name}.npy", allow_pickle=False)
+        with (folder / SCORES / f"{name}.npy").open("rb") as file:
+            scores: NDArray[np.float64] = np.load(file, allow_pickle=False)
+            is_whole = not file.read(1)  # nothing follows
     except (OSError, ValueError, EOFError):
         return None
-    return scores if array_digest(scores) == name else None
+    return scores if is_whole and array_digest(scores) == name else None
 
 
 def read_paired(folder: Path) -> list[dict[str, Any]]:

@@ -1,50 +1,64 @@
-"""A run that is killed at any operation on files ends right when it is started again, to the byte."""
+"""A run that is killed, wherever and whenever, ends right when it is started again, to the byte."""
 
 from __future__ import annotations
 
 import gc
+import random
+import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
+from children import in_child
+from disturbed import BLOCKS, SUITES, Subject
 from faults import FileOperations, Stopped
-from toys import run_suite
+from trials import Trials, some
 
-POINTS = 12  # spread over all operations of the run
+pytestmark = pytest.mark.trials("kills")
 
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Read the files that must not depend on when a run was killed."""
-    named = ("records.jsonl", "paired.json", "leaderboard.csv", "leaderboard.md")
-    scores = (f"scores/{path.name}" for path in sorted((folder / "scores").iterdir()))
-    return {name: (folder / name).read_bytes() for name in (*named, *scores)}
+DRAWN = 5  # kills by block and suite at random times
+SEED = 15
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], int]:
-    """The files of a run that nothing disturbs, and the number of its operations."""
-    from toys import TOY_SUITE
-
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patched:
-        operations = FileOperations(patched)
-        run_suite(TOY_SUITE, folder / "out", cache=folder / "cache")
-    assert operations.count > 3 * POINTS
-    return content(folder / "out"), operations.count
-
-
-@pytest.mark.parametrize("point", range(POINTS))
-def test_a_killed_run_ends_as_if_nothing_had_happened(
-    point: int, undisturbed: tuple[dict[str, bytes], int], toy_suite: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_run_that_is_killed_at_an_operation_on_files_ends_as_if_nothing_had_happened(
+    suite: str, block: int, undisturbed: dict[str, Subject], trials: Trials, tmp_path: Path
 ) -> None:
-    expected, count = undisturbed
-    out, cache = tmp_path / "out", tmp_path / "own-cache"
-    with pytest.MonkeyPatch.context() as patched:
-        FileOperations(patched, stop_at=1 + point * (count - 1) // POINTS)
-        with pytest.raises(Stopped):
-            run_suite(toy_suite, out, cache=cache)
-    gc.collect()  # releases the lock, as the end of the process would
-    assert run_suite(toy_suite, out, cache=cache).succeeded
-    assert content(out) == expected
-    left = {path.name for path in out.iterdir() if path.name.startswith(".")}
-    assert left <= {".lock", ".holder"}
+    expected = undisturbed[suite]
+    for at in some(expected.points(block), 1):
+        subject = expected.again_in(tmp_path / str(at))
+        with pytest.MonkeyPatch.context() as patched:
+            FileOperations(patched, subject.folder, stop_at=at)
+            with pytest.raises(Stopped):
+                subject.run()
+        gc.collect()  # releases the lock, as the end of the process would
+        subject.run()
+        assert subject.numbers() == expected.numbers(), f"killed at operation {at}"
+        assert subject.leftovers() == []
+        trials.add()
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_run_that_is_killed_at_any_time_ends_as_if_nothing_had_happened(
+    suite: str, block: int, undisturbed: dict[str, Subject], trials: Trials, tmp_path: Path
+) -> None:
+    expected = undisturbed[suite]
+    draw = random.Random(SEED + block)
+    for number in some(range(DRAWN), 1):
+        subject = expected.again_in(tmp_path / str(number))
+        when = draw.uniform(0, expected.seconds)
+        ended = in_child(subject.exit_code, kill_after=when)
+        assert ended.code in (-signal.SIGKILL, 0), ended
+        subject.run()
+        assert subject.numbers() == expected.numbers(), f"killed after {when:.3f} s"
+        assert subject.leftovers() == []
+        trials.add()
+
+
+def killed(expected: Subject, when: float, folder: Path) -> Subject:
+    """Run in a child that is killed after so many seconds, or sooner if it ends before them."""
+    subject = expected.again_in(folder)
+    if in_child(subject.exit_code, kill_after=when).code == -signal.SIGKILL:
+        return subject
+    return killed(expected, 0.8 * when, folder / "again")

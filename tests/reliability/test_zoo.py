@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,20 @@ def state_of_the_process() -> list[Any]:
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
         torch.get_num_threads(),
+        torch.get_default_device(),
+        torch.get_float32_matmul_precision(),
+        torch.is_autocast_enabled("cpu"),
+        torch.are_deterministic_algorithms_enabled(),
         torch.random.get_rng_state().tolist(),
+        np.geterr(),
+        list(warnings.filters),
+        dict(os.environ),
+        sys.getrecursionlimit(),
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGINT),
+        logging.root.manager.disable,
+        sys.stdout,
+        sys.stderr,
         (state[0], state[1].tolist(), *state[2:]),
         random.getstate(),
     ]

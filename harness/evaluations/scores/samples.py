@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.base.digests import digest
+from harness.base.errors import HarnessError, RecordsError, one_line
 from harness.contract.protocols import LocatedImages
 from harness.engine.guard import Failure, attempt
 from harness.evaluations import measures
 from harness.reports.record import ID, SCORE, SEPARATE, SOURCE
 from harness.reports.records import read_scores
-from harness.reports.samples import CHUNK, PartPlace, column
+from harness.reports.samples import CHUNK, SAMPLES, PartPlace, column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,11 +28,16 @@ if TYPE_CHECKING:
 
     Kept = Mapping[str, Mapping[str, str]]  # digests of scores, by set and scorer
 
+logger = logging.getLogger("ood_harness")
+
 _VERSION = 1  # raise it if the rows of equal scores change
 
 
 def write_rows(job: Job) -> None:
-    """Write the rows of a job's model, unless the folder holds them. Sets without a score have none."""
+    """Write the rows of a job's model, unless the folder holds them. Sets without a score have none.
+
+    If a set or a scorer cannot be read now, the model has no rows, and a warning says so: rows are whole or absent.
+    """
     kept = _kept_scores(job)
     streams = {name: job.sets.stream(name) for name in (ID, *(entry.name for entry in job.plan.sets))}
     opened = {name: stream for name, stream in streams.items() if kept.get(name)}
@@ -39,8 +46,14 @@ def write_rows(job: Job) -> None:
     key = digest(_VERSION, model.label, model.seed, job.bench.loaded.digest, data, kept)
     place = PartPlace(job.folder.path, model.label, model.seed, key)
     scorers = sorted({scorer for of_set in kept.values() for scorer in of_set})
-    if opened and not place.is_written():
+    if not opened or place.is_written():
+        return
+    place.path.unlink(missing_ok=True)  # of other scores
+    try:
         place.write([column(scorer) for scorer in scorers], _rows(job, opened, kept))
+    except HarnessError as error:
+        message = "%s, seed %d, has no rows in %s: %s. The same command adds them"
+        logger.warning(message, model.label, model.seed, SAMPLES, one_line(error))
 
 
 def _kept_scores(job: Job) -> dict[str, dict[str, str]]:
@@ -59,9 +72,8 @@ def _rows(job: Job, streams: Mapping[str, Stream], kept: Kept) -> Iterator[dict[
     for name, stream in streams.items():
         features = attempt(job.bench.features, name, stream)
         if isinstance(features, Failure):
-            continue
-        arrays = {scorer: read_scores(job.folder.path, kept_as) for scorer, kept_as in kept[name].items()}
-        known = {column(scorer): array for scorer, array in arrays.items() if array is not None}
+            raise features.error()
+        arrays = {column(scorer): _read(job, kept_as) for scorer, kept_as in kept[name].items()}
         start = 0
         for chunk in features.only(frozenset({"logits", "ids"})).chunks(CHUNK):
             positions = np.arange(start, start + len(chunk))
@@ -73,8 +85,15 @@ def _rows(job: Job, streams: Mapping[str, Stream], kept: Kept) -> Iterator[dict[
                 "position": positions,
                 "label": np.ma.masked_less(labels, 0),
                 **_said(chunk, stream.parts[0].competing),
-                **{scorer: array[positions] for scorer, array in known.items()},
+                **{scorer: array[positions] for scorer, array in arrays.items()},
             }
+
+
+def _read(job: Job, name: str) -> NDArray[np.float64]:
+    scores = read_scores(job.folder.path, name)
+    if scores is None:
+        raise RecordsError(f"the kept scores {name} cannot be read")
+    return scores
 
 
 def _said(chunk: Features, among: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
