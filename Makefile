@@ -1,7 +1,7 @@
-# make leaderboard · make test · make check
+# make leaderboard · make test · make check · make torture
 # Each works alone on a machine with python3, venv and make; what is installed already is not installed again.
 .DELETE_ON_ERROR:
-.PHONY: leaderboard test check format clean
+.PHONY: leaderboard test torture check format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +16,11 @@ leaderboard: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist worksteal $(TESTS)
+
+# Every trial of what docs/reliability.md promises, of which `make test` takes a sample: about 40 minutes on two cores.
+torture: $(INSTALLED)
+	OOD_HARNESS_TORTURE=1 $(BIN)/pytest -n auto --dist worksteal --figures results/reliability.txt \
+		tests/reliability tests/cli/test_newcomers.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

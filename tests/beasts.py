@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from zoo import Whenever
+from zoo import Otherwise, Whenever
 
 import harness
 
@@ -113,36 +113,6 @@ class ImageBeast:
         return images.flatten(1).mean(dim=1)
 
 
-class OtherBeast:
-    """Acts as a stream scorer, a probe, an estimator, or an adapter at its second batch."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act = act
-
-    def score_stream(self, stream: harness.Unlabelled) -> harness.StreamScores:
-        self._act()
-        return harness.StreamScores(torch.zeros(len(stream)))
-
-    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
-        self._act()
-        return harness.Measurement(1.0)
-
-    def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
-        self._act()
-        return harness.Estimate(0.5, 0.5)
-
-    def prepare(self, classifier: Any, batches: Iterable[Tensor]) -> OtherBeast:
-        self._act()
-        return self
-
-    def adapt(self, classifier: Any, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        for number, images in enumerate(batches):
-            if number == 1:
-                self._act()
-            logits = classifier(images)
-            yield harness.Adapted(harness.Features(logits=logits, penultimate=logits))
-
-
 class Mortal:
     """Ends its process the second time that it scores a chunk of a set; files in the working folder count."""
 
@@ -163,20 +133,20 @@ def built_with(act: str) -> Whenever:
 @harness.hookimpl
 def harness_probes() -> Iterator[harness.ProbeSpec]:
     for name, act in ACTS.items():
-        yield harness.ProbeSpec(name, lambda act=act: OtherBeast(act))
+        yield harness.ProbeSpec(name, lambda act=act: Otherwise(act))
 
 
 @harness.hookimpl
 def harness_estimators() -> Iterator[harness.EstimatorSpec]:
     for name, act in ACTS.items():
-        yield harness.EstimatorSpec(name, lambda act=act: OtherBeast(act))
+        yield harness.EstimatorSpec(name, lambda act=act: Otherwise(act))
 
 
 @harness.hookimpl
 def harness_adapters() -> Iterator[harness.AdapterSpec]:
     for name, act in ACTS.items():
-        yield harness.AdapterSpec(name, lambda act=act: OtherBeast(act))
-        yield harness.AdapterSpec(f"{name}_in_prepare", lambda act=act: OtherBeast(act), needs={"train"})
+        yield harness.AdapterSpec(name, lambda act=act: Otherwise(act))
+        yield harness.AdapterSpec(f"{name}_in_prepare", lambda act=act: Otherwise(act), needs={"train"})
 
 
 @harness.hookimpl
@@ -184,7 +154,7 @@ def harness_scorers() -> Iterator[harness.ScorerSpec]:
     for name, act in ACTS.items():
         for when in ("build", "fit", "score"):
             yield harness.ScorerSpec(f"{name}_in_{when}", lambda act=act, when=when: Whenever(act, when))
-        yield harness.ScorerSpec(f"{name}_on_streams", lambda act=act: OtherBeast(act), needs={"stream"})
+        yield harness.ScorerSpec(f"{name}_on_streams", lambda act=act: Otherwise(act), needs={"stream"})
         yield harness.ScorerSpec(f"{name}_at_images", lambda act=act: ImageBeast(act), needs={"images"})
     yield harness.ScorerSpec("mortal", Mortal)
     yield harness.ScorerSpec("built_with", built_with)

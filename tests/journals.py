@@ -21,3 +21,9 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
 def records_of(folder: Path, kind: str = "score") -> dict[tuple[str, str], dict[str, Any]]:
     """Read the records of one kind by scorer and set."""
     return {(r["scorer"], r["ood"]): r for r in read_journal(folder) if r["kind"] == kind}
+
+
+def all_records(out: Path) -> dict[str, Any]:
+    """Read what every cell measured, by its ID."""
+    said = ("kind", "metrics", "facts", "variants", "scores", "flags", "error", "n_id", "n_ood", "by_stream")
+    return {record["cell_id"]: {key: record.get(key) for key in said} for record in read_journal(out)}

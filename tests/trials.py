@@ -24,14 +24,21 @@ def some(items: Sequence[Any], count: int) -> Sequence[Any]:
     return items if WHOLE or len(items) <= count else [items[i * len(items) // count] for i in range(count)]
 
 
+def groups(names: Sequence[str]) -> list[Any]:
+    """Return each name alone in a whole torture, else all of them together, as parameters of a test."""
+    if WHOLE:
+        return [pytest.param([name], id=name) for name in names]
+    return [pytest.param(list(names), id="all")]
+
+
 class Trials:
     """How many trials a test has made."""
 
     def __init__(self) -> None:
         self.made = 0
 
-    def add(self) -> None:
-        self.made += 1
+    def add(self, count: int = 1) -> None:
+        self.made += count
 
 
 @pytest.fixture

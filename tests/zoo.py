@@ -10,12 +10,13 @@ import random
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from toy_plugin import Levels, Network, is_probe
 
 import harness
 
@@ -241,6 +242,71 @@ class Whenever:
         return features.logits[:, 0]
 
 
+class Otherwise:
+    """Acts on the process as a stream scorer, a probe, an estimator, or an adapter at its second batch."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def score_stream(self, stream: harness.Unlabelled) -> harness.StreamScores:
+        self._act()
+        return harness.StreamScores(torch.zeros(len(stream)))
+
+    def measure(self, features: harness.FeatureSet) -> harness.Measurement:
+        self._act()
+        return harness.Measurement(1.0)
+
+    def estimate(self, target: harness.Unlabelled) -> harness.Estimate:
+        self._act()
+        return harness.Estimate(0.5, 0.5)
+
+    def prepare(self, classifier: Any, batches: Iterable[Tensor]) -> Otherwise:
+        self._act()
+        return self
+
+    def adapt(self, classifier: Any, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
+        for number, images in enumerate(batches):
+            if number == 1:
+                self._act()
+            logits = classifier(images)
+            yield harness.Adapted(harness.Features(logits=logits, penultimate=logits))
+
+
+class Acting(Levels):
+    """Images that act when they are decoded."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(40, 3, 4, 20, 8)
+        self._act = act
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self._act()
+        return super().__getitem__(index)
+
+
+class Forwarding(Network):
+    """A network that acts whenever it is forwarded, but for the first times, when it is examined."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(3, 0)
+        self._act = act
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        if not is_probe(images):
+            self._act()
+        return super().forward_features(images)
+
+
+def opened(act: Callable[[], None]) -> Acting:
+    act()
+    return Acting(lambda: None)
+
+
+def loaded(act: Callable[[], None], network: Any) -> harness.Model:
+    act()
+    return harness.Model(network.eval(), harness.Preprocessing(input_size=(1, 8, 8), std=(1.0,)), 3)
+
+
 class Scribbler:
     """Writes into the features that it is fitted on and scores."""
 
@@ -306,10 +372,46 @@ WHEN = ("build", "fit", "score")
 
 
 @harness.hookimpl
+def harness_datasets() -> Iterator[harness.DatasetSpec]:
+    for name, act in TO_THE_PROCESS.items():
+        yield harness.DatasetSpec(f"{name}_when_opened", lambda request, act=act: opened(act))
+        yield harness.DatasetSpec(f"{name}_when_decoded", lambda request, act=act: Acting(act))
+
+
+@harness.hookimpl
+def harness_models() -> Iterator[harness.ModelSpec]:
+    for name, act in TO_THE_PROCESS.items():
+        made = lambda request, act=act: loaded(act, Network(3, 0))  # noqa: E731
+        yield harness.ModelSpec(f"{name}_when_loaded", made)
+        made = lambda request, act=act: loaded(lambda: None, Forwarding(act))  # noqa: E731
+        yield harness.ModelSpec(f"{name}_when_forwarded", made)
+
+
+@harness.hookimpl
+def harness_probes() -> Iterator[harness.ProbeSpec]:
+    for name, act in TO_THE_PROCESS.items():
+        yield harness.ProbeSpec(name, lambda act=act: Otherwise(act))
+
+
+@harness.hookimpl
+def harness_estimators() -> Iterator[harness.EstimatorSpec]:
+    for name, act in TO_THE_PROCESS.items():
+        yield harness.EstimatorSpec(name, lambda act=act: Otherwise(act))
+
+
+@harness.hookimpl
+def harness_adapters() -> Iterator[harness.AdapterSpec]:
+    for name, act in TO_THE_PROCESS.items():
+        yield harness.AdapterSpec(name, lambda act=act: Otherwise(act))
+        yield harness.AdapterSpec(f"{name}_in_prepare", lambda act=act: Otherwise(act), needs={"train"})
+
+
+@harness.hookimpl
 def harness_scorers() -> Iterator[harness.ScorerSpec]:
     for name, act in TO_THE_PROCESS.items():
         for when in WHEN:
             yield harness.ScorerSpec(f"{name}_in_{when}", lambda act=act, when=when: Whenever(act, when))
+        yield harness.ScorerSpec(f"{name}_on_streams", lambda act=act: Otherwise(act), needs={"stream"})
     for name, act in TO_FEATURES.items():
         needs = {"logits", "penultimate", "train"}
         yield harness.ScorerSpec(name, lambda act=act: Scribbler(act), needs=needs)

@@ -22,13 +22,10 @@ def undisturbed(device: str = "cpu") -> Iterator[None]:
     The global generators of torch, NumPy and `random` start from seed 0, so that a plugin that draws from them gives
     the same numbers in every run. Afterwards the generators are restored, and so are the settings of `surroundings`.
     """
-    restore = surroundings.noted()
-    try:
-        with ExitStack() as generators:
-            generators.enter_context(library_seeds_restored())
-            if "torch" in sys.modules:  # importing it takes seconds
-                generators.enter_context(seeded(0, device))
-            reseed_libraries(0)
-            yield
-    finally:
-        restore()
+    with ExitStack() as stack:
+        stack.enter_context(surroundings.restored())
+        stack.enter_context(library_seeds_restored())
+        if "torch" in sys.modules:  # importing it takes seconds
+            stack.enter_context(seeded(0, device))
+        reseed_libraries(0)
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ class Setting:
     """One part of the state."""
 
     read: Callable[[], Any]
-    write: Callable[[Any], None]
+    write: Callable[[Any], object]
 
 
 def noted() -> Callable[[], None]:
@@ -34,6 +35,16 @@ def noted() -> Callable[[], None]:
                 setting.write(value)
 
     return restore
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Restore the state when the block ends."""
+    restore = noted()
+    try:
+        yield
+    finally:
+        restore()
 
 
 def _settings() -> Iterator[Setting]:

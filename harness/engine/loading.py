@@ -46,11 +46,11 @@ class Loader:
         """
         with undisturbed(self.device):
             made = model.offered.spec.build(self._request(model, id_data), **model.params)
-        built, classes = _opened(model, made, id_data)
-        _warn_of_assumed(model, built)
-        loaded = LoadedModel(built, self.device, dtype, model.offered.source, classes)
-        _require_repeatable(model, loaded)
-        return loaded
+            built, classes = _opened(model, made, id_data)
+            _warn_of_assumed(model, built)
+            loaded = LoadedModel(built, self.device, dtype, model.offered.source, classes)
+            _require_repeatable(model, loaded)
+            return loaded
 
     def check(self, model: PlannedModel, id_data: IdData) -> None:
         """Raise HarnessError for a model that cannot be built, as far as its plugin can tell without training it."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.base import surroundings
 from harness.base.travel import Asked
 from harness.contract.features import Unlabelled
 from harness.models.extract import decoded_batches
@@ -64,7 +65,9 @@ class Decoder:
         if kept is not None:
             return kept[torch.from_numpy(positions)]
         self.counts.decoded += len(positions)
-        return self.model.model.preprocessing.batch(stream.images(positions))
+        with surroundings.restored():
+            images = stream.images(positions)
+        return self.model.model.preprocessing.batch(images)
 
     def _find(self, stream: Stream) -> Tensor | None:
         if stream.digest in self._kept:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.base import surroundings
 from harness.base.errors import InputError
 from harness.base.progress import progress_bar
 from harness.base.seeding import repeatable_kernels
@@ -226,9 +227,20 @@ def _cut(positions: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
 def decoded_batches(model: LoadedModel, stream: Stream, at_once: int | None = None) -> Iterator[Tensor]:
     """Decode ahead of the model: in worker processes if a GPU would otherwise wait, else in a thread.
 
-    Yields the stream's batches, or parts of them of at most `at_once` images.
+    Yields the stream's batches, or parts of them of at most `at_once` images. Before each and at the end, the state of
+    the process is as it was: neither a stranger's images nor what is done with them may change it for the next.
     """
-    decoded: Any = _Decoded(model, stream, at_once or stream.batch_size)
+    restore = surroundings.noted()
+    try:
+        for batch in _decoded_ahead(model, stream, at_once or stream.batch_size):
+            restore()
+            yield batch
+    finally:
+        restore()
+
+
+def _decoded_ahead(model: LoadedModel, stream: Stream, at_once: int) -> Iterator[Tensor]:
+    decoded: Any = _Decoded(model, stream, at_once)
     if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
         from torch.utils.data import DataLoader
 

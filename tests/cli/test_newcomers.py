@@ -29,6 +29,8 @@ from harness.engine import trainer
 from harness.engine.loading import Loader
 from harness.models.training import training
 
+pytestmark = pytest.mark.trials("inputs")
+
 LISTED = Path(__file__).with_name("newcomers.txt")
 IMAGES = {"train": 4, "val": 2, "test": 3}  # of each class, by split
 MINE: dict[str, Any] = {

@@ -20,6 +20,8 @@ from harness.cli import ending
 from harness.reports.records import JOURNAL
 from harness.reports.run_folder import RunFolder
 
+pytestmark = pytest.mark.trials("faults")
+
 
 def full(*_arguments: object) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -27,6 +27,8 @@ from harness.contract.registry import Registry
 from harness.data.opening import open_dataset
 from harness_plugins.models.timm_factory import create
 
+pytestmark = pytest.mark.trials("inputs")
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -22,6 +22,8 @@ from harness.contract.registry import Registry
 from harness.contract.scores import as_scores
 from harness_plugins.datasets.decoding import FORMATS, decode
 
+pytestmark = pytest.mark.trials("inputs")
+
 
 def call(*arguments: str) -> int:
     """Call the command line in this process, and return its exit code."""

@@ -18,6 +18,8 @@ from harness.contract.registry import Registry
 from harness.engine.runner import RunOptions
 from harness.evaluations.run import plan_suite, run_plan
 
+pytestmark = pytest.mark.trials("inputs")
+
 
 class Given:
     """Forty 8-bit images of 4x4, each of which a function may change."""

@@ -23,6 +23,8 @@ from harness.evaluations.run import plan_suite, run_plan
 from harness.models.soundness import require_sound
 from harness_plugins.models.timm_factory import create
 
+pytestmark = pytest.mark.trials("inputs")
+
 
 def weight(values: Any) -> Callable[[Any], None]:
     """Replace the weight of the head."""

@@ -14,14 +14,18 @@ import pytest
 import torch
 import zoo
 from every_kind import every_kind
-from journals import read_journal, records_of
+from journals import all_records, records_of
 from toys import TOY_PLUGIN, TOY_SUITE, as_toml, run_suite
+from trials import Trials, groups
 
 from harness.base.errors import InputError
 from harness.base.worker import Limits, Worker, WorkerError
 
 BEASTS, ZOO = Path(beasts.__file__), Path(zoo.__file__)
 TOYS = ["level", "margin", "from_train", "needs_linear", "gradient"]
+
+pytestmark = pytest.mark.trials("plugins")
+
 FIRST_PARTY = ["msp", "energy", "gen", "mahalanobis"]  # they run in the harness's own process
 PATIENT = {"isolate": "foreign", "seconds": 300, "megabytes": 300}
 IMPATIENT = PATIENT | {"seconds": 1}
@@ -37,7 +41,10 @@ REASONS = {
     "leaves_a_process": None,
     "comes_back_twice": None,
 }
+ENDING = ["exits", "exits_with_an_error", "crashes", "kills_itself", "closes_everything"]
 ENDLESS = ("never_returns", "never_lets_go")
+ANIMALS = [f"{act}_in_score" for act in zoo.TO_THE_PROCESS]
+ANIMALS += [*zoo.TO_FEATURES, *zoo.TO_THE_MODEL, "wrecks_the_head"]
 PLACES = ("in_build", "in_fit", "in_score", "at_images")
 
 
@@ -93,23 +100,24 @@ def test_numbers_of_every_kind_are_the_same_in_workers(tmp_path: Path) -> None:
     assert isolated == alone
 
 
-def all_records(out: Path) -> dict[str, Any]:
-    """Read what every cell measured, by its ID."""
-    said = ("kind", "metrics", "facts", "variants", "scores", "flags", "error", "n_id", "n_ood", "by_stream")
-    return {record["cell_id"]: {key: record.get(key) for key in said} for record in read_journal(out)}
-
-
+@pytest.mark.parametrize("acts", groups(list(REASONS)))
 @pytest.mark.parametrize("place", PLACES)
 def test_whoever_ends_its_process_loses_its_own_cells_alone(
-    place: str, in_process: Path, toy_suite: dict[str, Any], tmp_path: Path
+    place: str,
+    acts: list[str],
+    in_process: Path,
+    toy_suite: dict[str, Any],
+    trials: Trials,
+    tmp_path: Path,
 ) -> None:
-    scorers = [*FIRST_PARTY, *(f"{name}_{place}" for name in REASONS)]
+    scorers = [*FIRST_PARTY, *(f"{name}_{place}" for name in acts)]
     run_suite(
         toy_suite | {"scorers": scorers, "limits": PATIENT}, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS)
     )
     assert numbers(tmp_path / "out", FIRST_PARTY) == numbers(in_process, FIRST_PARTY)
     errors = {(s, name): r["error"] for (s, name), r in records_of(tmp_path / "out").items()}
-    for name, reason in REASONS.items():
+    for name in acts:
+        reason = REASONS[name]
         for of_set in ("bright", "close", "closer"):
             error = errors[f"{name}_{place}", of_set]
             assert (error is None) if reason is None else (reason in error and "\n" not in error), (
@@ -118,8 +126,9 @@ def test_whoever_ends_its_process_loses_its_own_cells_alone(
             )
     gc.collect()
     left = [int(path.stem) for path in Path.cwd().glob("*.left")]
-    assert left
+    assert bool(left) == ("leaves_a_process" in acts)
     assert not [pid for pid in left if is_running(pid)]
+    trials.add(len(acts))
 
 
 def is_running(pid: int) -> bool:
@@ -130,22 +139,29 @@ def is_running(pid: int) -> bool:
     return state != "Z"  # ended, and not yet collected by whoever adopted it
 
 
+@pytest.mark.parametrize("acts", groups(ENDLESS))
 @pytest.mark.parametrize("place", PLACES)
 def test_whoever_never_returns_is_ended_after_its_limit(
-    place: str, in_process: Path, toy_suite: dict[str, Any], tmp_path: Path
+    place: str,
+    acts: list[str],
+    in_process: Path,
+    toy_suite: dict[str, Any],
+    trials: Trials,
+    tmp_path: Path,
 ) -> None:
-    scorers = [*FIRST_PARTY, *(f"{name}_{place}" for name in ENDLESS)]
+    scorers = [*FIRST_PARTY, *(f"{name}_{place}" for name in acts)]
     run_suite(
         toy_suite | {"scorers": scorers, "limits": IMPATIENT}, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS)
     )
     assert numbers(tmp_path / "out", FIRST_PARTY) == numbers(in_process, FIRST_PARTY)
     errors = {r["error"] for (s, _), r in records_of(tmp_path / "out").items() if s not in FIRST_PARTY}
     assert {error.removeprefix("fit: ") for error in errors} == {"took longer than its limit of 1 s"}
+    trials.add(len(acts))
 
 
-@pytest.mark.parametrize("acts", [("exits", "kills_itself", "closes_everything"), ENDLESS[:1]])
+@pytest.mark.parametrize("acts", [*groups(ENDING), pytest.param(["never_returns"], id="never_returns")])
 def test_probes_adapters_estimators_and_stream_scorers_lose_their_own_cells_alone(
-    acts: tuple[str, ...], tmp_path: Path
+    acts: list[str], trials: Trials, tmp_path: Path
 ) -> None:
     suite = every_kind()
     kept = {"scorers": ["level", "whole"], "probes": ["mean"], "estimators": ["confident"], "adapters": []}
@@ -165,7 +181,7 @@ def test_probes_adapters_estimators_and_stream_scorers_lose_their_own_cells_alon
             {"name": act, "protocol": ["episodic", "mixed"]},
             {"name": f"{act}_in_prepare", "protocol": "episodic"},
         ]
-    limits = (IMPATIENT if acts == ENDLESS[:1] else PATIENT) | {"isolate": "foreign"}
+    limits = (PATIENT if acts[0] in ENDING else IMPATIENT) | {"isolate": "foreign"}
     run_suite(
         suite | {"limits": limits}, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS), cache=tmp_path / "cache"
     )
@@ -176,6 +192,9 @@ def test_probes_adapters_estimators_and_stream_scorers_lose_their_own_cells_alon
     reasons = "its process (ended with exit code|was killed by)|took longer than its limit of 1 s"
     for record in failed.values():
         assert re.search(reasons, record["error"]), record
+    trials.add(
+        5 * len(acts)
+    )  # as a stream scorer, a probe, an estimator, an adapter, and when it is prepared
 
 
 def test_a_worker_that_ended_is_replaced_for_the_next_set(toy_suite: dict[str, Any], tmp_path: Path) -> None:
@@ -191,17 +210,20 @@ def test_a_parameter_is_tried_in_a_worker(toy_suite: dict[str, Any], tmp_path: P
         run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, BEASTS))
 
 
+@pytest.mark.parametrize("animals", groups(ANIMALS))
 def test_the_zoo_does_nothing_to_others_from_a_worker(
-    in_process: Path, toy_suite: dict[str, Any], tmp_path: Path
+    animals: list[str], in_process: Path, toy_suite: dict[str, Any], trials: Trials, tmp_path: Path
 ) -> None:
-    animals = [f"{act}_in_score" for act in zoo.TO_THE_PROCESS] + [*zoo.TO_FEATURES, *zoo.TO_THE_MODEL]
-    suite = toy_suite | {"scorers": [*animals, "wrecks_the_head", *FIRST_PARTY], "limits": PATIENT}
+    suite = toy_suite | {"scorers": [*animals, *FIRST_PARTY], "limits": PATIENT}
     run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, ZOO))
     assert numbers(tmp_path / "out", FIRST_PARTY) == numbers(in_process, FIRST_PARTY)
     errors = {scorer: r["error"] for (scorer, _), r in records_of(tmp_path / "out").items()}
-    for act in zoo.TO_THE_MODEL:
-        assert "changed the model" in errors[act]
-    assert errors["exits_in_score"] == "called sys.exit(0)"
+    for animal in animals:
+        if animal in zoo.TO_THE_MODEL:
+            assert "changed the model" in errors[animal]
+        if animal == "exits_in_score":
+            assert errors[animal] == "called sys.exit(0)"
+    trials.add(len(animals))
 
 
 def double(state: dict[str, Any], value: Any) -> Any:

@@ -46,10 +46,8 @@ def test_a_run_that_is_killed_at_any_time_ends_as_if_nothing_had_happened(
     expected = undisturbed[suite]
     draw = random.Random(SEED + block)
     for number in some(range(DRAWN), 1):
-        subject = expected.again_in(tmp_path / str(number))
         when = draw.uniform(0, expected.seconds)
-        ended = in_child(subject.exit_code, kill_after=when)
-        assert ended.code in (-signal.SIGKILL, 0), ended
+        subject = killed(expected, when, tmp_path / str(number))
         subject.run()
         assert subject.numbers() == expected.numbers(), f"killed after {when:.3f} s"
         assert subject.leftovers() == []

@@ -16,6 +16,8 @@ from harness.base.checksums import seal, unsealed
 from harness.base.errors import RecordsError
 from harness.reports.records import read_manifest, read_paired, read_records, read_scores
 
+pytestmark = pytest.mark.trials("faults")
+
 SEED = 15
 
 

@@ -21,6 +21,8 @@ from harness.contract.registry import Registry
 from harness.evaluations.run import plan_suite
 from harness.reports import terminal, text, wording
 
+pytestmark = pytest.mark.trials("inputs")
+
 COMMAND = "\x1b[31m"  # a terminal turns red
 NO_NAMES = {
     "": "it is empty",
