@@ -1,4 +1,7 @@
-"""One pass over a stream: each image is decoded once and forwarded once, for all consumers of its features."""
+"""One pass over a stream: each image is decoded once and forwarded once, for all consumers of its features.
+
+Two images are decoded once more, to notice a dataset that draws random numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.base import surroundings
-from harness.base.errors import InputError
+from harness.base.errors import DatasetError, InputError
 from harness.base.progress import progress_bar
 from harness.base.seeding import repeatable_kernels
 from harness.contract.features import FeatureSet
@@ -214,7 +217,19 @@ class _Decoded:
 
         pieces = _cut(self._batches[number], self._originals)
         found = [self._preprocessing.batch(self._stream.images(piece)) for piece in pieces]
+        if number in (0, len(self) - 1):
+            self._require_repeatable(pieces[0][:1], found[0][:1])
         return torch.cat(found) if len(found) > 1 else found[0]
+
+    def _require_repeatable(self, position: NDArray[np.int64], image: Tensor) -> None:
+        """Decode an image again. Raises DatasetError if other pixels come: numbers would differ in every run."""
+        import torch
+
+        if not torch.equal(self._preprocessing.batch(self._stream.images(position)), image):
+            raise DatasetError(
+                f"the dataset {self._stream.name!r} has other pixels each time that image {position[0]} is decoded, so "
+                "its numbers would differ in every run. Draw what is random from a seed for each image"
+            )
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def last(image: Any) -> Callable[[int, np.ndarray], Any]:
     return lambda index, given: image if index == 39 else given
 
 
+RNG = np.random.default_rng(0)
 ONES = np.ones((4, 4))
 IMAGES: dict[str, tuple[Callable[[], Any], str]] = {
     "float": (lambda: Given(lambda _, image: image / np.float32(255)), "float32 of shape (4, 4) as image 0"),
@@ -154,6 +156,30 @@ def test_images_that_are_none_fail_their_set_by_name_and_are_not_cached(
     assert "\n" not in errors["odd"]
     assert {name for name, error in errors.items() if error} == {"odd"}
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 4  # ID test and the three other sets
+
+
+DRAWING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "NumPy's generator": lambda image: np.random.permutation(image.ravel()).reshape(image.shape),
+    "random": lambda image: np.full_like(image, random.randrange(256)),
+    "torch's generator": lambda image: torch.randint(256, image.shape, dtype=torch.uint8).numpy(),
+    "a generator of its own": lambda image: RNG.permutation(image.ravel()).reshape(image.shape),
+}
+
+
+@pytest.mark.parametrize("source", DRAWING)
+@pytest.mark.parametrize("which", ["all", "the last"])
+def test_images_that_are_drawn_anew_fail_their_set_by_name(
+    which: str, source: str, toy_suite: dict[str, Any], tmp_path: Path
+) -> None:
+    def change(index: int, image: np.ndarray) -> np.ndarray:
+        return DRAWING[source](image) if which == "all" or index == 39 else image
+
+    first = 39 if which == "the last" else 0
+    toy_suite["batch_size"] = 13  # so that the last image is a batch of its own
+    _, records = run_with(lambda: Given(change), toy_suite, tmp_path / "out")
+    errors = {name: record["error"] for (_, name), record in records.items()}
+    assert f"'odd' has other pixels each time that image {first} is decoded" in errors.pop("odd")
+    assert set(errors.values()) == {None}
 
 
 @pytest.mark.parametrize("kind", sorted(IMAGES.keys() - {"a length that lies", "too few in a batch"}))
