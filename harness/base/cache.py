@@ -26,7 +26,7 @@ from harness.base.errors import InputError, reason
 from harness.base.holding import Mark, held_since
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -167,12 +167,14 @@ class Cache:
                         found.append(entry)
         return sorted(found, key=lambda entry: (entry.last_used, entry.name))
 
-    def prune(self, *, days: float = math.inf, room: float = math.inf) -> Pruned:
+    def prune(self, *, days: float = math.inf, room: float = math.inf, also: Sequence[Entry] = ()) -> Pruned:
         """Remove what was not used for so many days, and then the least recently used until `room` bytes suffice.
 
-        What was used since the first of the processes that use the cache began is kept.
+        Entries that are kept elsewhere may be pruned `also`. What was used since the first of the processes that use
+        the cache began is kept.
         """
-        entries, held = self.entries(), held_since(self.root / _USERS)
+        entries = sorted([*self.entries(), *also], key=lambda entry: (entry.last_used, entry.name))
+        held = held_since(self.root / _USERS)
         limit, size = time.time() - days * _DAY, sum(entry.bytes for entry in entries)
         found = Pruned([], [], [])
         for entry in entries:

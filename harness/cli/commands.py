@@ -228,9 +228,18 @@ def cache(
             help="With --prune: remove the least recently used until SIZE, such as 50GB, suffices.",
         ),
     ] = None,
+    hub: Annotated[
+        bool,
+        typer.Option(
+            "--hub",
+            help="Count the hub's copies of models and datasets, too. With --prune they are removed by the same rules; "
+            "other programs may have to fetch them again.",
+        ),
+    ] = False,
 ) -> None:
     """Show the cache of features and trained models, or prune it. What a run in progress uses is kept."""
     from harness.base.cache import Cache, default_root
+    from harness.base.hub_copies import hub_entries
 
     if not prune and (days is not None or limit is not None):
         raise InputError("--days and --limit say what to remove. Give --prune too")
@@ -238,13 +247,15 @@ def cache(
     opened = Cache(folder or default_root())
     if prune:
         default = 30 if limit is None else math.inf
-        found = opened.prune(days=default if days is None else days, room=room)
+        found = opened.prune(
+            days=default if days is None else days, room=room, also=hub_entries() if hub else ()
+        )
         typer.echo(f"removed {_entries(found.removed)}")
         if found.in_use:
             typer.echo(f"kept {_entries(found.in_use)}, which a run in progress may use")
         if found.stuck:
             typer.echo(f"{_entries(found.stuck)} cannot be removed, such as {str(found.stuck[0].path)!r}")
-    entries = opened.entries()
+    entries = [*opened.entries(), *(hub_entries() if hub else ())]
     typer.echo(f"{opened.root}: {_entries(entries)}")
     for kind in sorted({entry.kind for entry in entries}):
         of_kind = [entry for entry in entries if entry.kind == kind]
