@@ -48,6 +48,22 @@ def every_kind() -> dict[str, Any]:
     return suite
 
 
+def one_of_each_kind() -> dict[str, Any]:
+    """Return a quick suite of every kind of evaluation."""
+    suite = every_kind()
+    return suite | {
+        "models": suite["models"][:1],
+        "scorers": ["level", "from_train", "whole"],
+        "probes": ["mean"],
+        "curves": {"probes": ["mean"], "on": ["close"]},
+        "shift": [{"corrupt": ["fog"], "severity": [1]}],
+        "adapters": [{"name": "slide", "protocol": ["mixed", "episodic"]}],
+        "adaptation": {"seeds": [0], "batch_size": 8, "shares": [[0.5, 0, 0.5]]},
+        "estimators": ["confident"],
+        "estimation": {"corrupt": ["snow"], "severity": [2]},
+    }
+
+
 RECIPE = """schema = 1
 name = "tiny"
 model = "mlp"

@@ -1,8 +1,10 @@
-"""What a scorer may return: one real number per sample."""
+"""What a plugin may return: one real number per sample, and numbers about them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, SupportsFloat
 
 from harness.base.errors import InputError
 
@@ -30,3 +32,34 @@ def as_scores(found: object, count: int, *, device: str, name: str = "scores") -
         )
     plain = found.detach().as_subclass(torch.Tensor)  # a subclass may override what is done with it
     return plain.to(device, torch.float64, copy=True)
+
+
+def as_number(found: object, name: str) -> float:
+    """Return a number as a float, whatever library made it. Raises InputError for what is none."""
+    try:
+        if isinstance(found, str) or not isinstance(found, SupportsFloat):
+            raise TypeError
+        return float(found)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{name} is a {type(found).__name__}. Give a real number") from None
+
+
+def as_numbers(found: object, name: str) -> dict[str, float]:
+    """Return finite numbers by name. Raises InputError for anything else: a record could not hold it."""
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise InputError(f"{name} are a {type(found).__name__}. Give finite numbers by name")
+    numbers = {key: as_number(value, f"{key!r} of {name}") for key, value in found.items()}
+    for key, value in numbers.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{key!r} of {name} is {value}. Give finite numbers, and leave out what has none"
+            )
+    return numbers
+
+
+def as_count(found: object, name: str) -> int:
+    """Return a number of images. Raises InputError for what is none."""
+    number = as_number(found, name)
+    if not number >= 0 or not number.is_integer():
+        raise InputError(f"{name} is {number}. Give a whole number from 0")
+    return int(number)

@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import HarnessError, InputError, describe
+from harness.base.checksums import writable
+from harness.base.errors import HarnessError, InputError, describe, one_line
 from harness.base.strangers import RAISED, undisturbed
 from harness.contract.specs import ModelRequest
 from harness.engine.clock import Clock
@@ -114,6 +115,10 @@ def _opened(model: PlannedModel, built: Model, id_data: IdData | None) -> tuple[
 
     network: Any = built.classifier
     require_sound(network)
+    try:
+        writable(built.facts)
+    except ValueError as error:
+        raise InputError(f"its facts cannot be written as JSON: {one_line(error)}") from None
     if model.preprocessing is not None:
         built = replace(built, preprocessing=model.preprocessing.over(built.preprocessing))
     is_classifier = built.num_classes > 0  # an encoder fits any data

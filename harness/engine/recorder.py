@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import describe
 from harness.data.sets import CALIBRATION
 from harness.engine.guard import Failure
 from harness.reports.record import ID, SEEN, SOURCE, UNSTABLE, Record
@@ -58,21 +59,33 @@ class Recorder:
         A failure without a key (its model or set could not be opened) does not replace a number that the folder holds
         already: it is only counted.
         """
-        is_failure = isinstance(found, Failure)
+        record = self._record(cell, key, found)
+        is_failure = record.error is not None
         if is_counted:
             self.cells, self.measured = self.cells + 1, self.measured + 1
             self.failed += is_failure
-        error = found.message if isinstance(found, Failure) else None
         known = self.folder.records.get(cell.cell_id)
         if is_failure and not key and known is not None and known.error is None:
             return
-        common = self._common(cell, key)
-        content = {**common, **cell.place, **cell.head, **found.content, "error": error}
-        if flags := self._flags(cell):
-            content["flags"] = [*content.get("flags", ()), *flags]
-        record = Record.of(content)
         self.folder.append(record)
         self.notify(record)
+
+    def _record(self, cell: Cell, key: str, found: Measured | Failure) -> Record:
+        """Make the record of a result. A result that no record can hold becomes a failure."""
+        error = found.message if isinstance(found, Failure) else None
+        content = {**self._common(cell, key), **cell.place, **cell.head, **found.content, "error": error}
+        if flags := self._flags(cell):
+            content["flags"] = [*content.get("flags", ()), *flags]
+        try:
+            record = Record.of(content)
+            record.line()
+        except (TypeError, ValueError, RecursionError) as fault:
+            if isinstance(found, Failure):
+                raise
+            failure = Failure(f"no record can hold its result: {describe(fault)}")
+            self.warn(cell, failure)
+            return self._record(cell, key, failure)
+        return record
 
     def warn(self, cell: Cell, failure: Failure) -> None:
         """Log a failure, once for all sets on which a model and method fail for the same reason."""

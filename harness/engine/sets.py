@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.base.checksums import writable
 from harness.base.errors import DatasetError, HarnessError, one_line, unknown_name
 from harness.contract.protocols import Described
 from harness.data.opening import open_id, open_set
@@ -99,9 +99,9 @@ class OpenSets:
 
 
 def _facts_of(name: str, selection: Selection) -> dict[str, Any]:
-    facts = dict(selection.dataset.facts) if isinstance(selection.dataset, Described) else {}
+    dataset = selection.dataset
     try:
-        json.dumps(facts)
-    except (TypeError, ValueError) as error:
+        facts = writable(dataset.facts) if isinstance(dataset, Described) else {}
+    except ValueError as error:
         raise DatasetError(f"{name}: its facts cannot be written as JSON: {one_line(error)}") from None
     return facts | ({"unreadable": list(selection.skipped)} if selection.skipped else {})

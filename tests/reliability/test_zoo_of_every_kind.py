@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import zoo
-from every_kind import every_kind
+from every_kind import one_of_each_kind
 from journals import all_records, read_journal
 from surroundings_noted import state_of_the_process
 from toys import TOY_PLUGIN, run_suite
@@ -21,22 +21,6 @@ pytestmark = pytest.mark.trials("plugins")
 
 ACTS = list(zoo.TO_THE_PROCESS)
 FAIL = ("exits", "raises", "recurses")
-
-
-def one_of_each_kind() -> dict[str, Any]:
-    """Return a quick suite of every kind of evaluation."""
-    suite = every_kind()
-    return suite | {
-        "models": suite["models"][:1],
-        "scorers": ["level", "from_train", "whole"],
-        "probes": ["mean"],
-        "curves": {"probes": ["mean"], "on": ["close"]},
-        "shift": [{"corrupt": ["fog"], "severity": [1]}],
-        "adapters": [{"name": "slide", "protocol": ["mixed", "episodic"]}],
-        "adaptation": {"seeds": [0], "batch_size": 8, "shares": [[0.5, 0, 0.5]]},
-        "estimators": ["confident"],
-        "estimation": {"corrupt": ["snow"], "severity": [2]},
-    }
 
 
 def beside(kind: str, act: str) -> dict[str, Any]:

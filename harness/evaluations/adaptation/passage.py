@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import InputError
 from harness.base.seeding import repeatable_kernels
 from harness.contract.features import Adapted
+from harness.contract.scores import as_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,6 +111,8 @@ class Passage:
                 f"the adapter gave {len(adapted.before)} predictions for {len(met.positions)} images. "
                 "Yield one per image"
             )
+        as_count(adapted.forwards, "forwards")
+        as_count(adapted.backwards, "backwards")
         return met
 
     def _step(self, met: Met, adapted: Adapted) -> Step:

@@ -11,6 +11,7 @@ from harness.base.errors import InputError
 from harness.base.strangers import undisturbed
 from harness.contract.features import Estimate
 from harness.contract.parameters import offer_taking
+from harness.contract.scores import as_number, as_numbers
 from harness.contract.specs import FEATURE_FIELDS, PEER
 from harness.data.opening import calibration_sets, open_shifted
 from harness.data.sets import CALIBRATION, CLEAN, CSID, calibration_entries
@@ -115,7 +116,7 @@ class Estimating(Sitting[EstimateCell]):
         if found.accuracy is not None:
             metrics["estimate"] = _metric(found.accuracy, found)
         said = {"definition": found.definition} if found.definition else {}
-        return Measured({**data, **said, "metrics": metrics, "facts": dict(found.facts)})
+        return Measured({**data, **said, "metrics": metrics, "facts": found.facts})
 
     def _peer(self, cell: EstimateCell) -> Workbench | None:
         return self.job.peer() if PEER in cell.needs else None
@@ -173,6 +174,19 @@ def checked(found: object) -> Estimate:
     """Return an estimate that is one. Raises InputError for anything else."""
     if not isinstance(found, Estimate):
         raise InputError(f"gave a {type(found).__name__}. Return harness.Estimate(score)")
+    accuracy = None if found.accuracy is None else as_number(found.accuracy, "accuracy")
+    ends = {name: getattr(found, name) for name in ("lo", "hi")}
+    interval = as_numbers({name: end for name, end in ends.items() if end is not None}, "the interval")
+    if not isinstance(found.definition, str):
+        raise InputError(f"definition is a {type(found.definition).__name__}. Give a few words")
+    found = Estimate(
+        as_number(found.score, "score"),
+        accuracy,
+        interval.get("lo"),
+        interval.get("hi"),
+        as_numbers(found.facts, "facts"),
+        found.definition,
+    )
     if not np.isfinite(found.score) or (found.accuracy is not None and not 0 <= found.accuracy <= 1):
         raise InputError(
             f"gave a score of {found.score} and an accuracy of {found.accuracy}. Give a finite score, and an "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import InputError
 from harness.base.strangers import undisturbed
 from harness.contract.features import Measurement
+from harness.contract.scores import as_number
 from harness.data.sets import CSID
 from harness.engine.evaluation import Cell, Evaluation, Measured, Sitting
 from harness.engine.guard import Failure
@@ -79,10 +80,11 @@ def observe(fitted: Probe, planned: Planned, bench: Workbench, on: str, stream: 
 def _checked(found: object) -> Measurement:
     if not isinstance(found, Measurement):
         raise InputError(f"gave a {type(found).__name__}. Return harness.Measurement(value)")
-    error = found.standard_error
-    if not math.isfinite(found.value) or (error is not None and not (math.isfinite(error) and error >= 0)):
-        raise InputError(f"gave {found.value} ± {error}. A measurement must be finite")
-    return found
+    value, error = as_number(found.value, "value"), found.standard_error
+    error = None if error is None else as_number(error, "standard_error")
+    if not math.isfinite(value) or (error is not None and not (math.isfinite(error) and error >= 0)):
+        raise InputError(f"gave {value} ± {error}. A measurement must be finite")
+    return Measurement(value, error)
 
 
 class Probes(Evaluation[ProbeCell]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from harness.base.errors import InputError
 from harness.base.strangers import undisturbed
 from harness.contract.features import FeatureSet, StreamScores
-from harness.contract.scores import as_scores
+from harness.contract.scores import as_count, as_numbers, as_scores
 from harness.contract.specs import FEATURE_FIELDS, STREAM
 from harness.data.mixtures import Mixture
 from harness.data.sets import CSID
@@ -25,7 +26,7 @@ from harness.reports.record import SCORE, TRANSDUCTIVE
 from harness.statistics import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from torch import Tensor
 
@@ -98,9 +99,11 @@ class Transducing(Sitting[ScoreCell]):
         ):
             found = built.score_stream(target)
         scores, variants = _checked(found, len(target), bench.loaded.device)
-        bench.clock.count(scorer.label, on=cell.on, forwards=found.forwards, backwards=found.backwards)
+        facts = as_numbers(found.facts, "facts")
+        forwards, backwards = as_count(found.forwards, "forwards"), as_count(found.backwards, "backwards")
+        bench.clock.count(scorer.label, on=cell.on, forwards=forwards, backwards=backwards)
         sides = {name: _sides(scores, stream) for name, scores in variants.items()}
-        beside = Beside(dict(found.facts), {name: metrics.auroc(*pair) for name, pair in sides.items()})
+        beside = Beside(facts, {name: metrics.auroc(*pair) for name, pair in sides.items()})
         checked = checked_scores(scores)
         return (checked if isinstance(checked, Failure) else _sides(checked, stream)), beside
 
@@ -115,9 +118,11 @@ def _checked(found: object, length: int, device: str) -> tuple[Tensor, dict[str,
     """Return the scores and their variants, each (length,)."""
     if not isinstance(found, StreamScores):
         raise InputError(f"gave a {type(found).__name__}. Return harness.StreamScores")
+    if not isinstance(found.variants, Mapping) or not all(isinstance(name, str) for name in found.variants):
+        raise InputError(f"variants are a {type(found.variants).__name__}. Give scores by name")
     variants = found.variants.items()
     scores = as_scores(found.scores, length, device=device)
-    return scores, {name: as_scores(of, length, device=device, name=name) for name, of in variants}
+    return scores, {name: as_scores(of, length, device=device, name=repr(name)) for name, of in variants}
 
 
 def _sides(scores: Tensor, stream: OpenStream) -> tuple[Tensor, Tensor]:
