@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import Cache, default_root
 from harness.base.errors import HarnessError, InputError, Terminated
+from harness.base.strangers import undisturbed
 from harness.engine import manifest
 from harness.engine.beforehand import ready
 from harness.engine.evaluation import Job
@@ -117,7 +118,10 @@ class Run:
             self._interruptible(),
         ):
             for model in self.plan.models:
-                self._evaluate(model, progress)
+                with undisturbed(
+                    self.loader.device
+                ):  # by what a stranger's images or model do to the process
+                    self._evaluate(model, progress)
         self.folder.finish()
         tail = {
             "ended": _now(),
