@@ -191,6 +191,16 @@ def forbid(path: Path) -> None:
 DAMAGES = [empty, cut, flip_a_bit, flip_the_last_bit, lengthen, overwrite, remove, put_a_folder, forbid]
 
 
+def clear(obstacle: Path, damage: Callable[[Path], None]) -> None:
+    """Do what a person would do with a file that is in the way."""
+    if damage is forbid:
+        obstacle.chmod(0o644)
+    elif obstacle.is_dir():
+        obstacle.rmdir()
+    else:
+        obstacle.unlink()
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_damaged_file(
@@ -206,9 +216,8 @@ def test_a_damaged_file(
         damage(subject.folder / file)
         ended = in_child(lambda subject=subject: obey_rights() or subject.exit_code())
         check_end(ended)
-        if ended.code == 2:  # it says what is to be removed
+        if ended.code == 2:  # it names what stands in the way
             assert str(file) in ended.said
-            obstacle = subject.folder / file
-            obstacle.rmdir() if obstacle.is_dir() else obstacle.chmod(0o644)
+            clear(subject.folder / file, damage)
         check_that_it_goes_on(subject, expected)
         trials.add()
