@@ -67,10 +67,10 @@ def one_of_each_kind() -> dict[str, Any]:
 RECIPE = """schema = 1
 name = "tiny"
 model = "mlp"
-model_params = { hidden = [4] }
+model_params = { hidden = [16] }
 optimizer = "adam"
-lr = 0.01
-epochs = 2
+lr = 0.03
+epochs = 4
 batch_size = 8
 snapshots = 1
 
@@ -84,7 +84,7 @@ def trained(folder: Path) -> dict[str, Any]:
     (folder / "tiny.toml").write_text(RECIPE)
     return every_kind() | {
         "models": [{"recipe": str(folder / "tiny.toml")}],
-        "scorers": ["level", "from_train", "whole", "nan"],
+        "scorers": ["margin", "from_train", "needs_linear", "whole", "nan"],
         "probes": ["mean"],
         "curves": {"probes": ["mean"], "on": ["close"]},
         "shift": [{"corrupt": ["fog"], "severity": [1]}],
