@@ -17,7 +17,7 @@ leaderboard: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist worksteal $(TESTS)
 
-# Every trial of what docs/reliability.md promises, of which `make test` takes a sample: about 40 minutes on two cores.
+# Every trial of what docs/reliability.md promises, of which `make test` takes a sample: about half an hour on two cores.
 torture: $(INSTALLED)
 	OOD_HARNESS_TORTURE=1 $(BIN)/pytest -n auto --dist worksteal --figures results/reliability.txt \
 		tests/reliability tests/cli/test_newcomers.py

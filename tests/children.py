@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -46,11 +47,18 @@ def in_child(work: Callable[[], int], *, kill_after: float | None = None) -> End
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    os.set_blocking(reader, False)  # whatever the child started may still hold the other end
-    with os.fdopen(reader, "rb", buffering=0) as said:
-        text = (said.read(2**20) or b"").decode()
-    return Ended(os.waitstatus_to_exitcode(status), text, time.monotonic() - begun)
+    said = b""
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        said += _available(reader, 0.02)  # the child would wait for a full pipe
+    while more := _available(reader, 0):  # to the end of what is there: others may hold the other end
+        said += more
+    os.close(reader)
+    return Ended(os.waitstatus_to_exitcode(ended[1]), said.decode(), time.monotonic() - begun)
+
+
+def _available(reader: int, seconds: float) -> bytes:
+    """Read what a pipe has, or gets within some seconds."""
+    return os.read(reader, 2**16) if select.select([reader], [], [], seconds)[0] else b""
 
 
 def _live(work: Callable[[], int], writer: int) -> None:

@@ -24,7 +24,13 @@ def state_of_the_process() -> list[Any]:
         torch.get_num_threads(),
         torch.get_default_device(),
         torch.get_float32_matmul_precision(),
+        torch.backends.mkldnn.matmul.fp32_precision,
         torch.is_autocast_enabled("cpu"),
+        umask(),
+        [
+            (one.level, one.disabled, one.handlers[:])
+            for one in (logging.getLogger(), logging.getLogger("ood_harness"))
+        ],
         torch.are_deterministic_algorithms_enabled(),
         torch.random.get_rng_state().tolist(),
         np.geterr(),
@@ -39,3 +45,9 @@ def state_of_the_process() -> list[Any]:
         (state[0], state[1].tolist(), *state[2:]),
         random.getstate(),
     ]
+
+
+def umask() -> int:
+    """Return the rights that new files lack."""
+    os.umask(mask := os.umask(0))
+    return mask

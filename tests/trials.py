@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+_COUNTED = pytest.StashKey["Trials"]()
 WHOLE = "OOD_HARNESS_TORTURE" in os.environ
 
 
@@ -32,7 +33,7 @@ def groups(names: Sequence[str]) -> list[Any]:
 
 
 class Trials:
-    """How many trials a test has made."""
+    """How many trials a test has made that went right."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -42,10 +43,20 @@ class Trials:
 
 
 @pytest.fixture
-def trials(record_property: Any) -> Any:
+def trials(request: pytest.FixtureRequest) -> Trials:
     counted = Trials()
-    yield counted
-    record_property("trials", counted.made)
+    request.node.stash[_COUNTED] = counted
+    return counted
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Note the trials in the report of the test's call: those of a test that fails are one more."""
+    report = yield
+    if call.when == "call" and (counted := item.stash.get(_COUNTED, None)) is not None:
+        report.user_properties.append(("right", counted.made))
+        report.user_properties.append(("trials", counted.made + report.failed))
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,14 +81,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def figures(reports: dict[str, list[Any]]) -> str:
     """Write a table of trials that went right, and every one that did not or was left out, with its reason."""
     right: Counter[str] = Counter()
-    wrong: Counter[str] = Counter()
+    made: Counter[str] = Counter()
     others: list[str] = []
     for outcome in ("passed", "failed", "error", "skipped", "xfailed"):
         for report in reports.get(outcome, ()):
             said = dict(report.user_properties)
             if "category" not in said:
                 continue
-            (right if outcome == "passed" else wrong)[said["category"]] += said.get("trials", 1)
+            right[said["category"]] += said.get("right", outcome == "passed")
+            made[said["category"]] += said.get("trials", 1)
             if outcome != "passed":
                 reason = getattr(report, "wasxfail", "") or str(report.longrepr).strip().splitlines()[-1]
                 others.append(f"{outcome}: {report.nodeid}: {reason}")
@@ -88,6 +100,5 @@ def figures(reports: dict[str, list[Any]]) -> str:
     ]
     lines[-1] += f", torch {torch.__version__}"
     lines += ["", f"{'category':<12}{'trials':>8}{'right':>8}"]
-    for category in sorted(right.keys() | wrong.keys()):
-        lines.append(f"{category:<12}{right[category] + wrong[category]:>8}{right[category]:>8}")
+    lines += [f"{category:<12}{made[category]:>8}{right[category]:>8}" for category in sorted(made)]
     return "\n".join([*lines, "", *(sorted(others) or ["No exceptions."])]) + "\n"

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -51,6 +52,11 @@ def moves_away() -> None:
     os.chdir("/")
 
 
+def loses_its_folder() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+
+
 def reseeds() -> None:
     torch.manual_seed(1)
     np.random.seed(1)
@@ -75,6 +81,10 @@ def changes_the_device() -> None:
 
 def changes_the_precision() -> None:
     torch.set_float32_matmul_precision("medium")
+
+
+def contradicts_the_precision() -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
 
 
 def asks_for_half() -> None:
@@ -114,6 +124,12 @@ def silences_logs() -> None:
     logging.disable(logging.CRITICAL)
 
 
+def silences_our_logger() -> None:
+    logging.getLogger("ood_harness").setLevel(logging.CRITICAL)
+    logging.getLogger("ood_harness").disabled = True
+    logging.getLogger().handlers.clear()
+
+
 def takes_the_terminal() -> None:
     sys.stdout = sys.stderr = io.StringIO()
 
@@ -127,12 +143,14 @@ TO_THE_PROCESS: dict[str, Callable[[], None]] = {
         raises_address,
         recurses,
         moves_away,
+        loses_its_folder,
         reseeds,
         widens,
         forgets_gradients,
         takes_threads,
         changes_the_device,
         changes_the_precision,
+        contradicts_the_precision,
         asks_for_half,
         demands_determinism,
         traps_overflow,
@@ -142,6 +160,7 @@ TO_THE_PROCESS: dict[str, Callable[[], None]] = {
         shortens_the_stack,
         ignores_signals,
         silences_logs,
+        silences_our_logger,
         takes_the_terminal,
     )
 }
@@ -242,7 +261,7 @@ class Whenever:
 
 
 class Otherwise:
-    """Acts on the process as a stream scorer, a probe, an estimator, or an adapter at its second batch."""
+    """Acts on the process as a stream scorer, a probe, an estimator, or an adapter at each batch."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
@@ -264,9 +283,8 @@ class Otherwise:
         return self
 
     def adapt(self, classifier: Any, batches: Iterable[Tensor]) -> Iterator[harness.Adapted]:
-        for number, images in enumerate(batches):
-            if number == 1:
-                self._act()
+        for images in batches:
+            self._act()
             logits = classifier(images)
             yield harness.Adapted(harness.Features(logits=logits, penultimate=logits))
 

@@ -171,7 +171,7 @@ class Cache:
         """Remove what was not used for so many days, and then the least recently used until `room` bytes suffice.
 
         Entries that are kept elsewhere may be pruned `also`. What was used since the first of the processes that use
-        the cache began is kept.
+        the cache began is kept; of those elsewhere nobody notes the use, so as long as a process runs, all are kept.
         """
         entries = sorted([*self.entries(), *also], key=lambda entry: (entry.last_used, entry.name))
         held = held_since(self.root / _USERS)
@@ -180,7 +180,7 @@ class Cache:
         for entry in entries:
             if entry.last_used > limit and size <= room:
                 break
-            if entry.last_used >= held:
+            if entry.last_used >= held or (entry in also and math.isfinite(held)):
                 found.in_use.append(entry)
             elif removed(entry.path):
                 found.removed.append(entry)

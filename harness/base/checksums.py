@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import one_line
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 KEY = "checksum"
 DIFFERS = "its checksum differs"
@@ -69,14 +69,3 @@ def _checksum(spelled: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in spelled.items() if key != KEY}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def writable(facts: object) -> dict[str, Any]:
-    """Return a table that a stranger gave. Raises ValueError if it is none, or if JSON cannot hold it, as with NaN."""
-    if not isinstance(facts, Mapping):
-        raise ValueError(f"they are a {type(facts).__name__}, not values by name")
-    try:
-        json.dumps(dict(facts), allow_nan=False)
-    except (TypeError, RecursionError) as error:
-        raise ValueError(one_line(error)) from None
-    return dict(facts)

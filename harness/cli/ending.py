@@ -6,6 +6,7 @@ harness, with a traceback. 130 and 143: stopped by Ctrl-C or SIGTERM.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +20,7 @@ from harness.cli import usage
 if TYPE_CHECKING:
     from types import FrameType
 
+logger = logging.getLogger("ood_harness")
 ENDED, USAGE, DEFECT, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
 
 
@@ -49,9 +51,9 @@ def _reason(error: BaseException) -> tuple[str, int]:
             found = usage.explained(error), USAGE
         case OSError(errno=int(number)):
             fix = "free some, run it again" if number in FULL else "run it again when this is mended"
-            place = (
-                error.filename2 or error.filename or "a file"
-            )  # the second: of a file that was to be replaced
+            # The second name is of a file that was to be replaced by the first, a temporary one.
+            place = error.filename2 or error.filename or "a file"
+            logger.debug("where it was refused", exc_info=error)  # if a defect of the harness is behind it
             found = printable(f"{place}: {error.strerror}. What is finished is kept: {fix}"), USAGE
         case Terminated():
             found = "terminated", TERMINATED

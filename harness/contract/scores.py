@@ -1,10 +1,11 @@
-"""What a plugin may return: one real number per sample, and numbers about them."""
+"""What a plugin may return: one real number per sample, and what a record or run.json holds beside them."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from harness.base.errors import InputError
 
@@ -63,3 +64,14 @@ def as_count(found: object, name: str) -> int:
     if not number >= 0 or not number.is_integer():
         raise InputError(f"{name} is {number}. Give a whole number from 0")
     return int(number)
+
+
+def as_facts(found: object) -> dict[str, Any]:
+    """Return a table that a stranger gave. Raises ValueError if it is none, or if JSON cannot hold it, as with NaN."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"they are a {type(found).__name__}, not values by name")
+    try:
+        json.dumps(dict(found), allow_nan=False)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return dict(found)

@@ -6,9 +6,9 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.base.checksums import writable
 from harness.base.errors import HarnessError, InputError, describe, one_line
 from harness.base.strangers import RAISED, undisturbed
+from harness.contract.scores import as_facts
 from harness.contract.specs import ModelRequest
 from harness.engine.clock import Clock
 from harness.engine.workbench import Workbench
@@ -47,6 +47,7 @@ class Loader:
         """
         with undisturbed(self.device):
             made = model.offered.spec.build(self._request(model, id_data), **model.params)
+        with undisturbed(self.device):  # it is examined in the state in which it will be forwarded
             built, classes = _opened(model, made, id_data)
             _warn_of_assumed(model, built)
             loaded = LoadedModel(built, self.device, dtype, model.offered.source, classes)
@@ -116,7 +117,7 @@ def _opened(model: PlannedModel, built: Model, id_data: IdData | None) -> tuple[
     network: Any = built.classifier
     require_sound(network)
     try:
-        writable(built.facts)
+        as_facts(built.facts)
     except ValueError as error:
         raise InputError(f"its facts cannot be written as JSON: {one_line(error)}") from None
     if model.preprocessing is not None:

@@ -79,7 +79,7 @@ class Recorder:
         try:
             record = Record.of(content)
             record.line()
-        except (TypeError, ValueError, RecursionError) as fault:
+        except (KeyError, TypeError, ValueError, RecursionError) as fault:
             if isinstance(found, Failure):
                 raise
             failure = Failure(f"no record can hold its result: {describe(fault)}")

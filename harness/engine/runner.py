@@ -118,9 +118,8 @@ class Run:
             self._interruptible(),
         ):
             for model in self.plan.models:
-                with undisturbed(
-                    self.loader.device
-                ):  # by what a stranger's images or model do to the process
+                # What a stranger's images or model do to the process ends with the model.
+                with undisturbed(self.loader.device):
                     self._evaluate(model, progress)
         self.folder.finish()
         tail = {

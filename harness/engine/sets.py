@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.base.checksums import writable
 from harness.base.errors import DatasetError, HarnessError, one_line, unknown_name
 from harness.contract.protocols import Described
+from harness.contract.scores import as_facts
 from harness.data.opening import open_id, open_set
 from harness.data.quotable import quotable_protocol
 from harness.data.streams import Stream
@@ -101,7 +101,7 @@ class OpenSets:
 def _facts_of(name: str, selection: Selection) -> dict[str, Any]:
     dataset = selection.dataset
     try:
-        facts = writable(dataset.facts) if isinstance(dataset, Described) else {}
+        facts = as_facts(dataset.facts) if isinstance(dataset, Described) else {}
     except ValueError as error:
         raise DatasetError(f"{name}: its facts cannot be written as JSON: {one_line(error)}") from None
     return facts | ({"unreadable": list(selection.skipped)} if selection.skipped else {})

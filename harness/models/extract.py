@@ -1,6 +1,6 @@
 """One pass over a stream: each image is decoded once and forwarded once, for all consumers of its features.
 
-Two images are decoded once more, to notice a dataset that draws random numbers.
+The first and the last image are decoded once more, to notice a dataset that draws random numbers.
 """
 
 from __future__ import annotations
@@ -107,7 +107,11 @@ def _one_pass(
     threads = model.pace.threads(stream.batch_size)
     bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
     with repeatable_kernels(), bar:
+        restore = (
+            surroundings.noted()
+        )  # neither a stranger's images nor its model may change it for the next batch
         for batch in decoded_batches(model, stream, at_once):
+            restore()
             with threads.turn(len(batch)):
                 images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
                 for consumer in consumers:
@@ -115,6 +119,7 @@ def _one_pass(
             counts.decoded += len(images)
             counts.forwarded += len(images) if forwards else 0
             bar.update(len(images))
+        restore()
 
 
 class _FeatureSink:
@@ -217,8 +222,10 @@ class _Decoded:
 
         pieces = _cut(self._batches[number], self._originals)
         found = [self._preprocessing.batch(self._stream.images(piece)) for piece in pieces]
-        if number in (0, len(self) - 1):
+        if number == 0:
             self._require_repeatable(pieces[0][:1], found[0][:1])
+        if number == len(self) - 1:
+            self._require_repeatable(pieces[-1][-1:], found[-1][-1:])
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def _require_repeatable(self, position: NDArray[np.int64], image: Tensor) -> None:
@@ -242,20 +249,9 @@ def _cut(positions: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
 def decoded_batches(model: LoadedModel, stream: Stream, at_once: int | None = None) -> Iterator[Tensor]:
     """Decode ahead of the model: in worker processes if a GPU would otherwise wait, else in a thread.
 
-    Yields the stream's batches, or parts of them of at most `at_once` images. Before each and at the end, the state of
-    the process is as it was: neither a stranger's images nor what is done with them may change it for the next.
+    Yields the stream's batches, or parts of them of at most `at_once` images.
     """
-    restore = surroundings.noted()
-    try:
-        for batch in _decoded_ahead(model, stream, at_once or stream.batch_size):
-            restore()
-            yield batch
-    finally:
-        restore()
-
-
-def _decoded_ahead(model: LoadedModel, stream: Stream, at_once: int) -> Iterator[Tensor]:
-    decoded: Any = _Decoded(model, stream, at_once)
+    decoded: Any = _Decoded(model, stream, at_once or stream.batch_size)
     if model.device.startswith("cuda") and len(stream) >= _WORKERS_PAY_FROM:
         from torch.utils.data import DataLoader
 

@@ -168,14 +168,15 @@ DRAWING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("source", DRAWING)
 @pytest.mark.parametrize("which", ["all", "the last"])
+@pytest.mark.parametrize("batch_size", [13, 16, 64])  # the last batch has one image, eight, or all
 def test_images_that_are_drawn_anew_fail_their_set_by_name(
-    which: str, source: str, toy_suite: dict[str, Any], tmp_path: Path
+    batch_size: int, which: str, source: str, toy_suite: dict[str, Any], tmp_path: Path
 ) -> None:
     def change(index: int, image: np.ndarray) -> np.ndarray:
         return DRAWING[source](image) if which == "all" or index == 39 else image
 
     first = 39 if which == "the last" else 0
-    toy_suite["batch_size"] = 13  # so that the last image is a batch of its own
+    toy_suite["batch_size"] = batch_size
     _, records = run_with(lambda: Given(change), toy_suite, tmp_path / "out")
     errors = {name: record["error"] for (_, name), record in records.items()}
     assert f"'odd' has other pixels each time that image {first} is decoded" in errors.pop("odd")

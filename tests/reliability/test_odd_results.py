@@ -52,9 +52,8 @@ def test_an_odd_result_fails_its_own_cells(
     run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, Path(odd_results.__file__)))
     found = all_records(tmp_path / "out")
     assert {cell: found[cell] for cell in alone} == alone
-    key = "scorer" if kind == "scorer" else kind
     for name in names:
-        own = [r for r in read_journal(tmp_path / "out") if r.get(key) == name and r["cell_id"] not in alone]
+        own = [r for r in read_journal(tmp_path / "out") if r.get(kind) == name and r["cell_id"] not in alone]
         assert own, name
         errors = {record["error"] for record in own}
         if name.endswith(odd_results.JSON if kind == "model" else FINE):

@@ -99,8 +99,12 @@ class Adapting(Sitting[AdaptationCell]):
     def _made(
         self, course: Course, waiting: dict[str, AdaptationCell]
     ) -> Iterator[tuple[AdaptationCell, Measured | Failure]]:
-        """Yield the result of each set of a passage; if it breaks off, a failure for the sets that are left."""
+        """Yield the result of each set of a passage; if it breaks off, a failure for the sets that are left.
+
+        Nothing is yielded before the passage has ended: what the adapter does to the process reaches nobody else.
+        """
         label, bench = course.adapter.title, self.job.bench
+        made: list[tuple[AdaptationCell, Measured | Failure]] = []
         try:
             clock = bench.clock.measure_with_memory("adapt", scorer=label, on=f"stream {course.seed}")
             with undisturbed(bench.loaded.device), clock:
@@ -112,10 +116,10 @@ class Adapting(Sitting[AdaptationCell]):
                     forgetting = self._id_error(passage) if stream is streams[-1] else None
                     for part, tally in sorted(tallies.items()):
                         if cell := waiting.pop(names[part], None):
-                            yield cell, Measured({"metrics": _with(forgetting, tally)})
+                            made.append((cell, Measured({"metrics": _with(forgetting, tally)})))
         except RAISED as error:
-            for cell in waiting.values():
-                yield cell, Failure.of(error)
+            made += [(cell, Failure.of(error)) for cell in waiting.values()]
+        yield from made
 
     def _streams(self, course: Course) -> list[Stream]:
         """Open the streams of a passage. Raises HarnessError if a set could not be opened."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.base.errors import InputError
@@ -62,7 +62,8 @@ class Passage:
         left = sum(len(stream.batches()) for stream in streams)
         with repeatable_kernels():
             for adapted in self._adapted(streams):
-                step = self._step(self._next(adapted), adapted)
+                answer = _checked(adapted)
+                step = self._step(self._next(answer), answer)
                 self._counts.forwarded += len(step.met.positions)
                 left -= 1
                 yield step
@@ -100,9 +101,7 @@ class Passage:
             images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
             yield Met(stream, positions, labels[positions], images)
 
-    def _next(self, adapted: object) -> Met:
-        if not isinstance(adapted, Adapted):
-            raise InputError(f"the adapter gave a {type(adapted).__name__}. Yield harness.Adapted")
+    def _next(self, adapted: Adapted) -> Met:
         if not self._waiting:
             raise InputError("the adapter gave more than one answer per batch. Yield one per batch")
         met = self._waiting.popleft()
@@ -111,8 +110,6 @@ class Passage:
                 f"the adapter gave {len(adapted.before)} predictions for {len(met.positions)} images. "
                 "Yield one per image"
             )
-        as_count(adapted.forwards, "forwards")
-        as_count(adapted.backwards, "backwards")
         return met
 
     def _step(self, met: Met, adapted: Adapted) -> Step:
@@ -125,6 +122,19 @@ class Passage:
     def _forward(self, images: Tensor) -> Features:
         with self._loaded.pace.on_chosen_threads(len(images)):
             return self._learner.forward(images)
+
+
+def _checked(found: object) -> Adapted:
+    """Return an adapter's answer with plain numbers. Raises InputError for what is none."""
+    if not isinstance(found, Adapted):
+        raise InputError(f"the adapter gave a {type(found).__name__}. Yield harness.Adapted")
+    return replace(
+        found,
+        updated=bool(found.updated),
+        reset=bool(found.reset),
+        forwards=as_count(found.forwards, "forwards"),
+        backwards=as_count(found.backwards, "backwards"),
+    )
 
 
 def predicted(features: Features, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

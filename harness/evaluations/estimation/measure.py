@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,13 +179,13 @@ def checked(found: object) -> Estimate:
     interval = as_numbers({name: end for name, end in ends.items() if end is not None}, "the interval")
     if not isinstance(found.definition, str):
         raise InputError(f"definition is a {type(found.definition).__name__}. Give a few words")
-    found = Estimate(
-        as_number(found.score, "score"),
-        accuracy,
-        interval.get("lo"),
-        interval.get("hi"),
-        as_numbers(found.facts, "facts"),
-        found.definition,
+    found = replace(
+        found,
+        score=as_number(found.score, "score"),
+        accuracy=accuracy,
+        lo=interval.get("lo"),
+        hi=interval.get("hi"),
+        facts=as_numbers(found.facts, "facts"),
     )
     if not np.isfinite(found.score) or (found.accuracy is not None and not 0 <= found.accuracy <= 1):
         raise InputError(

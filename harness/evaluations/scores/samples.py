@@ -46,12 +46,15 @@ def write_rows(job: Job) -> None:
     key = digest(_VERSION, model.label, model.seed, job.bench.loaded.digest, data, kept)
     place = PartPlace(job.folder.path, model.label, model.seed, key)
     scorers = sorted({scorer for of_set in kept.values() for scorer in of_set})
-    if not opened or place.is_written():
+    if not opened:
+        place.path.unlink(missing_ok=True)  # of scores that are gone
         return
-    place.path.unlink(missing_ok=True)  # of other scores
+    if place.is_written():
+        return
     try:
         place.write([column(scorer) for scorer in scorers], _rows(job, opened, kept))
     except HarnessError as error:
+        place.path.unlink(missing_ok=True)  # the rows of an earlier run are of other scores
         message = "%s, seed %d, has no rows in %s: %s. The same command adds them"
         logger.warning(message, model.label, model.seed, SAMPLES, one_line(error))
 
