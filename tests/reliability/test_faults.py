@@ -83,8 +83,8 @@ def test_files_that_may_not_grow(
     check_that_it_goes_on(subject, expected)
 
 
-FULL = {f"{kilobytes} KB": f"size={kilobytes}k" for kilobytes in range(4, 260, 8)}
-FULL |= {f"{files} files": f"size=64m,nr_inodes={files}" for files in range(2, 60, 4)}
+FULL = {f"{kilobytes} KB": f"size={kilobytes}k" for kilobytes in range(4, 260, 16)}
+FULL |= {f"{files} files": f"size=64m,nr_inodes={files}" for files in range(2, 60, 8)}
 
 
 @needs_mounts
