@@ -85,9 +85,8 @@ def obey_rights() -> None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
-    sets = (
-        ctypes.c_uint32 * 6
-    )()  # effective, permitted and inheritable, 32 bits of each; then the upper bits
+    # Effective, permitted and inheritable, 32 bits of each; then the upper bits.
+    sets = (ctypes.c_uint32 * 6)()
     _checked(libc.capget(header, sets))
     sets[0] &= ~sum(1 << bit for bit in _OVERRIDES)
     _checked(libc.capset(header, sets))

@@ -42,8 +42,8 @@ class Subject:
         return self.folder / "cache"
 
     def points(self, block: int) -> range:
-        """Return the operations of one of so many blocks: one in two of a quick suite, one in 32 of the other."""
-        step = 2 if self.suite["models"] == TOY_SUITE["models"] else 32
+        """Return the operations of one of so many blocks: all of a quick suite, one in eight of the other."""
+        step = 1 if self.suite["models"] == TOY_SUITE["models"] else 8
         return range(1 + block * step, self.operations + 1, len(BLOCKS) * step)
 
     def again_in(self, folder: Path) -> Subject:

@@ -40,6 +40,13 @@ def raises_surrogate() -> None:
     raise ValueError("half a letter: \ud800")
 
 
+def raises_after_a_change() -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    os.chdir("/")
+    raise ValueError("after a change")
+
+
 def raises_address() -> None:
     raise ValueError(f"in {object()!r}")
 
@@ -141,6 +148,7 @@ TO_THE_PROCESS: dict[str, Callable[[], None]] = {
         raises_unreadable,
         raises_surrogate,
         raises_address,
+        raises_after_a_change,
         recurses,
         moves_away,
         loses_its_folder,
@@ -301,6 +309,18 @@ class Acting(Levels):
         return super().__getitem__(index)
 
 
+class Telling(Levels):
+    """Images that act when they are asked for their identity, by which sets are compared."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(40, 3, 4, 20, 8)
+        self._act = act
+
+    def identity(self, index: int) -> bytes:
+        self._act()
+        return super().identity(index)
+
+
 class Forwarding(Network):
     """A network that acts whenever it is forwarded, but for the first times, when it is examined."""
 
@@ -393,6 +413,7 @@ def harness_datasets() -> Iterator[harness.DatasetSpec]:
     for name, act in TO_THE_PROCESS.items():
         yield harness.DatasetSpec(f"{name}_when_opened", lambda request, act=act: opened(act))
         yield harness.DatasetSpec(f"{name}_when_decoded", lambda request, act=act: Acting(act))
+        yield harness.DatasetSpec(f"{name}_when_compared", lambda request, act=act: Telling(act))
 
 
 @harness.hookimpl

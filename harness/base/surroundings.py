@@ -75,11 +75,11 @@ def _restore(setting: Setting, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def restored() -> Iterator[None]:
-    """Restore the state when the block ends."""
+def restored() -> Iterator[Callable[[], None]]:
+    """Restore the state when the block ends, however it ends. Within it, the function that is yielded does so, too."""
     restore = noted()
     try:
-        yield
+        yield restore
     finally:
         restore()
 
@@ -129,8 +129,8 @@ def _set_environment(values: dict[str, str]) -> None:
 
 
 def _set_filters(filters: list[Any]) -> None:
+    warnings.resetwarnings()  # which makes Python forget what it has remembered of each filter
     warnings.filters[:] = filters  # type: ignore[index]  # a list, whatever its stub says
-    warnings._filters_mutated()  # type: ignore[attr-defined]  # else Python goes by what it has remembered
 
 
 def _set_streams(streams: tuple[Any, Any]) -> None:
@@ -139,8 +139,8 @@ def _set_streams(streams: tuple[Any, Any]) -> None:
 
 def _logger(logger: logging.Logger) -> Setting:
     def write(state: tuple[int, bool, list[logging.Handler]]) -> None:
-        logger.level, logger.disabled, logger.handlers[:] = state
-        logger.manager._clear_cache()  # type: ignore[attr-defined]  # of the levels that are enabled
+        level, logger.disabled, logger.handlers[:] = state
+        logger.setLevel(level)
 
     return Setting(lambda: (logger.level, logger.disabled, logger.handlers[:]), write)
 

@@ -41,7 +41,7 @@ from harness.reports.text import Format
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.base.cache import Entry
+    from harness.base.cache import Cache, Entry
     from harness.contract.registry import Registry
     from harness.engine.runner import RunResult
 
@@ -247,19 +247,22 @@ def cache(
     opened = Cache(folder or default_root())
     if prune:
         default = 30 if limit is None else math.inf
-        found = opened.prune(
-            days=default if days is None else days, room=room, also=hub_entries() if hub else ()
-        )
-        typer.echo(f"removed {_entries(found.removed)}")
-        if found.in_use:
-            typer.echo(f"kept {_entries(found.in_use)}, which a run in progress may use")
-        if found.stuck:
-            typer.echo(f"{_entries(found.stuck)} cannot be removed, such as {str(found.stuck[0].path)!r}")
+        _prune(opened, default if days is None else days, room, hub_entries() if hub else [])
     entries = [*opened.entries(), *(hub_entries() if hub else ())]
     typer.echo(f"{opened.root}: {_entries(entries)}")
     for kind in sorted({entry.kind for entry in entries}):
         of_kind = [entry for entry in entries if entry.kind == kind]
         typer.echo(f"  {kind}: {_entries(of_kind)}")
+
+
+def _prune(kept: Cache, days: float, room: float, also: list[Entry]) -> None:
+    """Prune the cache, and say what was removed, kept, and cannot be removed."""
+    found = kept.prune(days=days, room=room, also=also)
+    typer.echo(f"removed {_entries(found.removed)}")
+    if found.in_use:
+        typer.echo(f"kept {_entries(found.in_use)}, which a run in progress may use")
+    if found.stuck:
+        typer.echo(f"{_entries(found.stuck)} cannot be removed, such as {str(found.stuck[0].path)!r}")
 
 
 def main() -> None:

@@ -86,8 +86,9 @@ class Run:
         self.loader = Loader(self.registry, cache, device, options.progress)
         place, suite = options.out or Path("results") / plan.folder_name, plan.suite
         require_place(place, suite.name, suite.digest)
-        self.sets = OpenSets(plan)
-        self.overlaps = ready(self.sets, self.loader, kinds)
+        with undisturbed(device):  # by what a stranger's data do when they are asked for labels or identities
+            self.sets = OpenSets(plan)
+            self.overlaps = ready(self.sets, self.loader, kinds)
         self.folder = RunFolder(place)
         try:
             self.folder.require_suite(suite.name, suite.digest)

@@ -101,17 +101,14 @@ class _Consumer(Protocol):
 def _one_pass(
     model: LoadedModel, stream: Stream, consumers: Sequence[_Consumer], counts: Counts, *, progress: bool
 ) -> None:
-    model.module.eval()
     forwards = any(isinstance(consumer, _FeatureSink) for consumer in consumers)
-    at_once = model.pace.pieces(stream.batch_size).size
-    threads = model.pace.threads(stream.batch_size)
     bar = progress_bar(total=len(stream), description=stream.name, unit="img", enabled=progress)
-    with repeatable_kernels(), bar:
-        restore = (
-            surroundings.noted()
-        )  # neither a stranger's images nor its model may change it for the next batch
+    with surroundings.restored() as restore, repeatable_kernels(), bar:
+        model.module.eval()
+        at_once = model.pace.pieces(stream.batch_size).size
+        threads = model.pace.threads(stream.batch_size)
         for batch in decoded_batches(model, stream, at_once):
-            restore()
+            restore()  # neither a stranger's images nor its model change the process for the next batch
             with threads.turn(len(batch)):
                 images = model.model.preprocessing.normalise(batch.to(model.device, non_blocking=True))
                 for consumer in consumers:
@@ -119,7 +116,6 @@ def _one_pass(
             counts.decoded += len(images)
             counts.forwarded += len(images) if forwards else 0
             bar.update(len(images))
-        restore()
 
 
 class _FeatureSink:

@@ -192,9 +192,8 @@ def test_probes_adapters_estimators_and_stream_scorers_lose_their_own_cells_alon
     reasons = "its process (ended with exit code|was killed by)|took longer than its limit of 1 s"
     for record in failed.values():
         assert re.search(reasons, record["error"]), record
-    trials.add(
-        5 * len(acts)
-    )  # as a stream scorer, a probe, an estimator, an adapter, and when it is prepared
+    # As a stream scorer, a probe, an estimator, an adapter, and when it is prepared.
+    trials.add(5 * len(acts))
 
 
 def test_a_worker_that_ended_is_replaced_for_the_next_set(toy_suite: dict[str, Any], tmp_path: Path) -> None:

@@ -20,7 +20,15 @@ from harness.base.errors import DatasetError
 pytestmark = pytest.mark.trials("plugins")
 
 ACTS = list(zoo.TO_THE_PROCESS)
-WHEN = ("on_streams", "in_prepare", "when_opened", "when_decoded", "when_loaded", "when_forwarded")
+WHEN = (
+    "on_streams",
+    "in_prepare",
+    "when_opened",
+    "when_decoded",
+    "when_compared",
+    "when_loaded",
+    "when_forwarded",
+)
 TO_ITSELF = ("changes_the_device",)  # what these do makes their own work fail
 FAIL = ("exits", "raises", "recurses")
 
@@ -34,6 +42,7 @@ def beside(kind: str, act: str) -> dict[str, Any]:
         "an adapter's prepare": {"adapters": [{"name": f"{act}_in_prepare", "protocol": "episodic"}]},
         "an estimator": {"estimators": [act]},
         "a dataset when it is opened": {"ood": [in_a_group(f"{act}_when_opened")]},
+        "a dataset when it is compared": {"ood": [in_a_group(f"{act}_when_compared")]},
         "a dataset when it is decoded": {"ood": [in_a_group(f"{act}_when_decoded")]},
         "a model when it is loaded": {"models": [{"name": f"{act}_when_loaded"}]},
         "a model when it is forwarded": {"models": [{"name": f"{act}_when_forwarded"}]},
@@ -55,6 +64,11 @@ KINDS = [
     "a model when it is forwarded",
 ]
 
+# Whoever cannot be opened or compared is refused before anything runs: see below.
+MILD = [act for act in ACTS if not act.startswith(FAIL)]
+CASES = [(kind, ACTS) for kind in KINDS]
+CASES += [(f"a dataset when it is {when}", MILD) for when in ("opened", "compared")]
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -63,33 +77,23 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return all_records(folder / "out")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_other_number_moves(kind: str, alone: dict[str, Any], trials: Trials, tmp_path: Path) -> None:
-    check(kind, ACTS, alone, trials, tmp_path)
-
-
-def test_no_other_number_moves_beside_a_dataset_that_acts_when_it_is_opened(
-    alone: dict[str, Any], trials: Trials, tmp_path: Path
+@pytest.mark.parametrize(("kind", "acts"), CASES, ids=[kind for kind, _ in CASES])
+def test_no_other_number_moves(
+    kind: str, acts: Sequence[str], alone: dict[str, Any], trials: Trials, tmp_path: Path
 ) -> None:
-    acts = [act for act in ACTS if not act.startswith(FAIL)]
-    check("a dataset when it is opened", acts, alone, trials, tmp_path)
-
-
-def check(kind: str, acts: Sequence[str], alone: dict[str, Any], trials: Trials, folder: Path) -> None:
-    """Run animals of one kind beside the others, and compare."""
     suite = one_of_each_kind()
     for act in acts:
         for section, added in beside(kind, act).items():
             suite[section] = [*suite[section], *added]
     before = state_of_the_process()
     try:
-        run_suite(suite, folder / "out", plugins=(TOY_PLUGIN, Path(zoo.__file__)))
+        run_suite(suite, tmp_path / "out", plugins=(TOY_PLUGIN, Path(zoo.__file__)))
         assert state_of_the_process() == before
     finally:
-        os.chdir(folder)
-    found = all_records(folder / "out")
+        os.chdir(tmp_path)
+    found = all_records(tmp_path / "out")
     assert {cell: found[cell] for cell in alone} == alone
-    strange = [record for record in read_journal(folder / "out") if record["cell_id"] not in alone]
+    strange = [record for record in read_journal(tmp_path / "out") if record["cell_id"] not in alone]
     for act in acts:
         own = {record["error"] for record in strange if is_of(act, record)}
         assert own
