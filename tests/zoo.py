@@ -297,24 +297,25 @@ class Otherwise:
             yield harness.Adapted(harness.Features(logits=logits, penultimate=logits))
 
 
-class Acting(Levels):
-    """Images that act when they are decoded."""
+class Stranger(Levels):
+    """Images with a digest of their own: the features of another animal's equal images are not theirs."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         super().__init__(40, 3, 4, 20, 8)
         self._act = act
+        self.digest += act.__name__
+
+
+class Acting(Stranger):
+    """Images that act when they are decoded."""
 
     def __getitem__(self, index: int) -> np.ndarray:
         self._act()
         return super().__getitem__(index)
 
 
-class Telling(Levels):
+class Telling(Stranger):
     """Images that act when they are asked for their identity, by which sets are compared."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        super().__init__(40, 3, 4, 20, 8)
-        self._act = act
 
     def identity(self, index: int) -> bytes:
         self._act()
@@ -334,14 +335,19 @@ class Forwarding(Network):
         return super().forward_features(images)
 
 
-def opened(act: Callable[[], None]) -> Acting:
+def opened(act: Callable[[], None]) -> Stranger:
     act()
-    return Acting(lambda: None)
+    return Stranger(act)
 
 
-def loaded(act: Callable[[], None], network: Any) -> harness.Model:
+def model(network: Any, name: str) -> harness.Model:
+    preprocessing = harness.Preprocessing(input_size=(1, 8, 8), std=(1.0,))
+    return harness.Model(network.eval(), preprocessing, 3, source=name)
+
+
+def loaded(act: Callable[[], None]) -> harness.Model:
     act()
-    return harness.Model(network.eval(), harness.Preprocessing(input_size=(1, 8, 8), std=(1.0,)), 3)
+    return model(Network(3, 0), act.__name__)
 
 
 class Scribbler:
@@ -419,10 +425,10 @@ def harness_datasets() -> Iterator[harness.DatasetSpec]:
 @harness.hookimpl
 def harness_models() -> Iterator[harness.ModelSpec]:
     for name, act in TO_THE_PROCESS.items():
-        made = lambda request, act=act: loaded(act, Network(3, 0))  # noqa: E731
-        yield harness.ModelSpec(f"{name}_when_loaded", made)
-        made = lambda request, act=act: loaded(lambda: None, Forwarding(act))  # noqa: E731
-        yield harness.ModelSpec(f"{name}_when_forwarded", made)
+        yield harness.ModelSpec(f"{name}_when_loaded", lambda request, act=act: loaded(act))
+        yield harness.ModelSpec(
+            f"{name}_when_forwarded", lambda request, act=act: model(Forwarding(act), act.__name__)
+        )
 
 
 @harness.hookimpl
